@@ -1,0 +1,1 @@
+"""Recurrent sequence models that train in parallel over time, in JAX and Flax NNX."""
