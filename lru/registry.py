@@ -1,0 +1,74 @@
+"""Names that flags can take: one registry a room, filled by the files that define things."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class UnknownNameError(ValueError):
+    """A name that no entry has; the message lists the names that exist."""
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """Entries of one kind by name, in order of registration; aliases resolve but are not listed.
+
+    Attributes:
+        kind: what an entry is, in the singular, for messages ("scan method").
+    """
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self._entries: dict[str, T] = {}
+        self._aliases: dict[str, str] = {}
+
+    def register(self, name: str, *aliases: str) -> Callable[[T], T]:
+        """Decorate an entry to file it under `name`.
+
+        Raises:
+            ValueError: if `name` or an alias is already taken.
+        """
+
+        def decorate(entry: T) -> T:
+            for new in (name, *aliases):
+                if new in self._entries or new in self._aliases:
+                    raise ValueError(f"{self.kind} {new!r} is registered twice")
+            self._entries[name] = entry
+            self._aliases.update(dict.fromkeys(aliases, name))
+            return entry
+
+        return decorate
+
+    def resolve(self, name: str) -> str:
+        """The listed name for a name or an alias.
+
+        Raises:
+            UnknownNameError: if there is no such entry.
+        """
+        name = self._aliases.get(name, name)
+        if name not in self._entries:
+            known = ", ".join(sorted([*self._entries, *self._aliases]))
+            raise UnknownNameError(f"unknown {self.kind} {name!r}; known: {known}")
+        return name
+
+    def __getitem__(self, name: str) -> T:
+        return self._entries[self.resolve(name)]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries or name in self._aliases
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def import_submodules(package: ModuleType) -> None:
+    """Import every module of `package`, so that each can register what it defines."""
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{package.__name__}.{module.name}")
