@@ -1,0 +1,150 @@
+"""Splits as plain arrays: dense `[n, T, F]`, or ragged rows in one flat array with offsets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import SupportsIndex
+
+import numpy as np
+from jaxtyping import Float32, Int, Int32, Int64, Shaped, UInt, UInt8
+
+NO_TARGET = -1
+"""The label of a step that has none."""
+
+Rows = Int[np.ndarray, " B"] | Sequence[int]
+Labels = Int32[np.ndarray, " n"] | Int32[np.ndarray, "n T"]
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """Rows of one length.
+
+    Attributes:
+        inputs: `[n, T, F]`, uint8 or float32.
+        labels: `[n]` a class per row, or `[n, T]` a class per step with -1 where there is none.
+    """
+
+    inputs: UInt8[np.ndarray, "n T F"] | Float32[np.ndarray, "n T F"]
+    labels: Labels
+
+    def __post_init__(self):
+        _check_labels(self.labels, self.inputs.shape[0], self.inputs.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " n"]:
+        """Steps in each row, `[n]`."""
+        return np.full(len(self), self.inputs.shape[1], np.int64)
+
+    def padded(self, indices: Rows, length: SupportsIndex) -> Shaped[np.ndarray, "B length F"]:
+        """The rows at `indices`, zeros on the right up to `length` steps, in the stored dtype.
+
+        Raises:
+            ValueError: if `length` is shorter than the rows.
+        """
+        rows = np.asarray(indices, np.int64)
+        steps = self.inputs.shape[1]
+        length = _checked_length(length, steps if len(rows) else 0)
+        chosen = self.inputs[rows]
+        if length == steps:
+            return chosen
+        return np.pad(chosen, ((0, 0), (0, length - steps), (0, 0)))
+
+    def labels_of(
+        self, indices: Rows, length: SupportsIndex
+    ) -> Int32[np.ndarray, " B"] | Int32[np.ndarray, "B length"]:
+        """Labels of the rows: `[B]`, or per step `[B, length]` with -1 where there is none.
+
+        Raises:
+            ValueError: if labels are per step and `length` is shorter than the rows.
+        """
+        return _labels_of(self.labels, np.asarray(indices, np.int64), length)
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Rows of token ids of any length: row `i` is `values[offsets[i]:offsets[i + 1]]`.
+
+    Attributes:
+        values: `[total]` ids, the smallest unsigned type that holds them; 0 is padding.
+        offsets: `[n + 1]` int64, from 0 to `total`.
+        labels: `[n]` a class per row, or, if all rows have one length, `[n, T]` a class per step
+            with -1 where there is none.
+    """
+
+    values: UInt[np.ndarray, " total"]
+    offsets: Int64[np.ndarray, " n_plus_1"]
+    labels: Labels
+
+    def __post_init__(self):
+        if len(self.offsets) == 0 or self.offsets[0] != 0 or self.offsets[-1] != len(self.values):
+            raise ValueError(f"offsets must run from 0 to the {len(self.values)} values")
+        longest = int(self.lengths.max(initial=0)) if self.labels.ndim == 2 else 0
+        _check_labels(self.labels, len(self), longest)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " n"]:
+        """Steps in each row, `[n]`."""
+        return np.diff(self.offsets)
+
+    def padded(self, indices: Rows, length: SupportsIndex) -> UInt[np.ndarray, "B length"]:
+        """The rows at `indices`, zeros on the right up to `length` steps, in the stored dtype.
+
+        Raises:
+            ValueError: if `length` is shorter than the longest chosen row.
+        """
+        rows = np.asarray(indices, np.int64)
+        first, lengths = self._bounds(rows)
+        length = _checked_length(length, int(lengths.max(initial=0)))
+        out = np.zeros((len(rows), length), self.values.dtype)
+        # One copy of a contiguous slice a row: 0.6 µs; gathering by index arrays instead is 2 to 6
+        # times slower at the lengths that sequences have here (500 steps and more).
+        values = self.values
+        for row, start, steps in zip(out, first.tolist(), lengths.tolist(), strict=True):
+            row[:steps] = values[start : start + steps]
+        return out
+
+    def labels_of(
+        self, indices: Rows, length: SupportsIndex
+    ) -> Int32[np.ndarray, " B"] | Int32[np.ndarray, "B length"]:
+        """Labels of the rows: `[B]`, or per step `[B, length]` with -1 where there is none.
+
+        Raises:
+            ValueError: if labels are per step and `length` is shorter than the rows.
+        """
+        return _labels_of(self.labels, np.asarray(indices, np.int64), length)
+
+    def _bounds(
+        self, rows: Int64[np.ndarray, " B"]
+    ) -> tuple[Int64[np.ndarray, " B"], Int64[np.ndarray, " B"]]:
+        starts, stops = self.offsets[:-1], self.offsets[1:]
+        first = starts[rows]
+        return first, stops[rows] - first
+
+
+def _check_labels(labels: np.ndarray, rows: int, steps: int) -> None:
+    expected = (rows,) if labels.ndim == 1 else (rows, steps)
+    if labels.shape != expected:
+        raise ValueError(f"labels have shape {labels.shape}, but the rows need {expected}")
+
+
+def _checked_length(length: SupportsIndex, longest: int) -> int:
+    length = length.__index__()
+    if length < longest:
+        raise ValueError(f"length {length} is shorter than the longest chosen row ({longest})")
+    return length
+
+
+def _labels_of(labels: np.ndarray, rows: np.ndarray, length: SupportsIndex) -> np.ndarray:
+    chosen = labels[rows]
+    if labels.ndim == 1:
+        return chosen
+    length = _checked_length(length, labels.shape[1] if len(rows) else 0)
+    out = np.full((len(rows), length), NO_TARGET, np.int32)
+    if len(rows):
+        out[:, : labels.shape[1]] = chosen
+    return out

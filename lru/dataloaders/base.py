@@ -1,0 +1,192 @@
+"""What a data set is: options, a card, three splits, and how it gets into the cache and out."""
+
+import hashlib
+import json
+import os
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from lru.dataloaders import cache
+from lru.dataloaders.arrays import Dense, Ragged
+from lru.dataloaders.card import Card, Description, make_card, read_card, write_card
+from lru.dataloaders.fetch import Source, download
+from lru.dataloaders.options import converted
+from lru.registry import Registry
+
+VERIFIED_ON_LOAD = 256 * 2**20
+"""Cached arrays up to this many bytes are checked by sha256 at each load: at most half a second."""
+
+StrPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set ready to use: its card and three memory-mapped splits."""
+
+    card: Card
+    train: Dense | Ragged
+    val: Dense | Ragged
+    test: Dense | Ragged
+
+
+@dataclass(frozen=True)
+class Dataset(ABC):
+    """A data set: a frozen dataclass whose fields are the user's options, all with defaults.
+
+    A new one is a file in this folder with a subclass under `@register`. It states `name`,
+    `sources` if it can be downloaded, `raw_files` if it reads files, and `build`.
+
+    Attributes:
+        name: what flags call it.
+        sources: the public files that it can be made from.
+        version: raised whenever `build` gives other arrays from the same files and options.
+    """
+
+    name: ClassVar[str]
+    sources: ClassVar[tuple[Source, ...]] = ()
+    version: ClassVar[int] = 1
+
+    def raw_files(self, raw_dir: Path) -> tuple[Path, ...]:
+        """The files under `raw_dir` that `build` would read now.
+
+        Empty if it reads none, or if they have to be downloaded first.
+        """
+        del raw_dir
+        return ()
+
+    @abstractmethod
+    def build(self, raw_dir: Path, folder: Path) -> Description:
+        """Write the three splits into the empty `folder`; all that `raw_files` names is there."""
+
+    def download(self, raw_dir: StrPath) -> tuple[Path, ...]:
+        """Fetch the sources into `raw_dir`, unless the files are there already; the files."""
+        raw_dir = Path(raw_dir)
+        found = self.raw_files(raw_dir)
+        if not found and self.sources:
+            for source in self.sources:
+                download(source, raw_dir)
+            found = self.raw_files(raw_dir)
+        return found
+
+    def folder(self, cache_dir: StrPath) -> Path:
+        """Where the data set lies in the cache: its name, and a hash of options not by default."""
+        changed = {
+            field.name: value
+            for field in fields(self)
+            if (value := getattr(self, field.name)) != field.default
+        }
+        if not changed:
+            return Path(cache_dir) / self.name
+        text = json.dumps(changed, sort_keys=True)
+        return Path(cache_dir) / f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+    def prepare(self, raw_dir: StrPath, cache_dir: StrPath) -> Path:
+        """Put the data set into the cache, unless it is there; its folder.
+
+        The folder appears whole or not at all: a killed process leaves nothing that could be taken
+        for it, and of two processes at once the first to finish gives the folder. Files in
+        `raw_dir` that changed since are read again; files that went away are not missed.
+
+        Raises:
+            CacheError: if what is there is damaged.
+        """
+        raw_dir, folder = Path(raw_dir), self.folder(cache_dir)
+        if self._is_current(folder, _stamps(self.raw_files(raw_dir), raw_dir)):
+            return folder
+        stamps = _stamps(self.download(raw_dir), raw_dir)
+        with cache.staging(folder) as partial:
+            description = self.build(raw_dir, partial)
+            splits = {split: cache.read_split(partial, split) for split in cache.SPLITS}
+            card = make_card(
+                description,
+                splits,
+                name=self.name,
+                version=self.version,
+                options=asdict(self),
+                raw_files=stamps,
+            )
+            write_card(card, partial)
+            cache.publish(partial, folder, lambda: self._is_current(folder, stamps))
+        return folder
+
+    def load(self, raw_dir: StrPath, cache_dir: StrPath, *, verify: bool = False) -> Prepared:
+        """The data set, prepared if need be and memory-mapped.
+
+        Args:
+            raw_dir: where downloaded files lie.
+            cache_dir: where prepared data sets lie.
+            verify: check the arrays by sha256, however large they are.
+
+        Raises:
+            CacheError: if the arrays are not what the card says.
+        """
+        folder = self.prepare(raw_dir, cache_dir)
+        card = read_card(folder)
+        splits = {split: cache.read_split(folder, split) for split in cache.SPLITS}
+        if verify or cache.size_in_bytes(splits) <= VERIFIED_ON_LOAD:
+            if cache.checksum(splits) != card.checksum:
+                raise cache.damaged(folder, "the arrays do not have the card's checksum")
+        elif any(len(splits[name]) != card.splits[name]["examples"] for name in cache.SPLITS):
+            raise cache.damaged(folder, "the splits do not have the card's sizes")
+        return Prepared(card, **splits)
+
+    def _is_current(self, folder: Path, stamps: dict[str, list[int]]) -> bool:
+        if not folder.exists():
+            return False
+        card = read_card(folder)
+        same_maker = (card.name, card.version) == (self.name, self.version)
+        same_options = card.options == asdict(self)
+        return same_maker and same_options and (not stamps or card.raw_files == stamps)
+
+
+DATASETS: Registry[type[Dataset]] = Registry("data set")
+
+DatasetType = TypeVar("DatasetType", bound=type[Dataset])
+
+
+def register(dataset: DatasetType) -> DatasetType:
+    """Class decorator: file a data set under its `name`."""
+    DATASETS.register(dataset.name)(dataset)
+    return dataset
+
+
+def dataset_from_options(name: str, options: Mapping[str, Any] | None = None) -> Dataset:
+    """The data set `name` with `options`, whose values may be strings as typed on a command line.
+
+    Raises:
+        UnknownNameError: if there is no such data set.
+        ValueError: if it has no such option, or the value is not of the option's type.
+    """
+    kind = DATASETS[name]
+    known = [field.name for field in fields(kind)]
+    types_of = typing.get_type_hints(kind)
+    values = {}
+    for option, value in (options or {}).items():
+        if option not in known:
+            raise ValueError(
+                f"data set {name!r} has no option {option!r}; known: {', '.join(known) or 'none'}"
+            )
+        where = f"data set {name!r}: option {option!r}"
+        values[option] = converted(where, value, types_of[option])
+    return kind(**values)
+
+
+def check_at_least(dataset: Dataset, **least: int) -> None:
+    """Check options that are numbers against their least values.
+
+    Raises:
+        ValueError: naming the option, its value and what is allowed.
+    """
+    for option, bound in least.items():
+        value = getattr(dataset, option)
+        if value < bound:
+            raise ValueError(f"{dataset.name}: {option} is {value}, but must be at least {bound}")
+
+
+def _stamps(files: tuple[Path, ...], raw_dir: Path) -> dict[str, list[int]]:
+    stats = {path.relative_to(raw_dir).as_posix(): path.stat() for path in files}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in sorted(stats.items())}

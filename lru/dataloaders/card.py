@@ -1,0 +1,165 @@
+"""The card: what is known of a prepared data set without opening its arrays."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+from jaxtyping import Float64
+
+from lru.dataloaders.arrays import NO_TARGET, Dense, Ragged
+from lru.dataloaders.cache import checksum, damaged
+
+CARD_NAME = "card.json"
+
+
+class SplitSummary(TypedDict):
+    """Figures of one split; `class_counts[c]` counts rows, or steps if targets are per step."""
+
+    examples: int
+    min_length: int
+    mean_length: float
+    max_length: int
+    class_counts: list[int]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a data set knows of itself once it is built.
+
+    Attributes:
+        kind: "tokens" (ids; 0 is padding) or "values" (real features).
+        n_classes: number of classes.
+        targets: "sequence" (one class a row) or "step" (one class at some steps).
+        provenance: one sentence: which files, or how generated.
+        comparable: one sentence: how numbers compare with published ones.
+        vocabulary: the text of each id, id 0 included, or None.
+    """
+
+    kind: Literal["tokens", "values"]
+    n_classes: int
+    targets: Literal["sequence", "step"]
+    provenance: str
+    comparable: str
+    vocabulary: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a prepared data set without opening its arrays.
+
+    Attributes:
+        name: registered name of the data set.
+        version: of the code that prepared it; another version prepares again.
+        options: the options that it was prepared with.
+        kind: "tokens" or "values".
+        n_classes: number of classes.
+        vocab_size: number of ids, padding id 0 included, or None for values.
+        n_features: features a step, or None for tokens.
+        targets: "sequence" or "step".
+        max_length: longest row of all splits, in steps.
+        mean: per feature over train, of inputs scaled to [0, 1]; None for tokens.
+        std: standard deviation, likewise.
+        vocabulary: the text of each id, or None.
+        splits: figures by split.
+        provenance: one sentence: which files, or how generated.
+        comparable: one sentence: how numbers compare with published ones.
+        raw_files: size in bytes and time of change in ns of each file read, by relative path.
+        checksum: sha256 over all arrays.
+    """
+
+    name: str
+    version: int
+    options: dict[str, Any]
+    kind: Literal["tokens", "values"]
+    n_classes: int
+    vocab_size: int | None
+    n_features: int | None
+    targets: Literal["sequence", "step"]
+    max_length: int
+    mean: list[float] | None
+    std: list[float] | None
+    vocabulary: list[str] | None
+    splits: dict[str, SplitSummary]
+    provenance: str
+    comparable: str
+    raw_files: dict[str, list[int]]
+    checksum: str
+
+
+def make_card(
+    description: Description, splits: Mapping[str, Dense | Ragged], **identity: Any
+) -> Card:
+    """The card of `splits`.
+
+    Args:
+        description: what the data set says of itself.
+        splits: all of them, "train" among them.
+        identity: `name`, `version`, `options` and `raw_files` of the card.
+    """
+    train = splits["train"]
+    facts = asdict(description)
+    vocabulary = description.vocabulary
+    facts["vocabulary"] = None if vocabulary is None else list(vocabulary)
+    summaries = {name: _summary(split, description.n_classes) for name, split in splits.items()}
+    mean, std = _moments(train) if isinstance(train, Dense) else (None, None)
+    return Card(
+        **identity,
+        **facts,
+        vocab_size=None if vocabulary is None else len(vocabulary),
+        n_features=train.inputs.shape[2] if isinstance(train, Dense) else None,
+        max_length=max(summary["max_length"] for summary in summaries.values()),
+        mean=mean,
+        std=std,
+        splits=summaries,
+        checksum=checksum(splits),
+    )
+
+
+def write_card(card: Card, folder: Path) -> None:
+    """Store the card in `folder`."""
+    text = json.dumps(asdict(card), indent=1)
+    (folder / CARD_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def read_card(folder: Path) -> Card:
+    """The card in `folder`.
+
+    Raises:
+        CacheError: if there is none, or it is not one.
+    """
+    try:
+        return Card(**json.loads((folder / CARD_NAME).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise damaged(folder, f"{CARD_NAME} cannot be read ({error})") from error
+
+
+def _summary(split: Dense | Ragged, n_classes: int) -> SplitSummary:
+    lengths = split.lengths
+    labels = split.labels[split.labels != NO_TARGET]
+    return SplitSummary(
+        examples=len(split),
+        min_length=int(lengths.min()),
+        mean_length=float(lengths.mean()),
+        max_length=int(lengths.max()),
+        class_counts=np.bincount(labels, minlength=n_classes).tolist(),
+    )
+
+
+def _moments(split: Dense, rows_at_once: int = 1024) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per feature, bytes scaled to [0, 1]; two passes in float64."""
+    scale = 255.0 if split.inputs.dtype == np.uint8 else 1.0
+    steps, features = split.inputs.shape[1:]
+    count = len(split) * steps
+
+    def mean_of(centre: Float64[np.ndarray, " F"], power: int) -> Float64[np.ndarray, " F"]:
+        total = np.zeros(features)
+        for start in range(0, len(split), rows_at_once):
+            part = split.inputs[start : start + rows_at_once] / np.float64(scale)
+            total += ((part - centre) ** power).sum((0, 1))
+        return total / count
+
+    mean = mean_of(np.zeros(features), 1)
+    return mean.tolist(), np.sqrt(mean_of(mean, 2)).tolist()
