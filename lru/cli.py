@@ -1,0 +1,111 @@
+"""The command: parse flags, load data, train or evaluate, report."""
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+
+import jax
+from flax import nnx
+
+from lru.analysis.plots import plot_curves, plot_eigenvalues
+from lru.analysis.spectra import eigenvalues
+from lru.dataloaders import DATASETS, Dataset, Prepared, dataset_from_options
+from lru.flags import load_recipe, parse, recipe_names
+from lru.layers import LAYERS, resolve_options
+from lru.tasks import TASKS, Task
+from lru.training.config import Config
+from lru.training.loop import NonFiniteError, Trainer
+from lru.training.report import format_table, metric_rows, summarise
+from lru.training.runs import Run, open_run
+from lru.training.trackers import open_trackers, read_jsonl
+
+logger = logging.getLogger("lru")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    logging.basicConfig(format="%(message)s")
+    logger.setLevel(logging.INFO)
+    try:
+        command, config = parse(sys.argv[1:] if arguments is None else arguments)
+        if command.list:
+            print(_listing())
+        else:
+            _run(config)
+        return 0
+    except (ValueError, OSError, NonFiniteError) as error:
+        print(f"run_train.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes the run", file=sys.stderr)
+        return 130
+
+
+def _listing() -> str:
+    def first_line(thing: object) -> str:
+        return (thing.__doc__ or "").splitlines()[0]
+
+    sections = {
+        "models": {name: first_line(layer) for name, layer in LAYERS.items()},
+        "data sets": {name: first_line(dataset) for name, dataset in DATASETS.items()},
+        "recipes": {name: load_recipe(name)["title"] for name in recipe_names()},
+    }
+    return "\n\n".join(f"{title}\n{format_table(rows)}" for title, rows in sections.items())
+
+
+def _resolve(config: Config) -> tuple[Config, Dataset]:
+    """Fill in the options that were left to the model and the data set, and check their names."""
+    dataset = dataset_from_options(config.data.dataset, config.data.data_options)
+    options = resolve_options(config.model.model, config.model.options)
+    return Config(
+        dataclasses.replace(config.model, options=options),
+        dataclasses.replace(config.data, data_options=dataclasses.asdict(dataset)),
+        config.train,
+        config.run,
+    ), dataset
+
+
+def _run(config: Config) -> None:
+    config, dataset = _resolve(config)
+    data = dataset.load(config.run.raw_dir, config.run.dir_name)
+    task = TASKS["classification"](data.card, config.model)
+    run = open_run(config)
+    trainer = Trainer(config, task, data, run)
+    try:
+        print(format_table(_facts(config, data, trainer)))
+        if config.run.eval_only:
+            print(format_table(metric_rows(trainer.evaluate())))
+            return
+        with open_trackers(config, run) as trackers:
+            summary = trainer.fit(trackers)
+        counts = data.card.splits["test"]["class_counts"]
+        print(summarise(summary, max(counts) / sum(counts)))
+        if config.run.plots:
+            _plot(config, task, trainer, run)
+        print(f"  {run.path}")
+    finally:
+        trainer.close()
+
+
+def _facts(config: Config, data: Prepared, trainer: Trainer) -> dict[str, str]:
+    card, batches = data.card, trainer.train_batches
+    sizes = ", ".join(f"{name} {split['examples']:,}" for name, split in card.splits.items())
+    device = jax.devices()[0]
+    return {
+        "model": f"{config.model.model}, {trainer.n_parameters:,} parameters",
+        "data": f"{card.name}: {sizes}. {card.provenance}",
+        "batches": f"{batches.steps_per_epoch} of {config.data.batch_size} an epoch, padded to "
+        f"{', '.join(map(str, batches.bounds))}; {batches.padding_share():.1%} padding",
+        "updates": f"{trainer.step} of {trainer.total_steps} done",
+        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+    }
+
+
+def _plot(config: Config, task: Task, trainer: Trainer, run: Run) -> None:
+    folder = run.path / "plots"
+    folder.mkdir(exist_ok=True)
+    plot_curves(read_jsonl(run.metrics_file), folder / "curves.png")
+    initial = eigenvalues(task.build_model(nnx.Rngs(config.train.jax_seed)))
+    if initial:
+        plot_eigenvalues(initial, eigenvalues(trainer.model()), folder / "eigenvalues.png")

@@ -1,0 +1,228 @@
+"""Batches: which examples, in which order, padded to which length, and their delivery.
+
+A plan is a pure function of the seed and the epoch, so batch k is the same whoever asks for it: a
+run resumes at any step without replaying the ones before, and several processes take disjoint
+rows of one global batch. Grain reads ahead in threads.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+
+from lru.dataloaders import Dense, Ragged
+
+# Candidates between which the bucket bounds are chosen; their number bounds the search's cost.
+BOUND_CANDIDATES = 128
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The data and how it is batched."""
+
+    dataset: str = "listops-classification"
+    """Data set."""
+    data_options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the data set, as NAME=VALUE."""
+    batch_size: int = 64
+    """Sequences in a batch."""
+    bucketing: bool = True
+    """Batch ragged sequences with others of about their length."""
+    n_buckets: int = 8
+    """Number of padded lengths, and so of compiled shapes, with bucketing."""
+
+    def __post_init__(self):
+        """Check the ranges.
+
+        Raises:
+            ValueError: if a value is out of range.
+        """
+        for name in ("batch_size", "n_buckets"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+class Batch(NamedTuple):
+    """One batch on the host or the device.
+
+    Attributes:
+        inputs: token ids [B, T] or raw values [B, T, F], in their stored type.
+        labels: class of each row [B], or of each step [B, T] with -1 for none.
+        weights: 1 for an example, 0 for a row that fills up the last batch [B].
+        lengths: valid steps of each row [B]; None where every row is full.
+    """
+
+    inputs: Any
+    labels: Any
+    weights: Any
+    lengths: Any
+
+
+class Plan(NamedTuple):
+    """The batches of one epoch.
+
+    Attributes:
+        rows: the examples of each batch; at most `batch_size`, fewer in one batch only.
+        padded_lengths: the length to which each batch is padded.
+    """
+
+    rows: list[np.ndarray]
+    padded_lengths: list[int]
+
+
+def bucket_bounds(lengths: np.ndarray, n_buckets: int) -> np.ndarray:
+    """The padded lengths, ascending, that waste the fewest steps on these sequences.
+
+    Exact among quantiles of the lengths, by dynamic programming: a bucket that holds the sequences
+    longer than bound i and no longer than bound j costs their number times bound j.
+    """
+    bounds = np.unique(np.quantile(lengths, np.linspace(0, 1, BOUND_CANDIDATES), method="higher"))
+    count = np.searchsorted(np.sort(lengths), bounds, side="right")
+    n = len(bounds)
+    cost = np.asarray(bounds * count, np.float64)
+    choice = np.zeros((min(n_buckets, n), n), np.int64)
+    step = np.where(np.arange(n)[:, None] < np.arange(n), (count - count[:, None]) * bounds, np.inf)
+    for k in range(1, len(choice)):
+        total = cost[:, None] + step
+        choice[k] = total.argmin(axis=0)
+        cost = total.min(axis=0)
+        cost[:k] = np.inf
+    chosen = [n - 1]
+    for k in range(len(choice) - 1, 0, -1):
+        chosen.append(choice[k][chosen[-1]])
+    return bounds[chosen[::-1]]
+
+
+def plan_epoch(
+    lengths: np.ndarray,
+    batch_size: int,
+    bounds: np.ndarray,
+    rng: np.random.Generator | None,
+) -> Plan:
+    """Deal every example into exactly one batch.
+
+    Args:
+        lengths: of all sequences [n].
+        batch_size: rows of a batch.
+        bounds: padded lengths, ascending; the last holds the longest sequence.
+        rng: shuffles examples and batches; None keeps the order within each bucket.
+
+    Returns:
+        A plan in which every batch but one is full: what is left over in a bucket goes to the next.
+    """
+    order = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
+    bucket = np.searchsorted(bounds, lengths[order])
+    rows, padded_lengths = [], []
+    left = order[:0]
+    for b, bound in enumerate(bounds):
+        members = np.concatenate([left, order[bucket == b]])
+        full = len(members) if b == len(bounds) - 1 else len(members) // batch_size * batch_size
+        for start in range(0, full, batch_size):
+            rows.append(members[start : min(start + batch_size, full)])
+            padded_lengths.append(int(bound))
+        left = members[full:]
+    if rng is not None:
+        shuffled = rng.permutation(len(rows))
+        rows = [rows[i] for i in shuffled]
+        padded_lengths = [padded_lengths[i] for i in shuffled]
+    return Plan(rows, padded_lengths)
+
+
+@dataclass(frozen=True)
+class _BatchSource(Sequence):
+    """Random access to the batches of a plan."""
+
+    split: Dense | Ragged
+    plan: Plan
+    batch_size: int
+    shard: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.plan.rows)
+
+    def __getitem__(self, k: int) -> Batch:
+        rows, length = self.plan.rows[k], self.plan.padded_lengths[k]
+        index, count = self.shard
+        share = self.batch_size // count
+        mine = rows[index * share : (index + 1) * share]
+        filler = share - len(mine)
+        lengths = self.split.lengths[mine]
+
+        def fill(array: np.ndarray) -> np.ndarray:
+            return np.pad(array, [(0, filler)] + [(0, 0)] * (array.ndim - 1))
+
+        return Batch(
+            inputs=fill(self.split.padded(mine, length)),
+            labels=fill(self.split.labels_of(mine, length)),
+            weights=fill(np.ones(len(mine), np.float32)),
+            # The whole global batch must be full, so that all processes compile one program.
+            lengths=None
+            if len(rows) == self.batch_size and (self.split.lengths[rows] == length).all()
+            else fill(lengths.astype(np.int32)),
+        )
+
+
+class Batches:
+    """The batches of one split.
+
+    Attributes:
+        bounds: padded lengths, ascending.
+        steps_per_epoch: batches of an epoch, the last ragged one included.
+    """
+
+    def __init__(
+        self,
+        split: Dense | Ragged,
+        config: DataConfig,
+        *,
+        seed: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+    ):
+        """Prepare to batch.
+
+        Args:
+            split: the examples.
+            config: batch size and bucketing.
+            seed: of the shuffling; None keeps one order for all epochs (evaluation).
+            shard: index and number of the processes that share each batch.
+
+        Raises:
+            ValueError: if the split is empty or the batch size is no multiple of the processes.
+        """
+        if len(split) == 0:
+            raise ValueError("the split is empty: there is nothing to batch")
+        if config.batch_size % shard[1]:
+            raise ValueError(
+                f"batch_size must be a multiple of the {shard[1]} processes, "
+                f"got {config.batch_size}"
+            )
+        self._split, self._batch_size, self._seed, self._shard = (
+            split,
+            config.batch_size,
+            seed,
+            shard,
+        )
+        self.bounds = bucket_bounds(split.lengths, config.n_buckets if config.bucketing else 1)
+        self.steps_per_epoch = -(-len(split) // config.batch_size)
+
+    def plan(self, epoch: int) -> Plan:
+        """The plan of an epoch, counted from 0."""
+        rng = None if self._seed is None else np.random.default_rng((self._seed, epoch))
+        return plan_epoch(self._split.lengths, self._batch_size, self.bounds, rng)
+
+    def padding_share(self) -> float:
+        """Share of an epoch's steps that are padding, fillers of the last batch left out."""
+        plan = self.plan(0)
+        padded = sum(
+            len(rows) * length for rows, length in zip(plan.rows, plan.padded_lengths, strict=True)
+        )
+        return 1 - self._split.lengths.sum() / padded
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """Deliver the batches of an epoch from batch `start` on, read ahead by threads."""
+        source = _BatchSource(self._split, self.plan(epoch), self._batch_size, self._shard)
+        data = grain.MapDataset.source(source)[start:]
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+        return iter(data.to_iter_dataset(options))

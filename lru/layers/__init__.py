@@ -1,0 +1,33 @@
+"""Recurrent layers behind one contract (`base.py`), one recurrence a file."""
+
+import sys
+
+from lru.layers.base import (
+    LAYERS,
+    RecurrentLayer,
+    RecurrentParam,
+    layer_options,
+    make_layer,
+    resolve_options,
+)
+from lru.registry import import_submodules
+
+import_submodules(sys.modules[__name__])
+
+from lru.layers.bidirectional import Bidirectional  # noqa: E402
+from lru.layers.diagonal import DiagonalRNN  # noqa: E402
+from lru.layers.linear_rnn import LinearRNN  # noqa: E402
+from lru.layers.lru import LRU  # noqa: E402
+
+__all__ = [
+    "LAYERS",
+    "LRU",
+    "Bidirectional",
+    "DiagonalRNN",
+    "LinearRNN",
+    "RecurrentLayer",
+    "RecurrentParam",
+    "layer_options",
+    "make_layer",
+    "resolve_options",
+]

@@ -1,0 +1,126 @@
+"""The contract of a recurrent layer, its variable types and the registry of layers.
+
+A layer maps a sequence to a sequence and hands its state on::
+
+    y, state = layer(x, state=None, lengths=None, resets=None)   # x, y [B, T, D]
+    y_t, state = layer.step(x_t, state)                          # x_t, y_t [B, D]
+
+Running a whole sequence, any split of it into chunks, or one step after another gives the same.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from lru.registry import Registry
+
+State = Any
+
+
+class RecurrentParam(nnx.Param):
+    """A parameter of the recurrence itself, grouped by type: lower rate and no weight decay."""
+
+
+class RecurrentLayer(nnx.Module):
+    """Base of all recurrent layers.
+
+    Every keyword-only argument of a subclass's constructor, `rngs` apart, is an option of the
+    layer: the command line makes a flag of it, with the type of its annotation and the sentence
+    of the docstring's `Args` section.
+
+    Attributes:
+        d_model: width D of inputs and outputs.
+        d_hidden: width N of the state.
+    """
+
+    def __init__(self, d_model: int, d_hidden: int):
+        for name, value in (("d_model", d_model), ("d_hidden", d_hidden)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.d_model = d_model
+        self.d_hidden = d_hidden
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        state: State = None,
+        *,
+        lengths: Int[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+    ) -> tuple[Float[Array, "B T D"], State]:
+        """Run the layer over a sequence.
+
+        Args:
+            x: inputs.
+            state: where to start; None for `initial_state`.
+            lengths: number of valid steps of each right-padded row; None if all are valid.
+                Outputs on padding are finite but carry no meaning, the state is that of the
+                last valid step.
+            resets: True where a row starts afresh, as if no step had come before.
+
+        Returns:
+            Outputs, and the state after the last valid step.
+        """
+        raise NotImplementedError
+
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first step, for `batch_size` rows."""
+        raise NotImplementedError
+
+    def step(self, x_t: Float[Array, "B D"], state: State) -> tuple[Float[Array, "B D"], State]:
+        """Advance one step: the layer on a sequence of length one."""
+        y, state = self(x_t[:, None], state)
+        return y[:, 0], state
+
+    def eigenvalues(self) -> Mapping[str, jax.Array]:
+        """Spectra [N] of the constant recurrences inside, by name; empty if there are none."""
+        return {}
+
+
+LAYERS: Registry[type[RecurrentLayer]] = Registry("model")
+
+
+def layer_options(layer: type[RecurrentLayer]) -> dict[str, inspect.Parameter]:
+    """The options of a layer class: its keyword-only constructor arguments but `rngs`."""
+    parameters = inspect.signature(layer.__init__).parameters.values()
+    return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "rngs"}
+
+
+def resolve_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of the layer registered as `name`: those given, and the defaults of the rest.
+
+    Raises:
+        ValueError: if the layer is unknown or has no such option.
+    """
+    known = {option: p.default for option, p in layer_options(LAYERS[name]).items()}
+    for option in options:
+        if option not in known:
+            owners = [other for other, layer in LAYERS.items() if option in layer_options(layer)]
+            raise ValueError(
+                f"{option} is not an option of model {name!r}, which has: {', '.join(known)}"
+                + (f"; models with {option}: {', '.join(owners)}" if owners else "")
+            )
+    return known | dict(options)
+
+
+def make_layer(
+    name: str, d_model: int, d_hidden: int, options: Mapping[str, Any], *, rngs: nnx.Rngs
+) -> RecurrentLayer:
+    """Build the layer registered as `name`.
+
+    Args:
+        name: a key of `LAYERS`.
+        d_model: width D of inputs and outputs.
+        d_hidden: width N of the state.
+        options: values for some of the layer's options; the others keep their defaults.
+        rngs: source of the initial parameters (`params`).
+
+    Raises:
+        ValueError: if the layer is unknown, has no such option, or refuses a value.
+    """
+    layer: Any = LAYERS[name]
+    return layer(d_model, d_hidden, **resolve_options(name, options), rngs=rngs)

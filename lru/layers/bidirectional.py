@@ -1,0 +1,86 @@
+"""Both directions of time: the sum of one layer run forwards and one run backwards.
+
+Each layer reads its state out linearly, so the sum equals one read-out of both states side by side
+(S5, arXiv 2208.04933, section 2; LRU for Pathfinder, arXiv 2303.06349, appendix B).
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from lru.layers.base import RecurrentLayer, State
+
+
+def reverse_rows(
+    x: Shaped[Array, "B T ..."], lengths: Int[Array, " B"] | None
+) -> Shaped[Array, "B T ..."]:
+    """Reverse the valid steps of each row and leave its padding in place."""
+    if lengths is None:
+        return jnp.flip(x, axis=1)
+    time = jnp.arange(x.shape[1])
+    source = jnp.where(time < lengths[:, None], lengths[:, None] - 1 - time, time)
+    return jnp.take_along_axis(x, source.reshape(source.shape + (1,) * (x.ndim - 2)), axis=1)
+
+
+class Bidirectional(RecurrentLayer):
+    """Wraps two layers of any kind; the backward one sees each row's valid steps in reverse.
+
+    The state is a pair: the forward layer's carry after the last step, and the backward layer's
+    carry after the first. There is no step mode: the future is not known.
+    """
+
+    def __init__(self, make_layer: Callable[[nnx.Rngs], RecurrentLayer], *, rngs: nnx.Rngs):
+        """Build both layers.
+
+        Args:
+            make_layer: builds one layer from a source of parameters; called twice.
+            rngs: source of the initial parameters.
+        """
+        self.forward = make_layer(rngs)
+        self.backward = make_layer(rngs)
+        super().__init__(self.forward.d_model, self.forward.d_hidden)
+
+    def eigenvalues(self) -> Mapping[str, jax.Array]:
+        """The spectra of both layers."""
+        return {
+            f"{direction} {name}".strip(): spectrum
+            for direction in ("forward", "backward")
+            for name, spectrum in getattr(self, direction).eigenvalues().items()
+        }
+
+    def initial_state(self, batch_size: int) -> tuple[State, State]:
+        """Both layers' initial states."""
+        return self.forward.initial_state(batch_size), self.backward.initial_state(batch_size)
+
+    def step(self, x_t: Float[Array, "B D"], state: State) -> tuple[Float[Array, "B D"], State]:
+        """Refused.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("a bidirectional layer has no step mode: its output needs the future")
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        state: tuple[State, State] | None = None,
+        *,
+        lengths: Int[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+    ) -> tuple[Float[Array, "B T D"], tuple[State, State]]:
+        """See `RecurrentLayer.__call__`; `resets` mark the first step of each document."""
+        state_forward, state_backward = state if state is not None else (None, None)
+        y_forward, state_forward = self.forward(x, state_forward, lengths=lengths, resets=resets)
+        if resets is not None:
+            # Backwards, a document is entered at its last step: the one before the next reset.
+            entered = jnp.roll(resets, -1, axis=1)
+            last = x.shape[1] - 1 if lengths is None else lengths[:, None] - 1
+            entered &= jnp.arange(x.shape[1]) < last
+            resets = reverse_rows(entered, lengths)
+        y_backward, state_backward = self.backward(
+            reverse_rows(x, lengths), state_backward, lengths=lengths, resets=resets
+        )
+        return y_forward + reverse_rows(y_backward, lengths), (state_forward, state_backward)

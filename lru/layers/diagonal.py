@@ -1,0 +1,181 @@
+"""Diagonal linear recurrence: h_t = λ ⊙ h_{t-1} + γ ⊙ (B x_t), y_t = Re(C h_t) + D ⊙ x_t.
+
+λ and h are complex; Orvieto et al. 2023 (arXiv 2303.06349), section 3. The three ways to hold λ
+are rows of their table 1: as it is (Re + Im), exponential (section 3.2), stable (section 3.3).
+Parameters are real: B is kept as [B_re | B_im] and C as [C_re ; -C_im], so that the products with
+the real x and y are real matrix products.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Complex, Float, Int
+
+from lru.layers.base import LAYERS, RecurrentLayer, RecurrentParam
+from lru.layers.initializers import EIGENVALUE_INITIALIZERS, Ring
+from lru.registry import Registry
+from lru.scan import linear_scan
+
+# The closest to 0 and to 1 that a modulus may lie where a parametrisation takes logarithms of it.
+SMALLEST_MODULUS = 1e-6
+LARGEST_MODULUS = 1.0 - 1e-6
+# Smallest phase: theta_log is a logarithm, and the real eigenvalues of a Glorot draw have phase 0.
+SMALLEST_PHASE = 1e-6
+
+Pair = tuple[Float[Array, " N"], Float[Array, " N"]]
+
+
+class Parametrization(NamedTuple):
+    """How two real vectors make eigenvalues.
+
+    Attributes:
+        names: of the two parameters.
+        encode: complex eigenvalues [N] to the two parameters [N].
+        decode: the two parameters [N] to real and imaginary parts [N].
+    """
+
+    names: tuple[str, str]
+    encode: Callable[[Complex[Array, " N"]], Pair]
+    decode: Callable[[Float[Array, " N"], Float[Array, " N"]], Pair]
+
+
+PARAMETRIZATIONS: Registry[Parametrization] = Registry("parametrization")
+
+PARAMETRIZATIONS.register("cartesian")(
+    Parametrization(
+        ("lambda_re", "lambda_im"),
+        lambda eigenvalues: (eigenvalues.real, eigenvalues.imag),
+        lambda re, im: (re, im),
+    )
+)
+
+
+def _log_modulus(eigenvalues: Complex[Array, " N"], largest: float) -> Float[Array, " N"]:
+    return jnp.log(jnp.clip(jnp.abs(eigenvalues), SMALLEST_MODULUS, largest))
+
+
+def _from_log_modulus(log_modulus: Float[Array, " N"], phase: Float[Array, " N"]) -> Pair:
+    modulus = jnp.exp(log_modulus)
+    return modulus * jnp.cos(phase), modulus * jnp.sin(phase)
+
+
+# λ = exp(-ν + iθ)
+PARAMETRIZATIONS.register("polar")(
+    Parametrization(
+        ("nu", "theta"),
+        lambda eigenvalues: (-_log_modulus(eigenvalues, np.inf), jnp.angle(eigenvalues)),
+        lambda nu, theta: _from_log_modulus(-nu, theta),
+    )
+)
+
+# λ = exp(-exp(ν) + i exp(θ)): inside the unit disk whatever the parameters. A draw outside is
+# moved to its edge, and phases are taken in (0, 2π).
+PARAMETRIZATIONS.register("stable_exp")(
+    Parametrization(
+        ("nu_log", "theta_log"),
+        lambda eigenvalues: (
+            jnp.log(-_log_modulus(eigenvalues, LARGEST_MODULUS)),
+            jnp.log(jnp.maximum(jnp.angle(eigenvalues) % (2 * jnp.pi), SMALLEST_PHASE)),
+        ),
+        lambda nu_log, theta_log: _from_log_modulus(-jnp.exp(nu_log), jnp.exp(theta_log)),
+    )
+)
+
+
+@LAYERS.register("diag-rnn")
+class DiagonalRNN(RecurrentLayer):
+    """Linear RNN with a complex diagonal recurrence, its eigenvalues drawn from a dense matrix.
+
+    Attributes:
+        B: input weights [D, 2N], real parts left and imaginary parts right.
+        C: output weights [2N, D], real parts above and negated imaginary parts below.
+        D: skip weights [D].
+        gamma_log: logarithm of the input normalisation [N]; None without it.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_hidden: int,
+        *,
+        A_init: str = "calibrated_glorot",
+        parametrization: str = "cartesian",
+        gamma: bool = False,
+        r_min: float = 0.0,
+        r_max: float = 1.0,
+        max_phase: float = 2 * np.pi,
+        scan_method: str = "auto",
+        rngs: nnx.Rngs,
+    ):
+        """Draw the parameters.
+
+        Args:
+            d_model: width D of inputs and outputs.
+            d_hidden: number N of complex eigenvalues.
+            A_init: rule of the initial recurrence.
+            parametrization: how eigenvalues are held: cartesian, polar or stable_exp.
+            gamma: normalise the input of each eigenvalue by a learned sqrt(1 - |λ|²).
+            r_min: smallest initial modulus, for the ring and uniform rules.
+            r_max: largest initial modulus, for the ring and uniform rules.
+            max_phase: largest initial phase in radians, for the ring and uniform rules.
+            scan_method: algorithm of the scan; auto picks by platform and shape.
+            rngs: source of the initial parameters.
+        """
+        super().__init__(d_model, d_hidden)
+        self.parametrization = PARAMETRIZATIONS.resolve(parametrization)
+        self.scan_method = scan_method
+        draw = EIGENVALUE_INITIALIZERS[A_init]
+        eigenvalues = draw(rngs.params(), d_hidden, ring=Ring(r_min, r_max, max_phase))
+        rule = PARAMETRIZATIONS[self.parametrization]
+        for name, value in zip(rule.names, rule.encode(eigenvalues), strict=True):
+            setattr(self, name, RecurrentParam(value))
+        self.gamma_log = None
+        if gamma:
+            modulus = jnp.minimum(jnp.abs(jax.lax.complex(*self._lambda())), LARGEST_MODULUS)
+            self.gamma_log = RecurrentParam(0.5 * jnp.log1p(-(modulus**2)))
+        # Variances of LRU, appendix B: 1 / (2 D) for each part of B, 1 / N for each part of C.
+        width = (d_model, 2 * d_hidden)
+        self.B = RecurrentParam(jax.random.normal(rngs.params(), width) / np.sqrt(2 * d_model))
+        self.C = nnx.Param(jax.random.normal(rngs.params(), width[::-1]) / np.sqrt(d_hidden))
+        self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,)))
+
+    def _lambda(self) -> Pair:
+        rule = PARAMETRIZATIONS[self.parametrization]
+        first, second = (getattr(self, name)[...] for name in rule.names)
+        return rule.decode(first, second)
+
+    def eigenvalues(self) -> dict[str, Complex[Array, " N"]]:
+        """The eigenvalues λ [N]."""
+        return {"": jax.lax.complex(*self._lambda())}
+
+    def initial_state(self, batch_size: int) -> Complex[Array, "B N"]:
+        """Zeros."""
+        return jnp.zeros((batch_size, self.d_hidden), jnp.result_type(self.B[...], jnp.complex64))
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        state: Complex[Array, "B N"] | None = None,
+        *,
+        lengths: Int[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+    ) -> tuple[Float[Array, "B T D"], Complex[Array, "B N"]]:
+        """See `RecurrentLayer.__call__`."""
+        B = self.B[...]
+        if self.gamma_log is not None:
+            B = B * jnp.tile(jnp.exp(self.gamma_log[...]), 2)
+        driven = jax.lax.complex(*jnp.split(x.astype(B.dtype) @ B, 2, axis=-1))
+        h, state = linear_scan(
+            jax.lax.complex(*self._lambda()),
+            driven,
+            state,
+            lengths=lengths,
+            resets=resets,
+            method=self.scan_method,
+        )
+        y = jnp.concatenate([h.real, h.imag], axis=-1) @ self.C[...] + self.D[...] * x
+        return y.astype(x.dtype), state

@@ -1,0 +1,80 @@
+"""Dense linear recurrence: h_t = A h_{t-1} + B x_t, y_t = C h_t + D ⊙ x_t, all real.
+
+Orvieto et al. 2023 (arXiv 2303.06349), section 3.1; A by the rules of `initializers.py`.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Complex, Float, Int
+
+from lru.layers.base import LAYERS, RecurrentLayer, RecurrentParam
+from lru.layers.initializers import MATRIX_INITIALIZERS
+from lru.scan import dense_scan
+
+
+@LAYERS.register("rnn")
+class LinearRNN(RecurrentLayer):
+    """Linear RNN with a dense recurrence.
+
+    Attributes:
+        A: recurrence [N, N].
+        B: input weights [D, N].
+        C: output weights [N, D].
+        D: skip weights [D].
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_hidden: int,
+        *,
+        A_init: str = "calibrated_glorot",
+        scan_method: str = "auto",
+        rngs: nnx.Rngs,
+    ):
+        """Draw the parameters.
+
+        Args:
+            d_model: width D of inputs and outputs.
+            d_hidden: width N of the state.
+            A_init: rule of the initial recurrence.
+            scan_method: algorithm of the scan; auto picks by platform and shape.
+            rngs: source of the initial parameters.
+        """
+        super().__init__(d_model, d_hidden)
+        self.scan_method = scan_method
+        self.A = RecurrentParam(MATRIX_INITIALIZERS[A_init](rngs.params(), d_hidden))
+        width = (d_model, d_hidden)
+        self.B = RecurrentParam(jax.random.normal(rngs.params(), width) / np.sqrt(d_model))
+        self.C = nnx.Param(jax.random.normal(rngs.params(), width[::-1]) / np.sqrt(d_hidden))
+        self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,)))
+
+    def eigenvalues(self) -> dict[str, Complex[Array, " N"]]:
+        """The eigenvalues [N] of A, computed on the host."""
+        return {"": jnp.asarray(np.linalg.eigvals(jax.device_get(self.A[...])), jnp.complex64)}
+
+    def initial_state(self, batch_size: int) -> Float[Array, "B N"]:
+        """Zeros."""
+        return jnp.zeros((batch_size, self.d_hidden), self.A[...].dtype)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        state: Float[Array, "B N"] | None = None,
+        *,
+        lengths: Int[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "B N"]]:
+        """See `RecurrentLayer.__call__`."""
+        h, state = dense_scan(
+            self.A[...],
+            x.astype(self.B[...].dtype) @ self.B[...],
+            state,
+            lengths=lengths,
+            resets=resets,
+            method=self.scan_method,
+        )
+        y = h @ self.C[...] + self.D[...] * x
+        return y.astype(x.dtype), state

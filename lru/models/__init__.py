@@ -1,0 +1,7 @@
+"""Networks: encoder block, encoder and heads around any recurrent layer."""
+
+from lru.models.classifier import Classifier
+from lru.models.config import ModelConfig
+from lru.models.encoder import Block, Encoder
+
+__all__ = ["Block", "Classifier", "Encoder", "ModelConfig"]

@@ -1,0 +1,121 @@
+"""Encoder: a stack of residual blocks, each a norm, a recurrence and a gated linear unit."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from lru.layers import Bidirectional, make_layer
+from lru.layers.base import State
+from lru.models.config import ModelConfig
+
+# Runs of a few hundred steps are normal here; flax's 0.99 would still remember the initial values.
+BATCH_NORM_MOMENTUM = 0.9
+
+TIME_AXIS = 1
+
+
+def step_mask(n_steps: int, lengths: Int[Array, " B"] | None) -> Bool[Array, "B T 1"] | None:
+    """True on valid steps; None if all are."""
+    if lengths is None:
+        return None
+    return (jnp.arange(n_steps) < lengths[:, None])[..., None]
+
+
+class Block(nnx.Module):
+    """x + drop(GLU(drop(gelu(recurrence(norm(x)))))), or the norm after the sum.
+
+    The order is that of S5 (arXiv 2208.04933, appendix G) and LRU (arXiv 2303.06349, figure 1).
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        """Build the block; see `ModelConfig`."""
+        build = partial(make_layer, config.model, config.d_model, config.d_hidden, config.options)
+        self.recurrence = (
+            Bidirectional(lambda rngs: build(rngs=rngs), rngs=rngs)
+            if config.bidirectional
+            else build(rngs=rngs)
+        )
+        self.prenorm = config.prenorm
+        self.norm = (
+            nnx.BatchNorm(config.d_model, momentum=BATCH_NORM_MOMENTUM, rngs=rngs)
+            if config.norm == "batch"
+            else nnx.LayerNorm(config.d_model, rngs=rngs)
+        )
+        self.gate = nnx.Linear(config.d_model, 2 * config.d_model, rngs=rngs)
+        self.dropout = nnx.Dropout(config.p_dropout, broadcast_dims=(TIME_AXIS,))
+
+    def _normalise(
+        self, x: Float[Array, "B T D"], mask: Bool[Array, "B T 1"] | None, train: bool
+    ) -> Float[Array, "B T D"]:
+        if isinstance(self.norm, nnx.BatchNorm):
+            return self.norm(x, use_running_average=not train, mask=mask)
+        return self.norm(x)
+
+    def _drop(self, x: Float[Array, "B T D"], key: Key[Array, ""] | None) -> Float[Array, "B T D"]:
+        return self.dropout(x, deterministic=key is None, rngs=key)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        state: State = None,
+        *,
+        lengths: Int[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+        train: bool = False,
+        key: Key[Array, ""] | None = None,
+    ) -> tuple[Float[Array, "B T D"], State]:
+        """Run the block; arguments as for `Encoder.__call__`."""
+        keys = (None, None) if key is None else jax.random.split(key)
+        mask = step_mask(x.shape[TIME_AXIS], lengths)
+        y = self._normalise(x, mask, train) if self.prenorm else x
+        y, state = self.recurrence(y, state, lengths=lengths, resets=resets)
+        y = self._drop(nnx.gelu(y), keys[0])
+        value, gate = jnp.split(self.gate(y), 2, axis=-1)
+        y = x + self._drop(value * nnx.sigmoid(gate), keys[1])
+        return (y if self.prenorm else self._normalise(y, mask, train)), state
+
+
+class Encoder(nnx.Module):
+    """`n_layers` blocks over features [B, T, D]."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        """Build the blocks; see `ModelConfig`."""
+        self.blocks = nnx.List(Block(config, rngs=rngs) for _ in range(config.n_layers))
+
+    def initial_state(self, batch_size: int) -> list[State]:
+        """The state of every block before the first step."""
+        return [block.recurrence.initial_state(batch_size) for block in self.blocks]
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        state: list[State] | None = None,
+        *,
+        lengths: Int[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+        train: bool = False,
+        key: Key[Array, ""] | None = None,
+    ) -> tuple[Float[Array, "B T D"], list[State]]:
+        """Run all blocks.
+
+        Args:
+            x: features.
+            state: one state a block; None to start afresh.
+            lengths: number of valid steps of each row; None if all are valid.
+            resets: True where a row starts afresh.
+            train: normalise by the statistics of this batch and update the running ones.
+            key: source of the dropout masks; None for no dropout.
+
+        Returns:
+            Features, and the state of every block after the last valid step.
+        """
+        states = [None] * len(self.blocks) if state is None else state
+        keys = [None] * len(self.blocks) if key is None else jax.random.split(key, len(self.blocks))
+        after = []
+        for block, before, block_key in zip(self.blocks, states, keys, strict=True):
+            x, new = block(x, before, lengths=lengths, resets=resets, train=train, key=block_key)
+            after.append(new)
+        return x, after

@@ -1,0 +1,53 @@
+"""The contract of a task and the registry of tasks."""
+
+from typing import Protocol
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float, Key
+
+from lru.dataloaders import Card
+from lru.dataloading import Batch
+from lru.models import ModelConfig
+from lru.registry import Registry
+
+Sums = dict[str, jax.Array]
+
+
+class Task(Protocol):
+    """What a run learns.
+
+    Attributes:
+        metrics: names of the metrics that are summed.
+        objective: the metric that selects the best epoch on the validation split.
+        higher_is_better: whether more of it is better.
+    """
+
+    metrics: tuple[str, ...]
+    objective: str
+    higher_is_better: bool
+
+    def __init__(self, card: Card, config: ModelConfig): ...
+
+    def build_model(self, rngs: nnx.Rngs) -> nnx.Module:
+        """A freshly initialised model."""
+        ...
+
+    def loss_and_metrics(
+        self, model: nnx.Module, batch: Batch, rng: Key[Array, ""] | None
+    ) -> tuple[Float[Array, ""], Float[Array, ""], Sums]:
+        """Sums over the batch, so that batches of any size weigh right.
+
+        Args:
+            model: as built by `build_model`; its running statistics are updated in training.
+            batch: the examples.
+            rng: source of the dropout masks in training; None to evaluate.
+
+        Returns:
+            Sum of the losses, sum of the weights, and sums of the metrics by name: each divided
+            by the sum of the weights is the mean.
+        """
+        ...
+
+
+TASKS: Registry[type[Task]] = Registry("task")

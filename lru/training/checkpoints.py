@@ -1,0 +1,101 @@
+"""Checkpoints of a run, by Orbax: the last one, to resume from, and the best one, to keep.
+
+A checkpoint is a flat mapping from paths such as `params/head/kernel/value` to arrays, and a JSON
+object of the loop's own state. Orbax commits by renaming, so a run killed while it writes leaves
+the checkpoint before.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from lru.training.state import TrainState
+
+Kind = Literal["last", "best"]
+
+
+def _flatten(state: TrainState) -> tuple[dict[str, Any], Any]:
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(state)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    return dict(zip(names, [leaf for _, leaf in leaves], strict=True)), treedef
+
+
+class Checkpoints:
+    """The checkpoints under one folder."""
+
+    def __init__(self, folder: Path):
+        # Orbax narrates every save at INFO and its own progress at WARNING.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        self._managers = {
+            kind: ocp.CheckpointManager(
+                folder.absolute() / kind,
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=1, cleanup_tmp_directories=True, create=True
+                ),
+            )
+            for kind in ("last", "best")
+        }
+
+    def latest_step(self, kind: Kind) -> int | None:
+        """The update after which the checkpoint was taken; None if there is none."""
+        return self._managers[kind].latest_step()
+
+    def save(self, kind: Kind, step: int, state: TrainState, progress: dict[str, Any]) -> None:
+        """Write in the background; a checkpoint that exists at this step stays as it is."""
+        manager = self._managers[kind]
+        if step in manager.all_steps():
+            return
+        # A copy: the next update reuses the state's buffers while Orbax still writes.
+        arrays = {name: np.array(leaf) for name, leaf in _flatten(state)[0].items()}
+        manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(arrays), progress=ocp.args.JsonSave(progress)
+            ),
+        )
+
+    def restore(self, kind: Kind, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """Read the checkpoint into the structure of `like`.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if it holds other arrays than `like`.
+        """
+        manager = self._managers[kind]
+        step = manager.latest_step()
+        if step is None:
+            raise FileNotFoundError(f"no {kind} checkpoint in {manager.directory}")
+        wanted, treedef = _flatten(like)
+        saved = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore()
+            ),
+        )
+        arrays = saved["state"]
+        for name in sorted({*wanted, *arrays}):
+            if name not in arrays or name not in wanted:
+                where = "missing from" if name in wanted else "unknown to the model but in"
+                raise ValueError(f"{name} is {where} the checkpoint {manager.directory}/{step}")
+            if arrays[name].shape != wanted[name].shape:
+                raise ValueError(
+                    f"{name} has shape {arrays[name].shape} in the checkpoint "
+                    f"{manager.directory}/{step}, but {wanted[name].shape} in the model"
+                )
+        leaves = [jax.numpy.asarray(arrays[name], wanted[name].dtype) for name in wanted]
+        return jax.tree_util.tree_unflatten(treedef, leaves), saved["progress"]
+
+    def wait(self) -> None:
+        """Return once everything is on disk."""
+        for manager in self._managers.values():
+            manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Finish writing and release the folder."""
+        self.wait()
+        for manager in self._managers.values():
+            manager.close()

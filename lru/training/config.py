@@ -1,0 +1,166 @@
+"""The whole configuration of a run: one dataclass a concern, flat names, YAML on disk."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lru.dataloading import DataConfig
+from lru.files import write_atomically
+from lru.models import ModelConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation."""
+
+    epochs: int = 100
+    """Passes over the training examples."""
+    max_steps: int | None = None
+    """Stop after this many updates instead; the schedule ends there too."""
+    lr_base: float = 1e-3
+    """Learning rate after warm-up."""
+    lr_factor: float = 0.25
+    """Learning rate of the recurrent parameters, as a multiple; they have no weight decay."""
+    lr_min: float = 1e-7
+    """Learning rate at the start of warm-up and at the last step of the cosine."""
+    warmup_end: int = 0
+    """Epochs of linear warm-up."""
+    cosine_anneal: bool = True
+    """Anneal by a cosine after warm-up; else reduce on a plateau."""
+    lr_patience: int = 1_000_000
+    """Without the cosine: epochs without a better validation metric before the rate is reduced."""
+    reduce_factor: float = 1.0
+    """Without the cosine: multiply the rate by this on a plateau."""
+    early_stop_patience: int = 1000
+    """Stop after this many epochs without a better validation metric."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay of the other parameters."""
+    clip_norm: float | None = None
+    """Clip the gradient to this global norm."""
+    jax_seed: int = 1919
+    """Seed of the parameters, the order of the examples and the dropout."""
+    log_every: int = 50
+    """Updates between two lines of training metrics."""
+
+    def __post_init__(self):
+        """Check the ranges.
+
+        Raises:
+            ValueError: if a value is out of range.
+        """
+        for name in ("epochs", "log_every", "early_stop_patience", "lr_patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, got {self.max_steps}")
+        if not 0 <= self.lr_min <= self.lr_base:
+            raise ValueError(
+                f"lr_min must lie between 0 and lr_base={self.lr_base}, got {self.lr_min}"
+            )
+        for name in ("lr_factor", "weight_decay", "warmup_end", "jax_seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0 < self.reduce_factor <= 1:
+            raise ValueError(f"reduce_factor must be in (0, 1], got {self.reduce_factor}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be positive, got {self.clip_norm}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Folders, checkpoints and reports; nothing here changes a result."""
+
+    name: str | None = None
+    """Name of the run; an existing one is resumed. Default: data set, model and seed."""
+    runs_dir: str = "runs"
+    """Folder of the runs."""
+    dir_name: str = "cache_dir"
+    """Folder of the prepared data."""
+    raw_dir: str = "raw_datasets"
+    """Folder of the data as downloaded."""
+    reset: bool = False
+    """Start the run over; the old folder is kept aside."""
+    restore: str | None = None
+    """Folder of another run whose last checkpoint this one continues from."""
+    eval_only: bool = False
+    """Evaluate the best checkpoint of the run and stop."""
+    checkpoint_every: int = 1000
+    """Updates between two checkpoints; one is also written after each epoch."""
+    tensorboard: bool = False
+    """Log to TensorBoard, in the run's folder."""
+    use_wandb: bool = False
+    """Log to Weights & Biases; offline without an account."""
+    wandb_project: str = "lru"
+    """Project on Weights & Biases."""
+    wandb_entity: str | None = None
+    """Team or user on Weights & Biases."""
+    plots: bool = True
+    """Draw curves and eigenvalues at the end."""
+
+    def __post_init__(self):
+        """Check the ranges.
+
+        Raises:
+            ValueError: if a value is out of range.
+        """
+        if self.checkpoint_every < 1:
+            raise ValueError(f"checkpoint_every must be at least 1, got {self.checkpoint_every}")
+        if self.name is not None and (self.name in ("", ".", "..") or os.sep in self.name):
+            raise ValueError(f"name must be a plain folder name, got {self.name!r}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that one run is made of."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def flat(self) -> dict[str, Any]:
+        """All values by the name of their flag; options of the model stand beside the others."""
+        values = {
+            part.name: getattr(group, part.name)
+            for group in (self.model, self.data, self.train, self.run)
+            for part in dataclasses.fields(group)
+        }
+        values["data_options"] = dict(values["data_options"])
+        return {**values, **values.pop("options")}
+
+    @classmethod
+    def from_flat(cls, values: Mapping[str, Any]) -> "Config":
+        """The inverse of `flat`; names of no group are options of the model."""
+        left = dict(values)
+        groups = {}
+        for group in dataclasses.fields(cls):
+            kind: Any = group.default_factory
+            names = [part.name for part in dataclasses.fields(kind)]
+            groups[group.name] = (kind, {name: left.pop(name) for name in names if name in left})
+        groups["model"][1]["options"] = left
+        return cls(**{name: kind(**chosen) for name, (kind, chosen) in groups.items()})
+
+    def differences(self, other: "Config") -> dict[str, tuple[Any, Any]]:
+        """Values that change a result and differ between the two, by name."""
+        mine, theirs = self.flat(), other.flat()
+        for part in dataclasses.fields(RunConfig):
+            del mine[part.name], theirs[part.name]
+        return {
+            name: (mine.get(name), theirs.get(name))
+            for name in sorted({*mine, *theirs})
+            if mine.get(name) != theirs.get(name)
+        }
+
+    def save(self, path: Path) -> None:
+        """Write as YAML."""
+        write_atomically(path, yaml.safe_dump(self.flat(), sort_keys=False).encode())
+
+    @classmethod
+    def load(cls, path: Path) -> "Config":
+        """Read what `save` wrote."""
+        return cls.from_flat(yaml.safe_load(path.read_text()))

@@ -1,0 +1,296 @@
+"""The training loop: updates, log lines, evaluations, checkpoints, stopping, resuming.
+
+The device is never waited for in order to log: the sums of one interval are fetched when the next
+one ends, and before anything is written that must not run ahead of them. What is logged is a
+function of the configuration alone, so an interrupted run that is resumed logs the same lines.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from lru.training.trackers import Trackers, truncate
+
+from lru.dataloaders import Prepared
+from lru.dataloading import Batches
+from lru.tasks import Task
+from lru.tasks.base import Sums
+from lru.training.checkpoints import Checkpoints, Kind
+from lru.training.config import Config
+from lru.training.optimizer import make_optimizer, make_schedule
+from lru.training.progress import Progress, Stopwatch
+from lru.training.runs import Run
+from lru.training.state import NEVER, init_state, make_steps, zero_sums
+
+Metrics = dict[str, float]
+
+
+class NonFiniteError(FloatingPointError):
+    """The loss or the gradient of an update was not finite."""
+
+
+@dataclass
+class LoopState:
+    """What the loop itself remembers between epochs; part of every checkpoint.
+
+    Attributes:
+        best_step: update after which the validation metric was best.
+        best: the metrics of that evaluation.
+        epochs_since_best: evaluations since then.
+        epochs_since_reduction: evaluations since then, or since the rate was last reduced.
+        lr_scale: factor on the learning rate.
+    """
+
+    best_step: int = 0
+    best: Metrics = dataclasses.field(default_factory=dict)
+    epochs_since_best: int = 0
+    epochs_since_reduction: int = 0
+    lr_scale: float = 1.0
+
+
+class Summary(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        steps: updates made.
+        best_step: update after which the validation metric was best.
+        best: metrics of that evaluation.
+        stopped_early: whether it ended before its last step.
+        timing: speed and waiting of this process.
+    """
+
+    steps: int
+    best_step: int
+    best: Metrics
+    stopped_early: bool
+    timing: Metrics
+
+
+class _Interval(NamedTuple):
+    """A log line whose numbers are still on the device."""
+
+    step: int
+    sums: Sums
+    bad_step: jax.Array
+    rate: jax.Array
+
+
+def means(sums: Mapping[str, Any], prefix: str) -> Metrics:
+    """Divide sums by their weight and name the metrics `prefix/name`."""
+    weight = max(float(sums["weight"]), 1.0)
+    return {
+        f"{prefix}/{name}": float(total) / weight
+        for name, total in sums.items()
+        if name != "weight"
+    }
+
+
+class _CompiledByShape:
+    """A function compiled ahead of time for every shape of batch, so that compiling is timed."""
+
+    def __init__(self, function: Callable, donate: tuple[int, ...], stopwatch: Stopwatch):
+        self._function = jax.jit(function, donate_argnums=donate)
+        self._stopwatch = stopwatch
+        self._compiled = {}
+
+    def __call__(self, *args: Any) -> Any:
+        shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), args[-1])
+        if shapes not in self._compiled:
+            with self._stopwatch.running():
+                self._compiled[shapes] = self._function.lower(*args).compile()
+        return self._compiled[shapes](*args)
+
+
+class Trainer:
+    """One run of one configuration."""
+
+    def __init__(self, config: Config, task: Task, data: Prepared, run: Run):
+        """Build the state of the run: fresh, resumed, or continued from another run.
+
+        Args:
+            config: of the run.
+            task: what is learned.
+            data: the three splits.
+            run: its folder.
+
+        Raises:
+            FileNotFoundError: if the run to restore or to evaluate has no checkpoint.
+        """
+        self._config, self._task, self._run = config, task, run
+        self._splits = {
+            "train": Batches(data.train, config.data, seed=config.train.jax_seed),
+            "val": Batches(data.val, config.data),
+            "test": Batches(data.test, config.data),
+        }
+        self._steps_per_epoch = self._splits["train"].steps_per_epoch
+        train = config.train
+        self.total_steps = train.max_steps or train.epochs * self._steps_per_epoch
+        self._schedule = make_schedule(train, self._steps_per_epoch, self.total_steps)
+        optimizer = make_optimizer(train, self._schedule)
+        self._graphdef, self.state = init_state(task, optimizer, train.jax_seed)
+        self._steps = make_steps(task, self._graphdef, optimizer)
+        self._loop = LoopState()
+        self._pending: list[_Interval] = []
+        self._checkpoints = Checkpoints(run.checkpoints)
+        self._restore()
+
+    @property
+    def train_batches(self) -> Batches:
+        """The batches of the training split."""
+        return self._splits["train"]
+
+    @cached_property
+    def n_parameters(self) -> int:
+        """Number of real parameters."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+
+    @property
+    def step(self) -> int:
+        """Updates made so far."""
+        return int(self.state.step)
+
+    def _restore(self) -> None:
+        run, restore = self._config.run, self._config.run.restore
+        if run.eval_only:
+            self._load(self._checkpoints, "best")
+            return
+        if self._checkpoints.latest_step("last") is not None:
+            self._load(self._checkpoints, "last")
+        elif restore is not None:
+            source = Checkpoints(Path(restore) / "checkpoints")
+            self._load(source, "last")
+            source.close()
+            history = Path(restore) / "metrics.jsonl"
+            if history.exists():
+                self._run.metrics_file.write_bytes(history.read_bytes())
+        if self._run.metrics_file.exists():
+            # Lines after the checkpoint will be written again.
+            truncate(self._run.metrics_file, self.step if self.step else -1)
+
+    def _load(self, checkpoints: Checkpoints, kind: Kind) -> None:
+        self.state, progress = checkpoints.restore(kind, self.state)
+        self._loop = LoopState(**progress)
+
+    def model(self) -> nnx.Module:
+        """The model with its present parameters."""
+        return nnx.merge(self._graphdef, self.state.params, self.state.stats)
+
+    def close(self) -> None:
+        """Finish writing checkpoints."""
+        self._checkpoints.close()
+
+    def fit(self, trackers: Trackers) -> Summary:
+        """Train until the last step or an early stop, from wherever the state is.
+
+        Raises:
+            NonFiniteError: if the loss or the gradient of an update is not finite.
+        """
+        config, step, per_epoch = self._config, self.step, self._steps_per_epoch
+        progress = Progress(self.total_steps, step)
+        train = _CompiledByShape(self._steps.train, (0,), progress.paused)
+        evaluate = _CompiledByShape(self._steps.evaluate, (2,), Stopwatch())
+        take_sums = jax.jit(self._steps.take_sums, donate_argnums=0)
+        try:
+            while step < self.total_steps and not self._exhausted:
+                batches = self.train_batches.epoch(step // per_epoch, step % per_epoch)
+                epoch_end = min(self.total_steps, (step // per_epoch + 1) * per_epoch)
+                while step < epoch_end:
+                    with progress.waiting.running():
+                        batch = next(batches)
+                    self.state = train(self.state, batch)
+                    step += 1
+                    progress.step(len(batch.weights))
+                    if step % config.train.log_every == 0 or step == epoch_end:
+                        self._emit(trackers, progress)
+                        self.state, sums = take_sums(self.state)
+                        # A copy of the flag: the next update reuses the state's buffers.
+                        bad, rate = self.state.first_bad_step + 0, self._schedule(step - 1)
+                        self._pending.append(_Interval(step, sums, bad, rate))
+                    if step % config.run.checkpoint_every == 0 and step < epoch_end:
+                        with progress.paused.running():
+                            self._emit(trackers, progress)
+                            self._save("last", step, trackers)
+                self._emit(trackers, progress)
+                with progress.paused.running():
+                    self._end_epoch(step, self._evaluate(evaluate), trackers)
+        finally:
+            progress.close()
+        return Summary(
+            steps=step,
+            best_step=self._loop.best_step,
+            best=self._loop.best,
+            stopped_early=step < self.total_steps,
+            timing=progress.timing(),
+        )
+
+    @property
+    def _exhausted(self) -> bool:
+        return self._loop.epochs_since_best >= self._config.train.early_stop_patience
+
+    def _epoch(self, step: int) -> float:
+        return round(step / self._steps_per_epoch, 6)
+
+    def _emit(self, trackers: Trackers, progress: Progress) -> None:
+        """Log the intervals whose numbers have not been fetched yet."""
+        for interval in self._pending:
+            sums, bad_step, rate = jax.device_get((interval.sums, interval.bad_step, interval.rate))
+            if bad_step != NEVER:
+                saved = self._checkpoints.latest_step("last")
+                raise NonFiniteError(
+                    f"the loss or the gradient of update {bad_step + 1} is not finite; "
+                    + (
+                        f"the last good checkpoint is of update {saved}, in {self._run.checkpoints}"
+                        if saved is not None
+                        else "no checkpoint had been written"
+                    )
+                    + "; try a lower --lr_base or --lr_factor, or --clip_norm 1"
+                )
+            metrics = means(sums, "train")
+            metrics["lr"] = float(rate) * self._loop.lr_scale
+            trackers.log(interval.step, {"epoch": self._epoch(interval.step), **metrics})
+            progress.show(metrics)
+        self._pending.clear()
+
+    def _save(self, kind: Kind, step: int, trackers: Trackers) -> None:
+        # Lines that a checkpoint is ahead of must be on disk before it.
+        trackers.flush()
+        self._checkpoints.save(kind, step, self.state, dataclasses.asdict(self._loop))
+
+    def _end_epoch(self, step: int, metrics: Metrics, trackers: Trackers) -> None:
+        """Log an evaluation, remember the best, lower the rate on a plateau, save."""
+        trackers.log(step, {"epoch": self._epoch(step), **metrics})
+        loop, train = self._loop, self._config.train
+        selector = f"val/{self._task.objective}"
+        sign = 1 if self._task.higher_is_better else -1
+        if not loop.best or sign * metrics[selector] > sign * loop.best[selector]:
+            loop.best_step, loop.best = step, metrics
+            loop.epochs_since_best = loop.epochs_since_reduction = 0
+        else:
+            loop.epochs_since_best += 1
+            loop.epochs_since_reduction += 1
+        if not train.cosine_anneal and loop.epochs_since_reduction >= train.lr_patience:
+            loop.epochs_since_reduction = 0
+            loop.lr_scale *= train.reduce_factor
+            self.state = dataclasses.replace(self.state, lr_scale=jnp.float32(loop.lr_scale))
+        if loop.best_step == step:
+            self._save("best", step, trackers)
+        self._save("last", step, trackers)
+
+    def evaluate(self) -> Metrics:
+        """Metrics of the state on the validation and test splits."""
+        return self._evaluate(_CompiledByShape(self._steps.evaluate, (2,), Stopwatch()))
+
+    def _evaluate(self, evaluate: Callable) -> Metrics:
+        metrics = {}
+        for name in ("val", "test"):
+            sums = zero_sums(self._task)
+            for batch in self._splits[name].epoch():
+                sums = evaluate(self.state.params, self.state.stats, sums, batch)
+            metrics |= means(jax.device_get(sums), name)
+        return metrics

@@ -1,0 +1,88 @@
+"""The console's view of a run: a bar with loss, speed, waiting and time left."""
+
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+
+class Stopwatch:
+    """Adds up the time spent in its `with` blocks."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    @contextmanager
+    def running(self):
+        """Count the time of the block."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+class Progress:
+    """A bar over the updates of a run.
+
+    The time left counts updates at their mean speed in this process, without compilation and
+    evaluation, which are not updates.
+
+    Attributes:
+        waiting: time spent waiting for data.
+        paused: time spent on anything but updates: compiling, evaluating, writing checkpoints.
+    """
+
+    def __init__(self, total: int, done: int):
+        self.waiting = Stopwatch()
+        self.paused = Stopwatch()
+        self._start = time.perf_counter()
+        self._first = done
+        self._examples = 0
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            unit="step",
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
+        )
+
+    def training_seconds(self) -> float:
+        """Time spent on updates so far, waiting for data included."""
+        return time.perf_counter() - self._start - self.paused.seconds
+
+    def step(self, examples: int) -> None:
+        """Count one update."""
+        self._examples += examples
+        self._bar.update()
+
+    def timing(self) -> dict[str, float]:
+        """Examples a second and the share of the time spent waiting for data."""
+        seconds = max(self.training_seconds(), 1e-9)
+        return {
+            "examples_per_second": self._examples / seconds,
+            "data_wait_share": self.waiting.seconds / seconds,
+        }
+
+    def show(self, metrics: Mapping[str, float]) -> None:
+        """Put the latest metrics and the speed behind the bar."""
+        timing = self.timing()
+        rate = self.training_seconds() / max(self._bar.n - self._first, 1)
+        shown = {name.split("/")[-1]: f"{value:.3f}" for name, value in metrics.items()}
+        self._bar.set_postfix(
+            shown
+            | {
+                "examples/s": f"{timing['examples_per_second']:.0f}",
+                "waiting": f"{timing['data_wait_share']:.0%}",
+                "left": tqdm.format_interval(rate * (self._bar.total - self._bar.n)),
+            }
+        )
+
+    def write(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._bar.write(line)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()

@@ -1,0 +1,78 @@
+"""Run folders: `runs/<name>/` with its configuration; started, resumed, or kept aside."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import NamedTuple
+
+from lru.training.config import Config
+
+CONFIG_NAME = "config.yaml"
+
+
+class RunMismatchError(ValueError):
+    """A run folder holds another configuration."""
+
+
+class Run(NamedTuple):
+    """An open run folder.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @property
+    def metrics_file(self) -> Path:
+        """Deterministic metrics, one JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+
+def run_path(config: Config) -> Path:
+    """The folder of a configuration's run."""
+    name = config.run.name or (
+        f"{config.data.dataset.removesuffix('-classification')}-{config.model.model}"
+        f"-seed{config.train.jax_seed}"
+    )
+    return Path(config.run.runs_dir) / name
+
+
+def open_run(config: Config) -> Run:
+    """Create the folder of a run, or find it again.
+
+    Raises:
+        RunMismatchError: if the folder belongs to another configuration.
+        FileNotFoundError: if only an evaluation is asked for and there is no run.
+    """
+    path = run_path(config)
+    file = path / CONFIG_NAME
+    if config.run.eval_only and not file.exists():
+        raise FileNotFoundError(f"eval_only needs a run, but there is none in {path}")
+    if config.run.reset and path.exists():
+        aside = (path.with_name(f"{path.name}.old{i}") for i in itertools.count(1))
+        path.rename(next(name for name in aside if not name.exists()))
+    if _has_checkpoint(path):
+        differences = Config.load(file).differences(config)
+        if differences:
+            listed = ", ".join(
+                f"{name}: {old} there, {new} now" for name, (old, new) in differences.items()
+            )
+            raise RunMismatchError(
+                f"the run in {path} has another configuration ({listed}); choose another --name, "
+                "or start it over with --reset"
+            )
+    path.mkdir(parents=True, exist_ok=True)
+    once = dataclasses.replace(config.run, reset=False, eval_only=False)
+    dataclasses.replace(config, run=once).save(file)
+    return Run(path)
+
+
+def _has_checkpoint(path: Path) -> bool:
+    """Whether there is anything to resume; a run that failed before may be started anew."""
+    return any((path / "checkpoints").glob("*/[0-9]*"))
