@@ -1,0 +1,292 @@
+"""ListOps of the Long Range Arena (Tay et al. 2021, section 2.2.1): evaluate a nested expression.
+
+Read from the official files, or generated from the same grammar (`listops_grammar`).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from hashlib import blake2b
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from lru.dataloaders.base import Dataset, Description, check_at_least, register
+from lru.dataloaders.cache import SPLITS, RaggedWriter
+from lru.dataloaders.listops_grammar import (
+    CLOSE,
+    FIRST_OPERATOR,
+    OPERATORS,
+    VOCABULARY,
+    Sequences,
+    sequences,
+)
+
+PLACES = ("listops-1000", "lra_release/listops-1000", "lra_release/lra_release/listops-1000")
+"""Folders under the raw folder in which the official files are looked for, first to last."""
+
+PUBLISHED_SIZES = {"train": 96_000, "val": 2_000, "test": 2_000}
+
+HEADER = b"Source\tTarget"
+LINES_AT_ONCE = 1024
+FRUITLESS_BATCHES = 200
+"""Batches without one new sequence after which there are taken to be no more."""
+
+_IDS = {text.encode(): token for token, text in enumerate(VOCABULARY) if token > 0}
+_TARGETS = {str(digit).encode(): digit for digit in range(10)}
+
+
+@register
+@dataclass(frozen=True)
+class ListOps(Dataset):
+    """Evaluate nested MIN, MAX, MED, SUM-mod-10 of digits; the official files, or generated."""
+
+    name: ClassVar[str] = "listops-classification"
+
+    source: Literal["auto", "official", "generated"] = "auto"
+    """auto: the official files if they are there and all other options are at their defaults"""
+    n_train: int = PUBLISHED_SIZES["train"]
+    """sequences to train on, if generated"""
+    n_val: int = PUBLISHED_SIZES["val"]
+    """sequences to validate on, if generated"""
+    n_test: int = PUBLISHED_SIZES["test"]
+    """sequences to test on, if generated"""
+    min_length: int = 500
+    """generated sequences are longer, in tokens"""
+    max_length: int = 2000
+    """generated sequences are shorter, in tokens"""
+    max_depth: int = 10
+    """depth of the deepest digit, if generated"""
+    max_args: int = 10
+    """most arguments of an operator, if generated"""
+    seed: int = 0
+    """of the generator"""
+
+    def __post_init__(self):
+        check_at_least(
+            self, n_train=1, n_val=1, n_test=1, min_length=1, max_depth=2, max_args=2, seed=0
+        )
+        check_at_least(self, max_length=self.min_length + 2)
+        if self.source == "official" and self._changed:
+            raise ValueError(
+                f"{self.name}: source is 'official', but the official files are what they are: "
+                f"{', '.join(self._changed)} cannot be chosen"
+            )
+
+    @property
+    def _changed(self) -> dict[str, int]:
+        """The generator's options that are not at their defaults."""
+        options = {field.name: getattr(self, field.name) for field in fields(self)}
+        defaults = {field.name: field.default for field in fields(self)}
+        del options["source"]
+        return {name: value for name, value in options.items() if value != defaults[name]}
+
+    def raw_files(self, raw_dir: Path) -> tuple[Path, ...]:
+        """The three official files, unless the options say to generate; empty if there are none.
+
+        Raises:
+            FileNotFoundError: if only some of the files are there, or the options want them.
+        """
+        if self.source == "generated" or self._changed:
+            return ()
+        for place in PLACES:
+            files = tuple(raw_dir / place / f"basic_{split}.tsv" for split in SPLITS)
+            missing = [str(path) for path in files if not path.exists()]
+            if not missing:
+                return files
+            if len(missing) < len(files):
+                raise FileNotFoundError(
+                    f"{self.name}: {', '.join(missing)} missing; add it, or choose source=generated"
+                )
+        if self.source == "official":
+            raise FileNotFoundError(
+                f"{self.name}: source is 'official', but there is no basic_train.tsv in "
+                f"{', '.join(str(raw_dir / place) for place in PLACES)}"
+            )
+        return ()
+
+    def build(self, raw_dir: Path, folder: Path) -> Description:
+        """Convert the official files, or generate."""
+        files = self.raw_files(raw_dir)
+        if files:
+            sizes = {
+                split: self._convert(path, folder, split)
+                for split, path in zip(SPLITS, files, strict=True)
+            }
+            provenance = f"Read from {files[0].parent.name}/basic_{{train,val,test}}.tsv."
+            comparable = _official_compares(sizes)
+        else:
+            self._generate(folder)
+            provenance = (
+                f"Generated from the grammar of the Long Range Arena with seed {self.seed}."
+            )
+            if self._changed:
+                listed = ", ".join(f"{name}={value}" for name, value in self._changed.items())
+                provenance += f" Official files were not looked for, because of {listed}."
+            comparable = _generated_compares([name for name in self._changed if name != "seed"])
+        return Description(
+            kind="tokens",
+            n_classes=10,
+            targets="sequence",
+            vocabulary=VOCABULARY,
+            provenance=provenance,
+            comparable=comparable,
+        )
+
+    def _convert(self, path: Path, folder: Path, split: str) -> int:
+        rows = 0
+        with RaggedWriter(folder, split, np.uint8) as writer:
+            for chunk in read_tsv(path):
+                writer.append(chunk.tokens, chunk.lengths, chunk.values)
+                rows += len(chunk.lengths)
+        return rows
+
+    def _generate(self, folder: Path) -> None:
+        """Write distinct sequences; train last, so that the others do not depend on n_train."""
+        batches = _distinct(
+            sequences(
+                np.random.default_rng(self.seed),
+                min_length=self.min_length,
+                max_length=self.max_length,
+                max_depth=self.max_depth,
+                max_args=self.max_args,
+            )
+        )
+        batch = next(batches)
+        for split in ("test", "val", "train"):
+            left = getattr(self, f"n_{split}")
+            with RaggedWriter(folder, split, np.uint8) as writer:
+                while left:
+                    if not len(batch.lengths):
+                        batch = _next_batch(batches, self)
+                    taken, batch = _cut(batch, left)
+                    writer.append(taken.tokens, taken.lengths, taken.values)
+                    left -= len(taken.lengths)
+
+
+def read_tsv(path: Path) -> Iterator[Sequences]:
+    """The examples of a file in the official format, with or without parentheses, in chunks.
+
+    Raises:
+        ValueError: naming the file, the line and what is wrong with it.
+    """
+    rows: list[bytes] = []
+    targets: list[int] = []
+    number = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            line = line.rstrip(b"\r\n")
+            if number == 1 and line == HEADER:
+                continue
+            try:
+                row, target = _parsed(line)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+            rows.append(row)
+            targets.append(target)
+            if len(rows) == LINES_AT_ONCE:
+                yield _chunk(rows, targets)
+                rows, targets = [], []
+    if rows:
+        yield _chunk(rows, targets)
+    elif number < 2:
+        raise ValueError(f"{path} has no examples")
+
+
+def _parsed(line: bytes) -> tuple[bytes, int]:
+    """Token ids, a byte each, and the target of a line."""
+    columns = line.split(b"\t")
+    if len(columns) != 2:
+        raise ValueError(f"{len(columns)} columns, not source and target with a tab between them")
+    source, target = columns
+    try:
+        row = bytes(map(_IDS.__getitem__, source.translate(None, b"()").split()))
+    except KeyError as error:
+        word = error.args[0][:40].decode(errors="replace")
+        raise ValueError(f"unknown token {word!r}; known: {' '.join(VOCABULARY[1:])} ( )") from None
+    if not row:
+        raise ValueError("the source is empty")
+    opened = sum(row.count(FIRST_OPERATOR + index) for index in range(len(OPERATORS)))
+    if opened != row.count(CLOSE):
+        raise ValueError(f"{opened} operators, but {row.count(CLOSE)} closing brackets")
+    if target not in _TARGETS:
+        raise ValueError(f"the target is {target[:40].decode(errors='replace')!r}, not 0 to 9")
+    return row, _TARGETS[target]
+
+
+def _chunk(rows: list[bytes], targets: list[int]) -> Sequences:
+    return Sequences(
+        np.frombuffer(b"".join(rows), np.uint8),
+        np.array([len(row) for row in rows], np.int64),
+        np.array(targets, np.uint8),
+    )
+
+
+def _distinct(batches: Iterator[Sequences]) -> Iterator[Sequences]:
+    """The batches without any sequence that came before."""
+    seen: set[bytes] = set()
+    for batch in batches:
+        ends = np.cumsum(batch.lengths)
+        starts = ends - batch.lengths
+        new = np.zeros(len(ends), bool)
+        tokens = batch.tokens.tobytes()
+        for row, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+            digest = blake2b(tokens[start:end], digest_size=16).digest()
+            new[row] = digest not in seen
+            seen.add(digest)
+        yield Sequences(
+            batch.tokens[np.repeat(new, batch.lengths)], batch.lengths[new], batch.values[new]
+        )
+
+
+def _next_batch(batches: Iterator[Sequences], options: ListOps) -> Sequences:
+    """The next batch that is not empty.
+
+    Raises:
+        ValueError: if none comes.
+    """
+    for _ in range(FRUITLESS_BATCHES):
+        batch = next(batches)
+        if len(batch.lengths):
+            return batch
+    raise ValueError(
+        f"{options.name}: there are too few different sequences for n_train={options.n_train}, "
+        f"n_val={options.n_val}, n_test={options.n_test} with min_length={options.min_length}, "
+        f"max_length={options.max_length}, max_depth={options.max_depth}, "
+        f"max_args={options.max_args}"
+    )
+
+
+def _cut(batch: Sequences, rows: int) -> tuple[Sequences, Sequences]:
+    """The first rows, at most `rows`, and the rest."""
+    end = int(batch.lengths[:rows].sum())
+    return (
+        Sequences(batch.tokens[:end], batch.lengths[:rows], batch.values[:rows]),
+        Sequences(batch.tokens[end:], batch.lengths[rows:], batch.values[rows:]),
+    )
+
+
+def _official_compares(sizes: dict[str, int]) -> str:
+    if sizes == PUBLISHED_SIZES:
+        return (
+            "The splits of the Long Range Arena, as in published results, if the files are the "
+            "released ones."
+        )
+    found = " / ".join(f"{size:,}" for size in sizes.values())
+    published = " / ".join(f"{size:,}" for size in PUBLISHED_SIZES.values())
+    return (
+        f"The files hold {found} examples instead of the published {published}: numbers do not "
+        "compare with published ones."
+    )
+
+
+def _generated_compares(changed: list[str]) -> str:
+    if changed:
+        return (
+            f"The task differs from the benchmark in {', '.join(changed)}: numbers do not compare "
+            "with published ones."
+        )
+    return (
+        "Same distribution and sizes as the Long Range Arena's, other sequences: numbers compare "
+        "with published ones up to the sampling of train and test."
+    )
