@@ -1,0 +1,1 @@
+"""Recurrences behind one contract, and how their weights are drawn."""
