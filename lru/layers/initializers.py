@@ -1,0 +1,237 @@
+"""Recurrent weights at initialisation: dense matrices and diagonal eigenvalues as pure functions of a key.
+
+Every dense rule draws A_ij ~ N(0, 1/(n d(n)^2)) and differs only in the divisor d(n); the diagonal
+rules are the eigenvalues of such a draw, or a ring in the unit disk. `docs/initialization.md` says
+when to use which and how wide the spectra are.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Complex, Float, Inexact, PRNGKeyArray
+
+from lru.registry import Registry
+
+EULER_GAMMA = 0.5772156649015329
+
+# The smallest width at which gamma_n of rescaled_glorot is positive, as its square root needs.
+RESCALED_SMALLEST_WIDTH = 164
+
+# The fit (a, b, c) of calibrated_glorot_divisor to the mean plus one standard deviation of the
+# spectral radius of N(0, 1/n) matrices, as measured by benchmarks/calibrate_glorot.py
+# (17 widths from 2 to 512, 200,000 to 100 draws each, seed 0).
+CALIBRATION = (1.0516, 0.46264, -0.55163)
+
+
+@dataclass(frozen=True)
+class Ring:
+    """The part of the unit disk that eigenvalues are drawn from; by default all of it.
+
+    Attributes:
+        r_min: smallest modulus.
+        r_max: largest modulus, at most 1.
+        max_phase: phases lie in [0, max_phase), in radians.
+
+    Raises:
+        ValueError: if not 0 <= r_min < r_max <= 1 or not 0 < max_phase <= 2 pi.
+    """
+
+    r_min: float = 0.0
+    r_max: float = 1.0
+    max_phase: float = 2 * math.pi
+
+    def __post_init__(self):
+        if not 0 <= self.r_min < self.r_max <= 1:
+            raise ValueError(
+                f"r_min = {self.r_min} and r_max = {self.r_max} are no ring in the unit disk: "
+                "0 <= r_min < r_max <= 1 is needed"
+            )
+        if not 0 < self.max_phase <= 2 * math.pi:
+            raise ValueError(
+                f"max_phase = {self.max_phase} is not allowed: "
+                "0 < max_phase <= 2 pi (6.2831853...) is needed"
+            )
+
+
+class MatrixInitializer(Protocol):
+    """A dense recurrent matrix of width n."""
+
+    def __call__(
+        self, key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32
+    ) -> Float[Array, "n n"]: ...
+
+
+class EigenvalueInitializer(Protocol):
+    """The n eigenvalues of a diagonal recurrence; the rules of matrices do not read `ring`."""
+
+    def __call__(
+        self,
+        key: PRNGKeyArray,
+        n: int,
+        *,
+        ring: Ring = Ring(),
+        dtype: DTypeLike = jnp.complex64,
+    ) -> Complex[Array, " n"]: ...
+
+
+MATRIX_INITIALIZERS: Registry[MatrixInitializer] = Registry("initialiser")
+EIGENVALUE_INITIALIZERS: Registry[EigenvalueInitializer] = Registry("initialiser")
+
+
+def normal(
+    key: PRNGKeyArray, shape: tuple[int, ...], variance: float, dtype: DTypeLike = jnp.float32
+) -> Inexact[Array, "..."]:
+    """Draw independent centred normal entries with E|x|^2 = variance.
+
+    A complex dtype splits the variance evenly over the real and the imaginary part.
+    """
+    return math.sqrt(variance) * jax.random.normal(key, shape, dtype)
+
+
+def rescaled_glorot_divisor(n: int) -> float:
+    """What rescaled_glorot divides glorot by (arXiv 2505.19827).
+
+    m = 1 + sqrt(gamma_n / 4n) + (gamma_E + pi/sqrt 6) / sqrt(4 gamma_n n), where
+    gamma_n = ln(n / (2 pi ln^2 n)): the limiting edge of the spectrum, plus the mean and one
+    standard deviation of its Gumbel fluctuation.
+
+    Raises:
+        ValueError: if gamma_n is not positive at width n.
+    """
+    _check_width(n)
+    if n < RESCALED_SMALLEST_WIDTH:
+        raise ValueError(
+            f"rescaled_glorot (fixed) is not defined at width n = {n}: the smallest width that its "
+            f"formula allows is {RESCALED_SMALLEST_WIDTH}; use calibrated_glorot, which is defined "
+            "at every width"
+        )
+    gamma = math.log(n / (2 * math.pi * math.log(n) ** 2))
+    fluctuation = EULER_GAMMA + math.pi / math.sqrt(6)
+    return 1 + math.sqrt(gamma / (4 * n)) + fluctuation / math.sqrt(4 * gamma * n)
+
+
+def calibrated_glorot_divisor(n: int) -> float:
+    """What calibrated_glorot divides glorot by: mean plus one standard deviation of its radius.
+
+    m = 1 + sqrt((a + b ln n + c/n) / 4n) with the measured constants `CALIBRATION`. The form has
+    the limit m - 1 ~ sqrt(ln n / n) of the theory, and stays finite down to n = 1.
+    """
+    _check_width(n)
+    a, b, c = CALIBRATION
+    return 1 + math.sqrt((a + b * math.log(n) + c / n) / (4 * n))
+
+
+def _matrix_rule(name: str, *aliases: str):
+    """File a dense rule under its name, and the eigenvalues of its draws under the same name."""
+
+    def decorate(matrix: MatrixInitializer) -> MatrixInitializer:
+        def eigenvalues(
+            key: PRNGKeyArray,
+            n: int,
+            *,
+            ring: Ring = Ring(),
+            dtype: DTypeLike = jnp.complex64,
+        ) -> Complex[Array, " n"]:
+            real = jnp.finfo(dtype).dtype
+            return _eigenvalues(matrix(key, n, real)).astype(dtype)
+
+        eigenvalues.__name__ = f"{name}_eigenvalues"
+        eigenvalues.__doc__ = f"Draw the eigenvalues of a dense {name} matrix."
+        EIGENVALUE_INITIALIZERS.register(name, *aliases)(eigenvalues)
+        return MATRIX_INITIALIZERS.register(name, *aliases)(matrix)
+
+    return decorate
+
+
+@_matrix_rule("glorot")
+def glorot(key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32) -> Float[Array, "n n"]:
+    """A_ij ~ N(0, 1/n): the bulk of the spectrum fills the unit disk, its edge exceeds it."""
+    _check_width(n)
+    return normal(key, (n, n), 1 / n, dtype)
+
+
+@_matrix_rule("halved_glorot")
+def halved_glorot(key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32) -> Float[Array, "n n"]:
+    """A_ij ~ N(0, 1/2n): half of glorot's variance, a spectral radius of about 0.71."""
+    _check_width(n)
+    return normal(key, (n, n), 1 / (2 * n), dtype)
+
+
+@_matrix_rule("rescaled_glorot", "fixed")
+def rescaled_glorot(
+    key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32
+) -> Float[Array, "n n"]:
+    """A_ij ~ N(0, 1/(n m^2)) with m of `rescaled_glorot_divisor`, for n >= 164 only."""
+    return normal(key, (n, n), 1 / (n * rescaled_glorot_divisor(n) ** 2), dtype)
+
+
+@_matrix_rule("calibrated_glorot")
+def calibrated_glorot(
+    key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32
+) -> Float[Array, "n n"]:
+    """A_ij ~ N(0, 1/(n m^2)) with m of `calibrated_glorot_divisor`: radius just below one."""
+    return normal(key, (n, n), 1 / (n * calibrated_glorot_divisor(n) ** 2), dtype)
+
+
+@_matrix_rule("identity")
+def identity(key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32) -> Float[Array, "n n"]:
+    """Build the identity, whatever the key: every mode starts as an integrator."""
+    _check_width(n)
+    return jnp.eye(n, dtype=dtype)
+
+
+@EIGENVALUE_INITIALIZERS.register("ring", "uniform")
+def ring(
+    key: PRNGKeyArray,
+    n: int,
+    *,
+    ring: Ring = Ring(),
+    dtype: DTypeLike = jnp.complex64,
+) -> Complex[Array, " n"]:
+    """Draw eigenvalues uniformly by area from a ring (arXiv 2303.06349, Lemma 3.2).
+
+    |lambda| = sqrt(u (r_max^2 - r_min^2) + r_min^2) with u ~ U(0, 1), and independently
+    arg lambda ~ U[0, max_phase).
+    """
+    _check_width(n)
+    real = jnp.finfo(dtype).dtype
+    radius_key, phase_key = jax.random.split(key)
+    # The open interval keeps zero and r_max out, whose logarithms a polar layer cannot hold.
+    eps = float(jnp.finfo(real).eps)
+    u = jax.random.uniform(radius_key, (n,), real, minval=eps, maxval=1 - eps)
+    radius = jnp.sqrt(u * (ring.r_max**2 - ring.r_min**2) + ring.r_min**2)
+    phase = ring.max_phase * jax.random.uniform(phase_key, (n,), real)
+    return jax.lax.complex(radius * jnp.cos(phase), radius * jnp.sin(phase))
+
+
+def _check_width(n: int) -> None:
+    if n < 1:
+        raise ValueError(f"width n = {n} is not allowed: at least 1 is needed")
+
+
+def _eigenvalues(matrix: Float[Array, "n n"]) -> Complex[Array, " n"]:
+    """Compute eigenvalues on any platform, by real then imaginary part.
+
+    XLA has them on a CPU only; elsewhere a callback asks the host. On a CPU a callback would wait
+    for a thread that it occupies itself. Sorted, since rounding decides the order otherwise.
+    """
+    values = jax.lax.platform_dependent(
+        matrix, cpu=jnp.linalg.eigvals, default=_eigenvalues_on_host
+    )
+    return jnp.sort(values)
+
+
+def _eigenvalues_on_host(matrix: Float[Array, "n n"]) -> Complex[Array, " n"]:
+    shape = jax.ShapeDtypeStruct((2, matrix.shape[-1]), matrix.dtype)
+
+    def on_host(matrix: Array) -> np.ndarray:
+        values = np.linalg.eigvals(np.asarray(matrix, np.float64))
+        return np.stack([values.real, values.imag], axis=-2).astype(shape.dtype)
+
+    real, imaginary = jax.pure_callback(on_host, shape, matrix, vmap_method="expand_dims")
+    return jax.lax.complex(real, imaginary)
