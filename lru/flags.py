@@ -2,7 +2,8 @@
 
 import dataclasses
 import inspect
-from collections.abc import Mapping, Sequence
+import typing
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,7 +67,7 @@ def _recurrence_group() -> type:
 
 
 def _cli_copy(group: type, replaced: Mapping[str, Any]) -> type:
-    """A group without its checks and with some types replaced: tyro fills it, `Config` checks it."""
+    """A group without its checks and with other types: tyro fills it, `Config` checks it."""
     docs = {p.arg_name: p.description for p in docstring_parser.parse_from_object(group).params}
     fields = [
         (
@@ -110,47 +111,53 @@ def load_recipe(name: str) -> Flat:
     return yaml.safe_load(path.read_text())["config"]
 
 
-def expand(arguments: Sequence[str], flags: Mapping[str, Any]) -> list[str]:
+def expand(arguments: Sequence[str], flags: Mapping[str, bool]) -> list[str]:
     """Write unambiguous prefixes of flags out, and give bare boolean flags the value True.
 
     Args:
         arguments: as typed.
-        flags: default value of every flag by name.
+        flags: whether each flag is a boolean, by name.
 
     Raises:
         UsageError: if a prefix fits several flags.
     """
     out: list[str] = []
+    boolean_before = False
     for i, argument in enumerate(arguments):
         if not argument.startswith("--"):
-            previous = arguments[i - 1] if i else ""
-            after_boolean = isinstance(flags.get(_complete(previous, flags)), bool)
-            out.append(BOOLEANS.get(argument.lower(), argument) if after_boolean else argument)
+            out.append(_boolean(argument) if boolean_before else argument)
+            boolean_before = False
             continue
         typed, equals, value = argument.partition("=")
-        name = _complete(typed, flags)
-        boolean = isinstance(flags.get(name), bool)
-        flag = f"--{name}" if name in flags else typed
+        name = _complete(typed.removeprefix("--").replace("-", "_"), flags)
+        boolean_before = flags.get(name, False)
+        out.append(f"--{name}")
+        following = arguments[i + 1] if i + 1 < len(arguments) else ""
         if equals:
-            out += [flag, BOOLEANS.get(value.lower(), value) if boolean else value]
-        elif boolean and not _is_boolean(arguments[i + 1 : i + 2]):
-            out += [flag, "True"]
-        else:
-            out.append(flag)
+            out.append(_boolean(value) if boolean_before else value)
+            boolean_before = False
+        elif boolean_before and following.lower() not in BOOLEANS:
+            out.append("True")
+            boolean_before = False
     return out
 
 
-def _is_boolean(following: Sequence[str]) -> bool:
-    return bool(following) and following[0].lower() in BOOLEANS
+def _is_boolean(annotation: Any) -> bool:
+    kind = typing.get_args(annotation)[0] if typing.get_args(annotation) else annotation
+    return bool in (kind, *typing.get_args(kind))
 
 
-def _complete(typed: str, flags: Mapping[str, Any]) -> str:
-    name = typed.removeprefix("--").replace("-", "_")
-    fitting = [flag for flag in flags if flag.startswith(name)] if typed.startswith("--") else []
-    if name in flags or len(fitting) == 0:
-        return name
+def _boolean(word: str) -> str:
+    return BOOLEANS.get(word.lower(), word)
+
+
+def _complete(typed: str, flags: Iterable[str]) -> str:
+    """The flag that `typed` is or abbreviates; itself if there is none, for the parser to refuse."""
+    fitting = [flag for flag in flags if flag.startswith(typed)]
+    if typed in fitting or not fitting:
+        return typed
     if len(fitting) > 1:
-        raise UsageError(f"--{name} is short for several flags: {', '.join(sorted(fitting))}")
+        raise UsageError(f"--{typed} is short for several flags: {', '.join(sorted(fitting))}")
     return fitting[0]
 
 
@@ -184,8 +191,8 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
         SystemExit: by the parser, after `--help` or an unknown flag.
     """
     groups = _groups()
-    defaults = {p.name: p.default for group in groups.values() for p in dataclasses.fields(group)}
-    typed = expand(arguments, defaults)
+    parts = [part for group in groups.values() for part in dataclasses.fields(group)]
+    typed = expand(arguments, {part.name: _is_boolean(part.type) for part in parts})
 
     def read(base: Flat) -> Any:
         return tyro.cli(
@@ -208,20 +215,14 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     if "data_options" in base:
         base["data_options"] = tuple(f"{k}={v}" for k, v in base["data_options"].items())
     args = read(base)
-    if "model" in base and args.model.model != base["model"]:
+    options = {part.name for part in dataclasses.fields(groups["recurrence"])}
+    if args.model.model != base.get("model", args.model.model):
         # Options of one recurrence mean nothing to another.
-        options = {p.name for p in dataclasses.fields(groups["recurrence"])}
         args = read({name: value for name, value in base.items() if name not in options})
     values = chosen(args)
     values["data_options"] = _parse_options(values["data_options"])
-    return args.command, Config.from_flat(
-        {
-            name: value
-            for name, value in values.items()
-            if value is not None
-            or name not in {p.name for p in dataclasses.fields(groups["recurrence"])}
-        }
-    )
+    given = {k: v for k, v in values.items() if v is not None or k not in options}
+    return args.command, Config.from_flat(given)
 
 
 def _base(command: CommandConfig, run: Any) -> Flat:

@@ -131,7 +131,8 @@ class Config:
             for part in dataclasses.fields(group)
         }
         values["data_options"] = dict(values["data_options"])
-        return {**values, **values.pop("options")}
+        options = values.pop("options")
+        return values | dict(options)
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> "Config":

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from lru.training.trackers import Trackers, truncate
 
 from lru.dataloaders import Prepared
 from lru.dataloading import Batches
@@ -27,6 +26,7 @@ from lru.training.optimizer import make_optimizer, make_schedule
 from lru.training.progress import Progress, Stopwatch
 from lru.training.runs import Run
 from lru.training.state import NEVER, init_state, make_steps, zero_sums
+from lru.training.trackers import Trackers, truncate
 
 Metrics = dict[str, float]
 

@@ -105,7 +105,7 @@ def make_steps(
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
 
         def mean_loss(params: nnx.State) -> tuple[jax.Array, Any]:
-            model = nnx.merge(graphdef, params, state.stats)
+            model = nnx.merge(graphdef, params, state.stats, copy=True)
             loss, weight, metrics = task.loss_and_metrics(model, batch, key)
             sums = add_sums(state.sums, loss, weight, metrics)
             return loss / jnp.maximum(weight, 1), (nnx.state(model, nnx.Param, ...)[1], sums)
@@ -126,10 +126,10 @@ def make_steps(
         )
 
     def evaluate(params: nnx.State, stats: nnx.State, sums: Sums, batch: Batch) -> Sums:
-        model = nnx.merge(graphdef, params, stats)
+        model = nnx.merge(graphdef, params, stats, copy=True)
         return add_sums(sums, *task.loss_and_metrics(model, batch, None))
 
     def take_sums(state: TrainState) -> tuple[TrainState, Sums]:
         return replace(state, sums=jax.tree.map(jnp.zeros_like, state.sums)), state.sums
 
-    return Steps(init, train, evaluate, take_sums)
+    return Steps(train, evaluate, take_sums)

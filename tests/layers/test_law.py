@@ -1,0 +1,148 @@
+"""The law of layers: whole = chunks = steps; resets, padding, rows apart; true gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.test_util import check_grads
+
+from lru.layers import LAYERS, Bidirectional, layer_options, make_layer
+from lru.layers.diagonal import PARAMETRIZATIONS
+
+D, N, B, T = 5, 6, 3, 11
+
+VARIANTS = [(name, {}) for name in LAYERS] + [
+    (name, {"parametrization": parametrization, "gamma": gamma})
+    for name in LAYERS
+    if "parametrization" in layer_options(LAYERS[name])
+    for parametrization in PARAMETRIZATIONS
+    for gamma in (True, False)
+]
+IDS = [f"{name}-{'-'.join(map(str, options.values()))}".rstrip("-") for name, options in VARIANTS]
+
+
+def build(variant, bidirectional=False):
+    name, options = variant
+    if bidirectional:
+        return Bidirectional(
+            lambda rngs: make_layer(name, D, N, options, rngs=rngs), rngs=nnx.Rngs(0)
+        )
+    return make_layer(name, D, N, options, rngs=nnx.Rngs(0))
+
+
+def inputs(seed=0, rows=B, steps=T):
+    return jax.random.normal(jax.random.key(seed), (rows, steps, D))
+
+
+def close(actual, expected):
+    jax.tree.map(
+        lambda a, e: np.testing.assert_allclose(a, e, rtol=2e-5, atol=2e-5), actual, expected
+    )
+
+
+each_variant = pytest.mark.parametrize("variant", VARIANTS, ids=IDS)
+both_directions = pytest.mark.parametrize("bidirectional", [False, True])
+
+
+@each_variant
+def test_steps_equal_the_whole(variant):
+    layer, x = build(variant), inputs()
+    whole, last = layer(x)
+    state, steps = layer.initial_state(B), []
+    for t in range(T):
+        y, state = layer.step(x[:, t], state)
+        steps.append(y)
+    close(jnp.stack(steps, axis=1), whole)
+    close(state, last)
+
+
+@each_variant
+@pytest.mark.parametrize("cut", [1, 4, 10])
+def test_chunks_equal_the_whole(variant, cut):
+    layer, x = build(variant), inputs()
+    whole, last = layer(x)
+    first, state = layer(x[:, :cut])
+    second, state = layer(x[:, cut:], state)
+    close(jnp.concatenate([first, second], axis=1), whole)
+    close(state, last)
+
+
+@each_variant
+@both_directions
+def test_a_reset_is_a_fresh_start(variant, bidirectional):
+    layer, x, at = build(variant, bidirectional), inputs(), 4
+    resets = jnp.zeros((B, T), bool).at[:, at].set(True)
+    before, _ = layer(x[:, :at])
+    after, last = layer(x[:, at:])
+    packed, state = layer(x, resets=resets)
+    close(packed, jnp.concatenate([before, after], axis=1))
+    close(state[0] if bidirectional else state, last[0] if bidirectional else last)
+
+
+@each_variant
+@both_directions
+def test_padding_changes_neither_values_nor_gradients(variant, bidirectional):
+    layer = build(variant, bidirectional)
+    lengths = jnp.array([T, 4, 1])
+    x = inputs()
+    mask = (jnp.arange(T) < lengths[:, None])[..., None]
+    other = jnp.where(mask, x, 100 * inputs(seed=1))
+    graphdef, params = nnx.split(layer)
+
+    def loss(params, x):
+        y, state = nnx.merge(graphdef, params)(x, lengths=lengths)
+        states = sum(jnp.sum(jnp.abs(leaf) ** 2) for leaf in jax.tree.leaves(state))
+        return jnp.sum(jnp.where(mask, y, 0) ** 2) + states
+
+    value, (params_grad, x_grad) = jax.value_and_grad(loss, argnums=(0, 1))(params, x)
+    value_other, (params_grad_other, x_grad_other) = jax.value_and_grad(loss, argnums=(0, 1))(
+        params, other
+    )
+    close(value_other, value)
+    close(params_grad_other, params_grad)
+    close(x_grad_other, x_grad)
+    assert not np.any(x_grad[1, 4:])
+    for row, length in enumerate(lengths):
+        alone, _ = layer(x[row : row + 1, :length])
+        together, _ = layer(x, lengths=lengths)
+        close(together[row, :length], alone[0])
+
+
+@each_variant
+@both_directions
+def test_gradients_equal_finite_differences(variant, bidirectional):
+    with jax.enable_x64(True):
+        layer = build(variant, bidirectional)
+        graphdef, params = nnx.split(layer)
+        params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
+        x = inputs(rows=2, steps=5).astype(jnp.float64)
+
+        def outputs(params, x):
+            y, state = nnx.merge(graphdef, params)(x, lengths=jnp.array([5, 3]))
+            return y[0], y[1, :3], [jnp.abs(leaf) ** 2 for leaf in jax.tree.leaves(state)]
+
+        check_grads(outputs, (params, x), order=1, modes=["rev"], atol=1e-6, rtol=1e-6)
+
+
+@each_variant
+def test_outputs_keep_the_type_of_inputs_and_states_stay_float32(variant):
+    y, state = build(variant)(inputs().astype(jnp.bfloat16))
+    assert y.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} <= {
+        jnp.dtype("float32"),
+        jnp.dtype("complex64"),
+    }
+
+
+@each_variant
+def test_parameters_are_real(variant):
+    leaves = jax.tree.leaves(nnx.state(build(variant), nnx.Param))
+    assert leaves
+    assert not any(jnp.iscomplexobj(leaf) for leaf in leaves)
+
+
+def test_a_bidirectional_layer_has_no_step():
+    layer = build(("lru", {}), bidirectional=True)
+    with pytest.raises(ValueError, match="no step mode"):
+        layer.step(inputs()[:, 0], layer.initial_state(B))
