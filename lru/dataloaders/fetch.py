@@ -7,9 +7,15 @@ import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
 
 MIRROR_VARIABLE = "LRU_DATA_MIRROR"
 """Environment variable: base URL that has the sources under their relative file names."""
@@ -70,21 +76,34 @@ def download(source: Source, raw_dir: Path) -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    try:
-        _transfer(source.location, part)
-    except (OSError, HTTPException) as error:
-        raise DownloadError(
-            f"cannot download {source.location} ({error}); fetch it by hand and put it at "
-            f"{target}, or set {MIRROR_VARIABLE} to a base URL that has {source.filename}"
-        ) from error
-    _verify(part, target, source)
-    part.replace(target)
+    with part.open("ab") as file:
+        _wait_for_others(file)
+        if target.exists():
+            # Another process had it finished while this one waited.
+            _verify(target, target, source)
+            return target
+        try:
+            _transfer(source.location, file)
+        except (OSError, HTTPException) as error:
+            raise DownloadError(
+                f"cannot download {source.location} ({error}); try again to go on where it "
+                f"stopped, fetch it by hand and put it at {target}, or set {MIRROR_VARIABLE} to a "
+                f"base URL that has {source.filename}"
+            ) from error
+        _verify(part, target, source)
+        part.replace(target)
     return target
 
 
-def _transfer(url: str, part: Path) -> None:
-    """Append to `part` what is missing of the file at `url`."""
-    have = part.stat().st_size if part.exists() else 0
+def _wait_for_others(file: BinaryIO) -> None:
+    """Lock the file until it is closed, where the system can (not on Windows)."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _transfer(url: str, file: BinaryIO) -> None:
+    """Append to `file` what is missing of the contents of `url`."""
+    have = file.seek(0, os.SEEK_END)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
@@ -98,22 +117,22 @@ def _transfer(url: str, part: Path) -> None:
         start = have if resumed else 0
         remaining = response.headers.get("Content-Length")
         expected = None if remaining is None else start + int(remaining)
-        with (
-            part.open("ab" if resumed else "wb") as file,
-            tqdm(
-                desc=Path(urlsplit(url).path).name,
-                initial=start,
-                total=expected,
-                unit="B",
-                unit_scale=True,
-                leave=False,
-            ) as bar,
-        ):
+        file.truncate(start)
+        with tqdm(
+            desc=Path(urlsplit(url).path).name,
+            initial=start,
+            total=expected,
+            unit="B",
+            unit_scale=True,
+            leave=False,
+        ) as bar:
             while chunk := response.read(_CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
-    if expected is not None and part.stat().st_size < expected:
-        raise ConnectionError(f"it ended after {part.stat().st_size} of {expected} bytes")
+    file.flush()
+    size = file.seek(0, os.SEEK_END)
+    if expected is not None and size < expected:
+        raise ConnectionError(f"it ended after {size} of {expected} bytes")
 
 
 def _verify(path: Path, target: Path, source: Source) -> None:

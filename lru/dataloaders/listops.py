@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from lru.dataloaders.base import Dataset, Description, check_at_least, register
+from lru.dataloaders.base import Dataset, Description, StrPath, check_at_least, register
 from lru.dataloaders.cache import SPLITS, RaggedWriter
 from lru.dataloaders.listops_grammar import (
     CLOSE,
@@ -82,28 +82,43 @@ class ListOps(Dataset):
         return {name: value for name, value in options.items() if value != defaults[name]}
 
     def raw_files(self, raw_dir: Path) -> tuple[Path, ...]:
-        """The three official files, unless the options say to generate; empty if there are none.
+        """The three official files, unless the options say to generate; empty if not all exist."""
+        for files in self._candidates(raw_dir):
+            if all(path.exists() for path in files):
+                return files
+        return ()
+
+    def download(self, raw_dir: StrPath) -> tuple[Path, ...]:
+        """The official files, which have no public address of their own and are never fetched.
 
         Raises:
-            FileNotFoundError: if only some of the files are there, or the options want them.
+            FileNotFoundError: if only some of them are there, or the options want them.
         """
-        if self.source == "generated" or self._changed:
-            return ()
-        for place in PLACES:
-            files = tuple(raw_dir / place / f"basic_{split}.tsv" for split in SPLITS)
+        found = self.raw_files(Path(raw_dir))
+        if found:
+            return found
+        candidates = self._candidates(Path(raw_dir))
+        for files in candidates:
             missing = [str(path) for path in files if not path.exists()]
-            if not missing:
-                return files
             if len(missing) < len(files):
                 raise FileNotFoundError(
-                    f"{self.name}: {', '.join(missing)} missing; add it, or choose source=generated"
+                    f"{self.name}: {' and '.join(missing)} missing; add what is missing, or choose "
+                    "source=generated"
                 )
         if self.source == "official":
             raise FileNotFoundError(
-                f"{self.name}: source is 'official', but there is no basic_train.tsv in "
-                f"{', '.join(str(raw_dir / place) for place in PLACES)}"
+                f"{self.name}: source is 'official', but there is none of "
+                + ", ".join(str(files[0]) for files in candidates)
             )
         return ()
+
+    def _candidates(self, raw_dir: Path) -> list[tuple[Path, ...]]:
+        """Where the three files may be; nowhere if the options say to generate."""
+        if self.source == "generated" or self._changed:
+            return []
+        return [
+            tuple(raw_dir / place / f"basic_{split}.tsv" for split in SPLITS) for place in PLACES
+        ]
 
     def build(self, raw_dir: Path, folder: Path) -> Description:
         """Convert the official files, or generate."""
