@@ -7,7 +7,7 @@ when to use which and how wide the spectra are.
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +58,7 @@ class Ring:
             )
 
 
+@runtime_checkable
 class MatrixInitializer(Protocol):
     """What draws a dense recurrent matrix."""
 
@@ -68,6 +69,7 @@ class MatrixInitializer(Protocol):
         ...
 
 
+@runtime_checkable
 class EigenvalueInitializer(Protocol):
     """What draws the eigenvalues of a diagonal recurrence."""
 
