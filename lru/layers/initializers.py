@@ -1,4 +1,4 @@
-"""Recurrent weights at initialisation: dense matrices and diagonal eigenvalues as pure functions of a key.
+"""Recurrent weights at the start: dense matrices and diagonal eigenvalues, pure in a key.
 
 Every dense rule draws A_ij ~ N(0, 1/(n d(n)^2)) and differs only in the divisor d(n); the diagonal
 rules are the eigenvalues of such a draw, or a ring in the unit disk. `docs/initialization.md` says
@@ -7,7 +7,7 @@ when to use which and how wide the spectra are.
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -58,16 +58,20 @@ class Ring:
             )
 
 
+@runtime_checkable
 class MatrixInitializer(Protocol):
-    """A dense recurrent matrix of width n."""
+    """What draws a dense recurrent matrix."""
 
     def __call__(
         self, key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32
-    ) -> Float[Array, "n n"]: ...
+    ) -> Float[Array, "n n"]:
+        """Draw a matrix of width n."""
+        ...
 
 
+@runtime_checkable
 class EigenvalueInitializer(Protocol):
-    """The n eigenvalues of a diagonal recurrence; the rules of matrices do not read `ring`."""
+    """What draws the eigenvalues of a diagonal recurrence."""
 
     def __call__(
         self,
@@ -76,7 +80,9 @@ class EigenvalueInitializer(Protocol):
         *,
         ring: Ring = Ring(),
         dtype: DTypeLike = jnp.complex64,
-    ) -> Complex[Array, " n"]: ...
+    ) -> Complex[Array, " n"]:
+        """Draw n eigenvalues; the rules that come from a matrix have no use for `ring`."""
+        ...
 
 
 MATRIX_INITIALIZERS: Registry[MatrixInitializer] = Registry("initialiser")

@@ -1,0 +1,268 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lru.layers import initializers
+from lru.layers.initializers import (
+    EIGENVALUE_INITIALIZERS,
+    EULER_GAMMA,
+    MATRIX_INITIALIZERS,
+    RESCALED_SMALLEST_WIDTH,
+    Ring,
+    calibrated_glorot_divisor,
+    normal,
+    rescaled_glorot_divisor,
+)
+from lru.registry import UnknownNameError
+
+KEY = jax.random.key(7)
+RANDOM_MATRICES = [name for name in MATRIX_INITIALIZERS if name != "identity"]
+WIDTH = 192
+
+
+def radii(rule: str, n: int, draws: int) -> np.ndarray:
+    """Spectral radii of seeded draws of a dense rule."""
+    keys = jax.random.split(jax.random.key(n), draws)
+    matrices = jax.vmap(lambda key: MATRIX_INITIALIZERS[rule](key, n))(keys)
+    return np.abs(np.linalg.eigvals(np.asarray(matrices, np.float64))).max(-1)
+
+
+def correlation(x, y) -> float:
+    return float(np.corrcoef(np.asarray(x, np.float64), np.asarray(y, np.float64))[0, 1])
+
+
+def test_names_and_aliases():
+    assert list(MATRIX_INITIALIZERS) == [
+        "glorot",
+        "halved_glorot",
+        "rescaled_glorot",
+        "calibrated_glorot",
+        "identity",
+    ]
+    assert list(EIGENVALUE_INITIALIZERS) == [*MATRIX_INITIALIZERS, "ring"]
+    assert MATRIX_INITIALIZERS.resolve("fixed") == "rescaled_glorot"
+    assert EIGENVALUE_INITIALIZERS.resolve("fixed") == "rescaled_glorot"
+    assert EIGENVALUE_INITIALIZERS.resolve("uniform") == "ring"
+    with pytest.raises(UnknownNameError, match=r"unknown initialiser 'uniform'; known: .*glorot"):
+        MATRIX_INITIALIZERS["uniform"]
+
+
+@pytest.mark.parametrize("rule", RANDOM_MATRICES)
+def test_matrices_follow_their_key(rule):
+    draw = MATRIX_INITIALIZERS[rule]
+    first = draw(KEY, WIDTH)
+    assert first.shape == (WIDTH, WIDTH)
+    assert first.dtype == jnp.float32
+    np.testing.assert_array_equal(first, draw(KEY, WIDTH))
+    other = draw(jax.random.key(8), WIDTH)
+    assert abs(correlation(first.ravel(), other.ravel())) < 4 / WIDTH
+
+
+@pytest.mark.parametrize("rule", EIGENVALUE_INITIALIZERS)
+def test_eigenvalues_follow_their_key(rule):
+    draw = EIGENVALUE_INITIALIZERS[rule]
+    first = draw(KEY, WIDTH)
+    assert first.shape == (WIDTH,)
+    assert first.dtype == jnp.complex64
+    np.testing.assert_array_equal(first, draw(KEY, WIDTH))
+    if rule != "identity":
+        assert float(jnp.abs(first - draw(jax.random.key(8), WIDTH)).mean()) > 0.01
+
+
+@pytest.mark.parametrize("rule", ["glorot", "ring"])
+def test_double_precision(rule):
+    with jax.enable_x64(True):
+        key = jax.random.key(7)
+        assert EIGENVALUE_INITIALIZERS[rule](key, 16, dtype=jnp.complex128).dtype == "complex128"
+        assert MATRIX_INITIALIZERS["glorot"](key, 16, jnp.float64).dtype == "float64"
+
+
+@pytest.mark.parametrize(
+    ("rule", "variance"),
+    [
+        ("glorot", 1 / WIDTH),
+        ("halved_glorot", 1 / (2 * WIDTH)),
+        ("rescaled_glorot", 0.817**2 / WIDTH),
+        ("calibrated_glorot", 1 / (WIDTH * calibrated_glorot_divisor(WIDTH) ** 2)),
+    ],
+)
+def test_variance(rule, variance):
+    entries = np.asarray(MATRIX_INITIALIZERS[rule](KEY, WIDTH), np.float64)
+    relative_error = math.sqrt(2 / entries.size)
+    assert entries.var() == pytest.approx(variance, rel=4 * relative_error)
+    assert abs(entries.mean()) < 4 * math.sqrt(variance / entries.size)
+
+
+def test_gaussian_rules_are_multiples_of_one_draw():
+    glorot = MATRIX_INITIALIZERS["glorot"](KEY, WIDTH)
+    divisors = {
+        "halved_glorot": math.sqrt(2),
+        "rescaled_glorot": rescaled_glorot_divisor(WIDTH),
+        "calibrated_glorot": calibrated_glorot_divisor(WIDTH),
+    }
+    for rule, divisor in divisors.items():
+        matrix = MATRIX_INITIALIZERS[rule](KEY, WIDTH)
+        np.testing.assert_allclose(matrix, glorot / divisor, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n", "scale"),
+    [
+        (164, 0.451),
+        (170, 0.688),
+        (192, 0.817),
+        (256, 0.888),
+        (384, 0.923),
+        (512, 0.937),
+        (1024, 0.958),
+    ],
+)
+def test_rescaled_glorot_formula(n, scale):
+    assert 1 / rescaled_glorot_divisor(n) == pytest.approx(scale, abs=6e-4)
+
+
+def test_smallest_width_of_rescaled_glorot_is_where_gamma_turns_positive():
+    def gamma(n):
+        return math.log(n / (2 * math.pi * math.log(n) ** 2))
+
+    assert gamma(RESCALED_SMALLEST_WIDTH) > 0
+    assert all(gamma(n) < 0 for n in range(2, RESCALED_SMALLEST_WIDTH))
+
+
+@pytest.mark.parametrize("registry", [MATRIX_INITIALIZERS, EIGENVALUE_INITIALIZERS])
+def test_rescaled_glorot_refuses_narrow_widths(registry):
+    with pytest.raises(ValueError, match=r"width n = 128.*is 164; use calibrated_glorot"):
+        registry["fixed"](KEY, 128)
+
+
+# Published and re-measured: mean radius of glorot and of rescaled_glorot over that many draws.
+@pytest.mark.parametrize(
+    ("n", "glorot_mean", "rescaled_mean", "their_draws", "draws"),
+    [(192, 1.042, 0.852, 60, 40), (256, 1.040, 0.924, 40, 20), (384, 1.043, 0.963, 16, 8)],
+)
+def test_rescaled_glorot_radius(n, glorot_mean, rescaled_mean, their_draws, draws):
+    glorot = radii("glorot", n, draws)
+    rescaled = glorot / rescaled_glorot_divisor(n)
+    tolerance = 4 * glorot.std(ddof=1) * math.sqrt(1 / draws + 1 / their_draws)
+    assert glorot.mean() == pytest.approx(glorot_mean, abs=tolerance)
+    assert rescaled.mean() == pytest.approx(rescaled_mean, abs=tolerance)
+    assert np.mean(glorot > 1) > 0.85
+    assert np.all(rescaled < 1)
+
+
+@pytest.mark.parametrize(
+    ("n", "draws"),
+    [(1, 4000), (2, 4000), (3, 4000), (5, 4000), (8, 4000), (20, 2000), (64, 600), (128, 200)],
+)
+def test_calibrated_glorot_puts_the_radius_just_below_one(n, draws):
+    r = radii("calibrated_glorot", n, draws)
+    # Mean plus standard deviation has about this error; 0.1 allows for the misfit of the curve.
+    error = r.std() * math.sqrt(1.5 / draws)
+    assert r.mean() + r.std() == pytest.approx(1, abs=4 * error + 0.1 * r.std())
+    assert r.mean() < 1
+    assert 0.08 < np.mean(r > 1) < 0.25
+
+
+@pytest.mark.parametrize("n", [2_000, 10_000, 100_000, 1_000_000])
+def test_calibrated_glorot_agrees_with_the_limit_law_beyond_what_was_measured(n):
+    gamma = math.log(n / (2 * math.pi * math.log(n) ** 2))
+    unit = 1 / math.sqrt(4 * gamma * n)
+    # Of a real Gaussian matrix: P(X < x) = exp(-exp(-x)/2) for the fluctuation X of the edge.
+    mean = 1 + math.sqrt(gamma / (4 * n)) + (EULER_GAMMA - math.log(2)) * unit
+    deviation = math.pi / math.sqrt(6) * unit
+    assert mean < calibrated_glorot_divisor(n) < mean + 1.5 * deviation
+
+
+def test_identity():
+    np.testing.assert_array_equal(MATRIX_INITIALIZERS["identity"](KEY, 3), np.eye(3))
+    np.testing.assert_array_equal(EIGENVALUE_INITIALIZERS["identity"](KEY, 3), np.ones(3))
+
+
+@pytest.mark.parametrize("rule", MATRIX_INITIALIZERS)
+def test_eigenvalues_are_those_of_the_dense_draw(rule):
+    matrix = np.asarray(MATRIX_INITIALIZERS[rule](KEY, WIDTH), np.float64)
+    expected = np.sort(np.linalg.eigvals(matrix).astype(complex))
+    drawn = EIGENVALUE_INITIALIZERS[rule](KEY, WIDTH)
+    np.testing.assert_allclose(drawn, expected, atol=1e-4)
+
+
+def test_eigenvalues_under_transformations():
+    def draw(key):
+        return EIGENVALUE_INITIALIZERS["glorot"](key, 24)
+
+    keys = jax.random.split(KEY, 3)
+    one_by_one = np.stack([draw(key) for key in keys])
+    np.testing.assert_allclose(jax.jit(jax.vmap(draw))(keys), one_by_one, atol=1e-4)
+    assert jax.eval_shape(draw, KEY) == jax.ShapeDtypeStruct((24,), jnp.complex64)
+
+
+def test_eigenvalues_from_the_host_are_the_same():
+    matrix = MATRIX_INITIALIZERS["glorot"](KEY, 24)
+    on_host = jnp.sort(initializers._eigenvalues_on_host(matrix))
+    np.testing.assert_allclose(on_host, initializers._eigenvalues(matrix), atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    bounds=st.lists(st.floats(0, 1), min_size=2, max_size=2, unique=True),
+    max_phase=st.floats(0.01, 2 * math.pi),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_ring_stays_within_its_bounds(bounds, max_phase, seed):
+    r_min, r_max = sorted(bounds)
+    ring = Ring(r_min, r_max, max_phase)
+    values = np.asarray(EIGENVALUE_INITIALIZERS["ring"](jax.random.key(seed), 64, ring=ring))
+    modulus = np.abs(values)
+    assert np.all(modulus > r_min - 1e-6)
+    assert np.all(modulus < r_max + 1e-6)
+    visible = modulus > 1e-6
+    phase = np.mod(np.angle(values[visible]) + 1e-5, 2 * math.pi) - 1e-5
+    assert np.all(phase <= max_phase + 1e-5)
+
+
+@pytest.mark.parametrize("ring", [Ring(), Ring(0.4, 0.9, 3.14)])
+def test_ring_is_uniform_by_area_with_independent_phase(ring):
+    n = 4096
+    values = np.asarray(EIGENVALUE_INITIALIZERS["uniform"](KEY, n, ring=ring), complex)
+    area = (np.abs(values) ** 2 - ring.r_min**2) / (ring.r_max**2 - ring.r_min**2)
+    phase = np.mod(np.angle(values), 2 * math.pi) / ring.max_phase
+    # The 99.9 % quantile of the Kolmogorov-Smirnov distance of n uniform draws is 1.95 / sqrt n.
+    grid = (np.arange(n) + 0.5) / n
+    assert np.abs(np.sort(area) - grid).max() < 1.95 / math.sqrt(n)
+    assert np.abs(np.sort(phase) - grid).max() < 1.95 / math.sqrt(n)
+    assert abs(correlation(area, phase)) < 4 / math.sqrt(n)
+
+
+@pytest.mark.parametrize(("r_min", "r_max"), [(-0.1, 0.5), (0.5, 0.5), (0.9, 0.4), (0.5, 1.1)])
+def test_ring_refuses_radii(r_min, r_max):
+    with pytest.raises(ValueError, match=rf"r_min = {r_min} and r_max = {r_max} .*is needed"):
+        Ring(r_min, r_max)
+
+
+@pytest.mark.parametrize("max_phase", [0.0, -1.0, 6.3, math.nan])
+def test_ring_refuses_phases(max_phase):
+    with pytest.raises(ValueError, match=f"max_phase = {max_phase} is not allowed"):
+        Ring(max_phase=max_phase)
+
+
+@pytest.mark.parametrize("registry", [MATRIX_INITIALIZERS, EIGENVALUE_INITIALIZERS])
+@pytest.mark.parametrize("n", [0, -3])
+def test_every_rule_refuses_widths_below_one(registry, n):
+    for draw in registry.values():
+        with pytest.raises(ValueError, match=f"width n = {n} is not allowed"):
+            draw(KEY, n)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64])
+def test_normal_variance(dtype):
+    x = np.asarray(normal(KEY, (64, 64), 0.25, dtype))
+    assert x.dtype == dtype
+    assert np.mean(np.abs(x) ** 2) == pytest.approx(0.25, rel=4 * math.sqrt(2 / x.size))
+    if dtype == jnp.complex64:
+        assert x.real.var() == pytest.approx(0.125, rel=4 * math.sqrt(2 / x.size))
+        assert abs(correlation(x.real.ravel(), x.imag.ravel())) < 4 / 64
