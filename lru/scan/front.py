@@ -1,0 +1,195 @@
+"""h_t = a_t h_{t-1} + b_t over arrays: the two public scans, which reduce every call to a method.
+
+Complex numbers become parts, lengths become a mask, and a registered method solves what is left.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Inexact, Int
+
+from lru.registry import Registry
+from lru.scan import parts
+from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, kept
+
+logger = logging.getLogger(__name__)
+
+
+def linear_scan(
+    a: Inexact[Array, " N"] | Inexact[Array, "B T N"],
+    b: Inexact[Array, "B T N"],
+    h0: Inexact[Array, "B N"] | None = None,
+    *,
+    reverse: bool = False,
+    resets: Bool[Array, "B T"] | None = None,
+    lengths: Int[Array, " B"] | None = None,
+    method: str = "auto",
+) -> tuple[Inexact[Array, "B T N"], Inexact[Array, "B N"]]:
+    """Solve h_t = a_t * h_{t-1} + b_t elementwise over time.
+
+    Differentiable in a, b and h0, through h and h_last. With reverse=True time runs backwards:
+    "previous" is then t + 1, and h0 enters at the end.
+
+    Args:
+        a: factors, constant [N] (never repeated over time) or varying [B, T, N]; real or complex.
+        b: inputs [B, T, N]; real or complex.
+        h0: state before the first step [B, N]; None is zero.
+        reverse: run from the last step to the first.
+        resets: [B, T] bool; a marked step drops the previous state, h0 too: h_t = b_t.
+        lengths: [B] number of valid steps of right-padded rows, clipped to 0..T. At padding h is
+            zero and gradients are ignored; a and b there may hold anything, NaN included.
+        method: a name in `LINEAR_METHODS`, or "auto".
+
+    Returns:
+        h [B, T, N], and h_last [B, N]: the state after the last valid step in scan direction (h0
+        where there is none). Both are float32 or complex64, or float64 or complex128 if an
+        argument is.
+
+    Raises:
+        ValueError: if an argument has the wrong shape or type.
+        UnknownNameError: if there is no such method.
+    """
+    _check_common(b, h0, resets, lengths)
+    if a.shape not in (b.shape[-1:], b.shape):
+        raise ValueError(
+            f"a has shape {a.shape}, but b {b.shape} allows {b.shape[-1:]} or {b.shape}"
+        )
+    _check_inexact("a", a)
+    solve = _choose(LINEAR_METHODS, method)
+    dtype = _state_dtype(a, b, h0)
+    a = parts.split(a.astype(dtype if jnp.iscomplexobj(a) else jnp.finfo(dtype).dtype))
+    b = parts.split(b.astype(dtype))
+    h0 = jnp.zeros_like(b[:, 0]) if h0 is None else parts.split(h0.astype(dtype))
+    h, h_last = _solve(solve, parts.multiply, a, b, h0, reverse, resets, lengths)
+    return parts.join(h), parts.join(h_last)
+
+
+def dense_scan(
+    A: Inexact[Array, "N N"],
+    b: Inexact[Array, "B T N"],
+    h0: Inexact[Array, "B N"] | None = None,
+    *,
+    reverse: bool = False,
+    resets: Bool[Array, "B T"] | None = None,
+    lengths: Int[Array, " B"] | None = None,
+    method: str = "auto",
+) -> tuple[Inexact[Array, "B T N"], Inexact[Array, "B N"]]:
+    """Solve h_t = A h_{t-1} + b_t over time.
+
+    A complex problem is solved as a real one of twice the width, so all products are real.
+
+    Args:
+        A: transition matrix [N, N], constant over time; real or complex.
+        b: inputs [B, T, N]; real or complex.
+        h0: as in `linear_scan`.
+        reverse: as in `linear_scan`.
+        resets: as in `linear_scan`.
+        lengths: as in `linear_scan`.
+        method: a name in `DENSE_METHODS`, or "auto".
+
+    Returns:
+        h [B, T, N] and h_last [B, N], as in `linear_scan`.
+
+    Raises:
+        ValueError: if an argument has the wrong shape or type.
+        UnknownNameError: if there is no such method.
+    """
+    _check_common(b, h0, resets, lengths)
+    if A.shape != (b.shape[-1],) * 2:
+        raise ValueError(f"A has shape {A.shape}, but b {b.shape} allows {(b.shape[-1],) * 2}")
+    _check_inexact("A", A)
+    solve = _choose(DENSE_METHODS, method)
+    dtype = _state_dtype(A, b, h0)
+    A, b = A.astype(dtype), b.astype(dtype)
+    h0 = jnp.zeros_like(b[:, 0]) if h0 is None else h0.astype(dtype)
+    if jnp.iscomplexobj(b):
+        A = jnp.block([[A.real, -A.imag], [A.imag, A.real]])
+    wide_b, wide_h0 = (x.reshape(*x.shape[:-2], -1) for x in (parts.split(b), parts.split(h0)))
+    h, h_last = _solve(solve, lambda A, h: h @ A.T, A, wide_b, wide_h0, reverse, resets, lengths)
+    n = b.shape[-1]
+    h, h_last = (parts.join(x.reshape(*x.shape[:-1], -1, n)) for x in (h, h_last))
+    return h, h_last
+
+
+def _solve(
+    solve: Callable[..., Array],
+    multiply: Callable[[Array, Array], Array],
+    a: Array,
+    b: Array,
+    h0: Array,
+    reverse: bool,
+    resets: Array | None,
+    lengths: Array | None,
+) -> tuple[Array, Array]:
+    """Reduce lengths to a mask and to zeros in b, which keep the state at zero in the padding."""
+    steps = b.shape[1]
+    keep = None if resets is None else ~resets
+    if lengths is None:
+        h = solve(a, b, h0, keep, reverse)
+        return h, h[:, 0 if reverse else -1]
+    lengths = jnp.clip(lengths, 0, steps)[:, None]
+    time = jnp.arange(steps)
+    valid = time < lengths
+    keep = valid if keep is None else valid & keep
+    b = kept(valid, b)
+    empty = lengths[:, 0] == 0
+    if reverse:
+        # The scan passes through the padding first, so h0 is put in behind it.
+        a_start = a if a.ndim == 2 else kept(~empty, _take(a, lengths - 1))
+        start = (time == lengths - 1) & keep
+        b = b + kept(start, multiply(a_start, h0)[:, None])
+        h = solve(a, b, jnp.zeros_like(h0), keep, reverse)
+        h_last = h[:, 0]
+    else:
+        h = solve(a, b, h0, keep, reverse)
+        h_last = _take(h, lengths - 1)
+    return h, jnp.where(empty.reshape(-1, *[1] * (h0.ndim - 1)), h0, h_last)
+
+
+def _take(x: Array, index: Array) -> Array:
+    index = jnp.maximum(index, 0).reshape(-1, *[1] * (x.ndim - 1))
+    return jnp.take_along_axis(x, index, axis=1)[:, 0]
+
+
+def _state_dtype(*arguments: Array | None) -> jnp.dtype:
+    return jnp.result_type(jnp.float32, *(x for x in arguments if x is not None))
+
+
+def _choose(methods: Registry, method: str) -> Callable[..., Array]:
+    return methods[_automatic(jax.default_backend()) if method == "auto" else method]
+
+
+@cache
+def _automatic(platform: str) -> str:
+    """The method for a platform; cached so that each choice is logged once."""
+    method = "sequential" if platform == "cpu" else "associative"
+    logger.info("scan method on %s: %s", platform, method)
+    return method
+
+
+def _check_common(b: Array, h0: Array | None, resets: Array | None, lengths: Array | None) -> None:
+    if b.ndim != 3 or b.shape[1] == 0:
+        raise ValueError(f"b has shape {b.shape}, but [B, T, N] with T of at least 1 is allowed")
+    _check_inexact("b", b)
+    rows, steps, width = b.shape
+    if h0 is not None:
+        _check_inexact("h0", h0)
+    for name, x, shape in (
+        ("h0", h0, (rows, width)),
+        ("resets", resets, (rows, steps)),
+        ("lengths", lengths, (rows,)),
+    ):
+        if x is not None and x.shape != shape:
+            raise ValueError(f"{name} has shape {x.shape}, but b {b.shape} allows {shape}")
+    if resets is not None and resets.dtype != bool:
+        raise ValueError(f"resets has dtype {resets.dtype}, but only bool is allowed")
+    if lengths is not None and not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise ValueError(f"lengths has dtype {lengths.dtype}, but only integers are allowed")
+
+
+def _check_inexact(name: str, x: Array) -> None:
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        raise ValueError(f"{name} has dtype {x.dtype}, but only real or complex floats are allowed")

@@ -1,0 +1,104 @@
+"""The registries of scan methods and the gradient rules that methods share.
+
+A method solves one plain problem; `lru.scan.front` reduces every call to it. Its arguments:
+    a: [Q, N] constant or [B, T, Q, N] varying in `LINEAR_METHODS` (parts as in `lru.scan.parts`,
+        Q <= P); A [N, N] in `DENSE_METHODS`, always real.
+    b: [B, T, P, N] in `LINEAR_METHODS`, [B, T, N] in `DENSE_METHODS`.
+    h0: the state before the first step, shaped like b without T.
+    keep: [B, T] bool, or None for all True. Where it is False the previous state is dropped, by
+        selection, so that a value that is not finite is dropped too.
+    reverse: whether time runs from T - 1 to 0.
+It returns h, shaped like b, and is differentiable in a, b and h0. All arrays are float32 or
+float64 alike.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from lru.registry import Registry
+from lru.scan import parts
+
+Method = Callable[[Array, Array, Array, Array | None, bool], Array]
+
+LINEAR_METHODS: Registry[Method] = Registry("scan method")
+DENSE_METHODS: Registry[Method] = Registry("scan method")
+
+
+def kept(keep: Array | None, x: Array) -> Array:
+    """X where keep, else 0; the axes of keep are the first ones of x."""
+    if keep is None:
+        return x
+    return jnp.where(keep.reshape(keep.shape + (1,) * (x.ndim - keep.ndim)), x, 0)
+
+
+def previous(h: Array, first: Array, reverse: bool) -> Array:
+    """The array h one step earlier in scan direction, with `first` entering at the start."""
+    first = first[:, None]
+    return jnp.concatenate([h[:, 1:], first] if reverse else [first, h[:, :-1]], axis=1)
+
+
+def differentiable_linear(solve: Method) -> Method:
+    """Give a linear solver its gradient: the same solver, run in the other direction.
+
+    With g the gradient of h, and l_t = g_t + conj(a_{t+1}) l_{t+1}: the gradient of b is l, that
+    of a_t is l_t conj(h_{t-1}), that of h0 is conj(a_0) l_0. Only a, h, h0 and keep are saved.
+    """
+
+    @partial(jax.custom_vjp, nondiff_argnums=(4,))
+    def method(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
+        return solve(a, b, h0, keep, reverse)
+
+    def forward(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool):
+        h = solve(a, b, h0, keep, reverse)
+        return h, (a, h, h0, keep)
+
+    def backward(reverse: bool, saved: tuple, g: Array):
+        a, h, h0, keep = saved
+        conj = parts.conjugate(a)
+        conj_next = conj if a.ndim == 2 else previous(conj, jnp.zeros_like(a[:, 0]), not reverse)
+        keep_next = None
+        if keep is not None:
+            keep_next = previous(keep, jnp.zeros_like(keep[:, 0]), not reverse)
+        db = solve(conj_next, g, jnp.zeros_like(h0), keep_next, not reverse)
+        da = parts.multiply_conjugate(db, kept(keep, previous(h, h0, reverse)), a.shape[-2])
+        start = -1 if reverse else 0
+        dh0 = parts.multiply(conj if a.ndim == 2 else conj[:, start], db[:, start])
+        dh0 = kept(None if keep is None else keep[:, start], dh0)
+        return da.sum((0, 1)) if a.ndim == 2 else da, db, dh0, None
+
+    method.defvjp(forward, backward)
+    return method
+
+
+def differentiable_dense(solve: Method) -> Method:
+    """Give a dense solver its gradient: the same solver, run the other way with A transposed.
+
+    With l_t = g_t + A^T l_{t+1}: the gradient of b is l, that of A is sum_t l_t h_{t-1}^T (one
+    matrix product over all of B and T), that of h0 is A^T l_0. Saves A, h, h0 and keep.
+    """
+
+    @partial(jax.custom_vjp, nondiff_argnums=(4,))
+    def method(A: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
+        return solve(A, b, h0, keep, reverse)
+
+    def forward(A: Array, b: Array, h0: Array, keep: Array | None, reverse: bool):
+        h = solve(A, b, h0, keep, reverse)
+        return h, (A, h, h0, keep)
+
+    def backward(reverse: bool, saved: tuple, g: Array):
+        A, h, h0, keep = saved
+        keep_next = None
+        if keep is not None:
+            keep_next = previous(keep, jnp.zeros_like(keep[:, 0]), not reverse)
+        db = solve(A.T, g, jnp.zeros_like(h0), keep_next, not reverse)
+        dA = jnp.einsum("btn,btm->nm", db, kept(keep, previous(h, h0, reverse)))
+        start = -1 if reverse else 0
+        dh0 = kept(None if keep is None else keep[:, start], db[:, start] @ A)
+        return dA, db, dh0, None
+
+    method.defvjp(forward, backward)
+    return method

@@ -1,0 +1,65 @@
+"""The oracle: h_t = a_t h_{t-1} + b_t as the definition says, one step after another.
+
+Every method must agree with these two functions, whose gradients are plain autodiff.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Inexact, Int
+
+
+def linear_scan(
+    a: Inexact[Array, " N"] | Inexact[Array, "B T N"],
+    b: Inexact[Array, "B T N"],
+    h0: Inexact[Array, "B N"] | None = None,
+    *,
+    reverse: bool = False,
+    resets: Bool[Array, "B T"] | None = None,
+    lengths: Int[Array, " B"] | None = None,
+) -> tuple[Inexact[Array, "B T N"], Inexact[Array, "B N"]]:
+    """Solve h_t = a_t * h_{t-1} + b_t; arguments and results as in `lru.scan.linear_scan`."""
+    varying = jnp.broadcast_to(a, b.shape)
+    return _loop(lambda a_t, h: a_t * h, varying, a, b, h0, reverse, resets, lengths)
+
+
+def dense_scan(
+    A: Inexact[Array, "N N"],
+    b: Inexact[Array, "B T N"],
+    h0: Inexact[Array, "B N"] | None = None,
+    *,
+    reverse: bool = False,
+    resets: Bool[Array, "B T"] | None = None,
+    lengths: Int[Array, " B"] | None = None,
+) -> tuple[Inexact[Array, "B T N"], Inexact[Array, "B N"]]:
+    """Solve h_t = A h_{t-1} + b_t; arguments and results as in `lru.scan.dense_scan`."""
+    return _loop(lambda _, h: h @ A.T, b, A, b, h0, reverse, resets, lengths)
+
+
+def _loop(
+    apply: Callable[[Array, Array], Array],
+    varying: Array,
+    a: Array,
+    b: Array,
+    h0: Array | None,
+    reverse: bool,
+    resets: Array | None,
+    lengths: Array | None,
+) -> tuple[Array, Array]:
+    rows, steps, _ = b.shape
+    arguments = (a, b) if h0 is None else (a, b, h0)
+    dtype = jnp.result_type(*arguments, jnp.float32)
+    h = jnp.zeros_like(b[:, 0], dtype) if h0 is None else h0.astype(dtype)
+    marked = jnp.zeros((rows, steps), bool) if resets is None else resets
+    valid = jnp.arange(steps) < (jnp.full(rows, steps) if lengths is None else lengths)[:, None]
+
+    def step(h: Array, at_t: tuple[Array, ...]) -> tuple[Array, Array]:
+        a_t, b_t, marked_t, valid_t = at_t
+        a_t, b_t = (jnp.where(valid_t[:, None], x, 0).astype(dtype) for x in (a_t, b_t))
+        new = jnp.where(marked_t[:, None], 0, apply(a_t, h)) + b_t
+        return jnp.where(valid_t[:, None], new, h), jnp.where(valid_t[:, None], new, 0)
+
+    over_time = [jnp.moveaxis(x, 1, 0) for x in (varying, b, marked, valid)]
+    h_last, h = jax.lax.scan(step, h, tuple(over_time), reverse=reverse)
+    return jnp.moveaxis(h, 0, 1), h_last
