@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from jaxtyping import Int, Int32, Shaped, UInt
+from jaxtyping import Int, Int32, Integer, Shaped, UInt
 
 from lru.dataloaders.arrays import Dense, Ragged
 
@@ -105,7 +105,7 @@ class RaggedWriter:
         self,
         values: UInt[np.ndarray, " total"],
         lengths: Int[np.ndarray, " n"],
-        labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n T"],
+        labels: Integer[np.ndarray, " n"] | Integer[np.ndarray, "n T"],
     ) -> None:
         """Add rows: their ids one after the other, their lengths and their labels."""
         self._values.append(values)

@@ -1,0 +1,38 @@
+"""Where the real data sets lie, for the tests that read them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+VARIABLE = "LRU_TEST_DATA"
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder with the unpacked data sets; the test is skipped where there is none."""
+    folder = os.environ.get(VARIABLE)
+    if not folder:
+        pytest.skip(f"real data needed: set {VARIABLE} to a folder laid out like raw_datasets/")
+    return Path(folder)
+
+
+@pytest.fixture
+def raw_dir(tmp_path: Path) -> Path:
+    """An empty raw folder."""
+    folder = tmp_path / "raw_datasets"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path) -> Path:
+    """A cache folder that does not exist yet."""
+    return tmp_path / "cache_dir"
+
+
+def real_file(path: Path) -> Path:
+    """`path`, or a skip that says that it is missing."""
+    if not path.exists():
+        pytest.skip(f"real data needed: {path} is missing")
+    return path

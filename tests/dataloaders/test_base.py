@@ -1,0 +1,221 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from lru.dataloaders import base, cache
+from lru.dataloaders.base import Dataset, Description
+from lru.dataloaders.cache import CacheError
+from lru.dataloaders.card import CARD_NAME
+from lru.dataloaders.copying import Copy
+
+ROOT = Path(__file__).parents[2]
+SMALL = Copy(n_train=30, n_val=5, n_test=5, delay=4, pattern_length=3)
+
+
+@dataclass(frozen=True)
+class FromFile(Dataset):
+    """Reads one file of numbers."""
+
+    name: ClassVar[str] = "from-file"
+
+    offset: float = 0.0
+    """added to all"""
+
+    def raw_files(self, raw_dir: Path) -> tuple[Path, ...]:
+        path = raw_dir / "numbers.txt"
+        return (path,) if path.exists() else ()
+
+    def build(self, raw_dir: Path, folder: Path) -> Description:
+        numbers = np.loadtxt(raw_dir / "numbers.txt", dtype=np.float32).reshape(-1, 2, 1)
+        for split in cache.SPLITS:
+            labels = np.zeros(len(numbers), np.int32)
+            cache.write_dense(folder, split, numbers + np.float32(self.offset), labels)
+        return Description("values", 1, "sequence", "A file.", "Not at all.")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_package_is_importable_without_jax():
+    code = """
+        import sys
+        sys.modules.update(dict.fromkeys(("jax", "jaxlib", "flax", "torch")))
+        import lru.dataloaders
+        assert "copy-classification" in lru.dataloaders.DATASETS
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, check=True)
+
+
+def test_preparing_twice_does_the_work_once(raw_dir, cache_dir, monkeypatch):
+    folder = SMALL.prepare(raw_dir, cache_dir)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    monkeypatch.setattr(Copy, "build", None)
+    assert SMALL.prepare(raw_dir, cache_dir) == folder
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_folders_are_named_after_the_options_that_are_not_defaults(tmp_path):
+    assert Copy().folder(tmp_path).name == "copy-classification"
+    assert Copy(delay=100).folder(tmp_path) == Copy().folder(tmp_path)
+    folders = {Copy(delay=d, seed=s).folder(tmp_path) for d in (3, 4) for s in (0, 1)}
+    assert len(folders) == 4
+    assert all(folder.name.startswith("copy-classification-") for folder in folders)
+    assert Copy(seed=1, delay=3).folder(tmp_path) in folders
+
+
+def test_an_error_in_the_middle_leaves_nothing(raw_dir, cache_dir, monkeypatch):
+    def fails(self, n, rng):
+        raise RuntimeError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Copy, "_rows", fails)
+        with pytest.raises(RuntimeError, match="disk full"):
+            SMALL.prepare(raw_dir, cache_dir)
+    assert names(cache_dir) == []
+    assert len(SMALL.load(raw_dir, cache_dir).train) == 30
+
+
+def test_a_killed_process_leaves_nothing_that_is_taken_for_the_data_set(raw_dir, tmp_path):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    code = f"""
+        import time
+        from lru.dataloaders import copying
+        original = copying.Copy._rows
+        def slow(self, n, rng):
+            print("building", flush=True)
+            rows = original(self, n, rng)
+            time.sleep(0.02)
+            return rows
+        copying.Copy._rows = slow
+        copying._ROWS_AT_ONCE = 1
+        copying.Copy(n_train=3000, n_val=5, n_test=5).prepare({str(raw_dir)!r}, {str(killed)!r})
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    with process:
+        assert process.stdout is not None
+        for _ in range(5):
+            assert process.stdout.readline() == b"building\n"
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    (leftover,) = names(killed)
+    assert leftover.startswith(".")
+    dataset = Copy(n_train=3000, n_val=5, n_test=5)
+    assert not dataset.folder(killed).exists()
+    recovered = dataset.load(raw_dir, killed)
+    assert recovered.card.checksum == dataset.load(raw_dir, whole).card.checksum
+
+
+def test_two_at_once_both_get_the_whole(raw_dir, cache_dir, monkeypatch):
+    barrier = threading.Barrier(2, timeout=20)
+    original = Copy.build
+
+    def together(self, raw_dir, folder):
+        barrier.wait()
+        description = original(self, raw_dir, folder)
+        barrier.wait()
+        return description
+
+    monkeypatch.setattr(Copy, "build", together)
+    results = []
+
+    def load() -> None:
+        prepared = SMALL.load(raw_dir, cache_dir)
+        results.append((prepared.card, prepared.train.values.sum()))
+
+    threads = [threading.Thread(target=load) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 2
+    assert results[0] == results[1]
+    assert names(cache_dir) == [SMALL.folder(cache_dir).name]
+
+
+@pytest.mark.parametrize("file", ["train.values.npy", "val.labels.npy", "test.offsets.npy"])
+def test_a_changed_byte_is_noticed(raw_dir, cache_dir, file):
+    folder = SMALL.prepare(raw_dir, cache_dir)
+    content = bytearray((folder / file).read_bytes())
+    content[-9] ^= 1
+    (folder / file).write_bytes(content)
+    with pytest.raises(CacheError, match=f"delete {folder} and prepare again"):
+        SMALL.load(raw_dir, cache_dir)
+
+
+def test_large_arrays_are_verified_on_request_only(raw_dir, cache_dir, monkeypatch):
+    monkeypatch.setattr(base, "VERIFIED_ON_LOAD", 0)
+    folder = SMALL.prepare(raw_dir, cache_dir)
+    content = bytearray((folder / "train.values.npy").read_bytes())
+    content[-9] ^= 1
+    (folder / "train.values.npy").write_bytes(content)
+    assert len(SMALL.load(raw_dir, cache_dir).train) == 30
+    with pytest.raises(CacheError, match="checksum"):
+        SMALL.load(raw_dir, cache_dir, verify=True)
+
+
+def test_a_truncated_array_is_noticed_however_large(raw_dir, cache_dir, monkeypatch):
+    monkeypatch.setattr(base, "VERIFIED_ON_LOAD", 0)
+    folder = SMALL.prepare(raw_dir, cache_dir)
+    os.truncate(folder / "train.values.npy", 200)
+    with pytest.raises(CacheError, match="split 'train' cannot be read"):
+        SMALL.load(raw_dir, cache_dir)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "copy-classification"}'])
+def test_a_damaged_card_is_noticed(raw_dir, cache_dir, text):
+    folder = SMALL.prepare(raw_dir, cache_dir)
+    (folder / CARD_NAME).write_text(text)
+    with pytest.raises(CacheError, match=r"card\.json cannot be read"):
+        SMALL.load(raw_dir, cache_dir)
+
+
+def test_another_version_prepares_again(raw_dir, cache_dir, monkeypatch):
+    folder = SMALL.prepare(raw_dir, cache_dir)
+    monkeypatch.setattr(Copy, "version", 2)
+    assert SMALL.prepare(raw_dir, cache_dir) == folder
+    assert json.loads((folder / CARD_NAME).read_text())["version"] == 2
+
+
+def test_changed_raw_files_are_read_again_and_missing_ones_are_not_missed(raw_dir, cache_dir):
+    numbers = raw_dir / "numbers.txt"
+    numbers.write_text("0.25\n0.75\n")
+    assert FromFile().load(raw_dir, cache_dir).train.inputs.ravel().tolist() == [0.25, 0.75]
+    numbers.write_text("0.5\n1.0\n")
+    stamp = time.time() + 5
+    os.utime(numbers, (stamp, stamp))
+    prepared = FromFile().load(raw_dir, cache_dir)
+    assert prepared.train.inputs.ravel().tolist() == [0.5, 1.0]
+    assert list(prepared.card.raw_files) == ["numbers.txt"]
+    numbers.unlink()
+    assert FromFile().load(raw_dir, cache_dir).card == prepared.card
+    assert names(cache_dir) == ["from-file"]
+
+
+def test_the_card_of_values_has_moments_and_figures(raw_dir, cache_dir):
+    (raw_dir / "numbers.txt").write_text("0\n0.5\n0.5\n1\n")
+    card = FromFile().load(raw_dir, cache_dir).card
+    assert card.mean == [0.5]
+    assert card.std == pytest.approx([np.std([0, 0.5, 0.5, 1])])
+    assert (card.kind, card.n_features, card.vocab_size, card.max_length) == ("values", 1, None, 2)
+    assert card.splits["val"] == {
+        "examples": 2,
+        "min_length": 2,
+        "mean_length": 2.0,
+        "max_length": 2,
+        "class_counts": [2],
+    }
+    assert card.options == {"offset": 0.0}
