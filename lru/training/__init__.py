@@ -1,0 +1,1 @@
+"""From a configuration to a trained model: optimiser, step, loop, checkpoints, trackers."""
