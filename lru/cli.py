@@ -17,8 +17,8 @@ from lru.tasks import TASKS, Task
 from lru.training.config import Config
 from lru.training.loop import NonFiniteError, Trainer
 from lru.training.report import format_table, metric_rows, summarise
-from lru.training.runs import Run, open_run
-from lru.training.trackers import open_trackers, read_jsonl
+from lru.training.runs import Run, open_run, open_trackers
+from lru.training.trackers import read_jsonl
 
 logger = logging.getLogger("lru")
 
@@ -77,7 +77,7 @@ def _run(config: Config) -> None:
         if config.run.eval_only:
             print(format_table(metric_rows(trainer.evaluate())))
             return
-        with open_trackers(config, run) as trackers:
+        with open_trackers(config, run, trainer.step) as trackers:
             summary = trainer.fit(trackers)
         counts = data.card.splits["test"]["class_counts"]
         print(summarise(summary, max(counts) / sum(counts)))

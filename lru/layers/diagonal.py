@@ -133,10 +133,8 @@ class DiagonalRNN(RecurrentLayer):
         rule = PARAMETRIZATIONS[self.parametrization]
         for name, value in zip(rule.names, rule.encode(eigenvalues), strict=True):
             setattr(self, name, RecurrentParam(value))
-        self.gamma_log = None
-        if gamma:
-            modulus = jnp.minimum(jnp.abs(jax.lax.complex(*self._lambda())), LARGEST_MODULUS)
-            self.gamma_log = RecurrentParam(0.5 * jnp.log1p(-(modulus**2)))
+        modulus = jnp.minimum(jnp.abs(jax.lax.complex(*self._lambda())), LARGEST_MODULUS)
+        self.gamma_log = RecurrentParam(0.5 * jnp.log1p(-(modulus**2))) if gamma else None
         # Variances of LRU, appendix B: 1 / (2 D) for each part of B, 1 / N for each part of C.
         width = (d_model, 2 * d_hidden)
         self.B = RecurrentParam(jax.random.normal(rngs.params(), width) / np.sqrt(2 * d_model))

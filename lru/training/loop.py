@@ -169,9 +169,8 @@ class Trainer:
             history = Path(restore) / "metrics.jsonl"
             if history.exists():
                 self._run.metrics_file.write_bytes(history.read_bytes())
-        if self._run.metrics_file.exists():
-            # Lines after the checkpoint will be written again.
-            truncate(self._run.metrics_file, self.step if self.step else -1)
+        # Lines after the checkpoint will be written again.
+        truncate(self._run.metrics_file, self.step)
 
     def _load(self, checkpoints: Checkpoints, kind: Kind) -> None:
         self.state, progress = checkpoints.restore(kind, self.state)

@@ -1,11 +1,14 @@
-"""Run folders: `runs/<name>/` with its configuration; started, resumed, or kept aside."""
+"""Run folders: `runs/<name>/` with its configuration and logs; started, resumed, kept aside."""
 
 import dataclasses
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from lru.training.config import Config
+from lru.training.trackers import JsonLinesTracker, TensorBoardTracker, Trackers, WandbTracker
 
 CONFIG_NAME = "config.yaml"
 
@@ -76,3 +79,28 @@ def open_run(config: Config) -> Run:
 def _has_checkpoint(path: Path) -> bool:
     """Whether there is anything to resume; a run that failed before may be started anew."""
     return any((path / "checkpoints").glob("*/[0-9]*"))
+
+
+@contextmanager
+def open_trackers(config: Config, run: Run, step: int) -> Iterator[Trackers]:
+    """Open everything that the run logs to; closed at the end of the block.
+
+    Args:
+        config: of the run.
+        run: its folder.
+        step: updates made so far, of which later lines are void.
+    """
+    wanted = config.run
+    trackers = Trackers([JsonLinesTracker(run.metrics_file)])
+    if wanted.tensorboard:
+        trackers.add(lambda: TensorBoardTracker(run.path / "tensorboard", purge_step=step + 1))
+    if wanted.use_wandb:
+        trackers.add(
+            lambda: WandbTracker(
+                run.path, wanted.wandb_project, wanted.wandb_entity, run.path.name, config.flat()
+            )
+        )
+    try:
+        yield trackers
+    finally:
+        trackers.close()

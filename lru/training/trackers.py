@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, SupportsFloat, runtime_checkable
 from urllib.parse import urlparse
 
+from lru.files import write_atomically
+
 logger = logging.getLogger(__name__)
 
 Metrics = Mapping[str, SupportsFloat]
@@ -97,7 +99,7 @@ def truncate(path: str | os.PathLike, last_step: int) -> None:
     kept = [
         line for line, record in zip(lines, records, strict=True) if record["step"] <= last_step
     ]
-    _replace(path, b"".join(kept))
+    write_atomically(path, b"".join(kept))
 
 
 class TensorBoardTracker:
@@ -264,20 +266,10 @@ def _records(path: Path, lines: Iterable[bytes]) -> list[dict[str, Any]]:
     return records
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, meets the old content or the new."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def _run_id(path: Path) -> str:
     """The id kept in a file, made up at the first call."""
     if not path.exists():
-        _replace(path, uuid.uuid4().hex[:8].encode())
+        write_atomically(path, uuid.uuid4().hex[:8].encode())
     return path.read_text().strip()
 
 
