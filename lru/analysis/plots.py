@@ -1,6 +1,164 @@
-def plot_curves(*a):
-    pass
+"""Pictures of a run: learning curves, and eigenvalues before and after on the unit disk."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from numpy.typing import ArrayLike
+
+INK = "#333333"
+COLOURS = {"train": "#8c9bb0", "val": "#2a6fbb", "test": "#d9822b"}
+INITIAL_COLOUR = "#9a9a9a"
+TRAINED_COLOUR = COLOURS["val"]
+
+# Above so many points a curve is drawn faint, with its running mean on top.
+_DENSE = 150
+_MAX_COLUMNS = 4
 
 
-def plot_eigenvalues(*a):
-    pass
+def plot_curves(records: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
+    """Draw loss and accuracy against the step.
+
+    Args:
+        records: lines of metrics.jsonl, each with "step" and any of "train/loss", "val/loss",
+            "test/loss" and the same of "accuracy"; other names are ignored.
+        path: the picture to write; its suffix is the format. Atomic.
+    """
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        drawn = [_draw_curve(axes, records, split, quantity) for split in COLOURS]
+        _style(axes)
+        axes.set(xlabel="step", title=quantity)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if any(drawn):
+            axes.legend(frameon=False)
+        else:
+            axes.set_axis_off()
+            axes.text(0.5, 0.5, "not logged", ha="center", transform=axes.transAxes, color=INK)
+    _save(figure, path)
+
+
+def plot_eigenvalues(
+    initial: Mapping[str, ArrayLike], trained: Mapping[str, ArrayLike], path: str | os.PathLike
+) -> None:
+    """Draw every layer's eigenvalues in the complex plane, with the unit circle.
+
+    Args:
+        initial: complex [N] by name of layer, before training.
+        trained: the same after training.
+        path: the picture to write; its suffix is the format. Atomic.
+
+    Raises:
+        ValueError: if there is no layer, or the two name different layers.
+    """
+    if not initial or set(initial) != set(trained):
+        raise ValueError(
+            "initial and trained must name the same layers, at least one; "
+            f"initial has {sorted(initial)}, trained has {sorted(trained)}"
+        )
+    rows = math.ceil(len(initial) / _MAX_COLUMNS)
+    columns = math.ceil(len(initial) / rows)
+    figure = Figure(figsize=(2.6 * columns + 0.4, 2.9 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    pairs = {
+        name: tuple(np.asarray(m[name], complex) for m in (initial, trained)) for name in initial
+    }
+    radii = [_radius(values) for pair in pairs.values() for values in pair]
+    extent = 1.08 * max([1.0, *filter(math.isfinite, radii)])
+    for axes, (name, (before, after)) in zip(grid, pairs.items(), strict=False):
+        axes.add_patch(Circle((0, 0), 1, fill=False, color=INK, linewidth=0.8))
+        axes.axhline(0, color=INK, linewidth=0.3)
+        axes.axvline(0, color=INK, linewidth=0.3)
+        area = 14 if len(before) <= 256 else 7
+        axes.scatter(
+            np.real(before),
+            np.imag(before),
+            s=area,
+            facecolors="none",
+            edgecolors=INITIAL_COLOUR,
+            linewidths=0.6,
+            label="initial",
+        )
+        axes.scatter(
+            np.real(after),
+            np.imag(after),
+            s=0.6 * area,
+            color=TRAINED_COLOUR,
+            linewidths=0,
+            alpha=0.85,
+            label="trained",
+        )
+        axes.set_title(f"{name}\nmax |λ|  {_radius(before):.3f} → {_radius(after):.3f}", fontsize=9)
+        axes.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
+        axes.set(xticks=[-1, 0, 1], yticks=[-1, 0, 1])
+        axes.tick_params(labelsize=7, length=0, labelcolor=INK)
+        axes.spines[:].set_visible(False)
+    for axes in grid[len(pairs) :]:
+        axes.remove()
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+        handletextpad=0,
+    )
+    _save(figure, path)
+
+
+def _draw_curve(
+    axes: Axes, records: Sequence[Mapping[str, Any]], split: str, quantity: str
+) -> bool:
+    """Draw one curve if there is anything to draw."""
+    name = f"{split}/{quantity}"
+    points = [(record["step"], record[name]) for record in records if name in record]
+    steps, values = np.array(points, float).reshape(-1, 2).T
+    if not np.isfinite(values).any():
+        return False
+    line: dict[str, Any] = {"color": COLOURS[split], "label": split, "linewidth": 1.6}
+    if len(points) > _DENSE:
+        axes.plot(steps, values, color=COLOURS[split], linewidth=0.7, alpha=0.35)
+        axes.plot(steps, _running_mean(values, len(points) // 40), **line)
+    else:
+        few = len(points) <= 40
+        axes.plot(steps, values, marker="o" if few else None, markersize=3.2, **line)
+    return True
+
+
+def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """The mean over the finite ones of the last `window` values."""
+    finite = np.isfinite(values)
+    total = np.cumsum(np.where(finite, values, 0.0))
+    count = np.cumsum(finite)
+    total[window:] -= total[:-window].copy()
+    count[window:] -= count[:-window].copy()
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def _radius(values: np.ndarray) -> float:
+    return float(np.abs(values).max())
+
+
+def _style(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(INK)
+    axes.tick_params(color=INK, labelcolor=INK)
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
+    axes.set_axisbelow(True)
+
+
+def _save(figure: Figure, path: str | os.PathLike) -> None:
+    """Write a figure so that a reader, or a crash, meets the old picture or the new."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    figure.savefig(temporary, format=path.suffix.removeprefix(".") or "png", dpi=150)
+    os.replace(temporary, path)
