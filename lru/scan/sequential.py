@@ -1,7 +1,5 @@
 """One step after another: the least memory traffic, and the fastest form on a CPU."""
 
-import jax
-import jax.numpy as jnp
 from jax import Array, lax
 
 from lru.scan import parts
