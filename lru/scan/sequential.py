@@ -7,6 +7,8 @@ few passes over cached rows.
 
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 from jax import Array, lax
 
 from lru.scan import parts
