@@ -88,7 +88,7 @@ def test_bad_input_is_one_clear_sentence(flags, change, message, capsys):
 
 def test_an_unknown_flag_is_refused_with_a_suggestion(flags, capsys):
     with pytest.raises(SystemExit) as caught:
-        run(*flags, "--n_layer_count", "3")
+        run(*flags, "--n_layerz", "3")
     assert caught.value.code == 2
     printed = capsys.readouterr()
     assert "--n_layers" in printed.out + printed.err

@@ -141,6 +141,14 @@ def test_values_and_gradients_equal_the_oracle(kind: str, method: str, case: Cas
         check_close(result, expected(kind, case))
 
 
+@by_method
+@pytest.mark.parametrize("case", [Case(steps=33), Case(steps=33, reverse=True)], ids=str)
+def test_fully_optimised_code_equals_the_oracle(kind: str, method: str, case: Case) -> None:
+    arrays, others = arguments(kind, case)
+    result = jax.jit(lambda *x: pull(public(kind, method), case, *x))(arrays, others)
+    check_close(result, expected(kind, case))
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 @by_method
 def test_chunks_with_carried_state_are_the_whole(kind: str, method: str, reverse: bool) -> None:
