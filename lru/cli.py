@@ -54,7 +54,7 @@ def _listing() -> str:
     return "\n\n".join(f"{title}\n{format_table(rows)}" for title, rows in sections.items())
 
 
-def _resolve(config: Config) -> tuple[Config, Dataset]:
+def resolve(config: Config) -> tuple[Config, Dataset]:
     """Fill in the options that were left to the model and the data set, and check their names."""
     dataset = dataset_from_options(config.data.dataset, config.data.data_options)
     options = resolve_options(config.model.model, config.model.options)
@@ -67,7 +67,7 @@ def _resolve(config: Config) -> tuple[Config, Dataset]:
 
 
 def _run(config: Config) -> None:
-    config, dataset = _resolve(config)
+    config, dataset = resolve(config)
     data = dataset.load(config.run.raw_dir, config.run.dir_name)
     task = TASKS["classification"](data.card, config.model)
     run = open_run(config)

@@ -152,7 +152,7 @@ def _boolean(word: str) -> str:
 
 
 def _complete(typed: str, flags: Iterable[str]) -> str:
-    """The flag that `typed` is or abbreviates; itself if there is none, for the parser to refuse."""
+    """The flag that `typed` is or abbreviates; itself if there is none: the parser refuses it."""
     fitting = [flag for flag in flags if flag.startswith(typed)]
     if typed in fitting or not fitting:
         return typed

@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parsed = parser.parse_args(arguments)
     try:
         for line in parsed.run(parsed):
-            print(line, flush=True)  # noqa: T201
+            print(line, flush=True)
     except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -1,6 +1,6 @@
 """The contract of a task and the registry of tasks."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 from flax import nnx
@@ -14,6 +14,7 @@ from lru.registry import Registry
 Sums = dict[str, jax.Array]
 
 
+@runtime_checkable
 class Task(Protocol):
     """What a run learns.
 

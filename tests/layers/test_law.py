@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from jax.test_util import check_grads
 
-from lru.layers import LAYERS, Bidirectional, layer_options, make_layer
+from lru.layers import LAYERS, Bidirectional, make_layer
 from lru.layers.diagonal import PARAMETRIZATIONS
 
 D, N, B, T = 5, 6, 3, 11

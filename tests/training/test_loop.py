@@ -1,0 +1,206 @@
+"""The loop: what it logs, how it selects and stops, and that a resumed run is the same run."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lru.cli import resolve
+from lru.flags import parse
+from lru.tasks import TASKS
+from lru.training.checkpoints import Checkpoints
+from lru.training.loop import NonFiniteError, Trainer
+from lru.training.runs import open_run, open_trackers
+from lru.training.trackers import Trackers, read_jsonl
+
+
+class KilledError(Exception):
+    """Stands in for the end of the process."""
+
+
+def make_trainer(arguments):
+    config, dataset = resolve(parse(arguments)[1])
+    data = dataset.load(config.run.raw_dir, config.run.dir_name)
+    task = TASKS["classification"](data.card, config.model)
+    return config, Trainer(config, task, data, open_run(config))
+
+
+def train(arguments, kill_after=None, change=None):
+    """Run to the end, or until `kill_after` log lines; the summary and the log."""
+    config, trainer = make_trainer(arguments)
+    if change is not None:
+        change(trainer)
+    run = open_run(config)
+    try:
+        with open_trackers(config, run, trainer.step) as trackers:
+            summary = trainer.fit(_dying(trackers, kill_after))
+    finally:
+        trainer.close()
+    return summary, read_jsonl(run.metrics_file)
+
+
+def _dying(trackers, kill_after):
+    class Dying(Trackers):
+        lines = 0
+
+        def log(self, step, metrics):
+            if self.lines == kill_after:
+                raise KilledError
+            self.lines += 1
+            trackers.log(step, metrics)
+
+        def flush(self):
+            trackers.flush()
+
+    return Dying()
+
+
+def losses(records, name="train/loss"):
+    return [record[name] for record in records if name in record]
+
+
+def test_logs_every_interval_and_every_epoch(flags):
+    summary, records = train(flags)
+    assert summary.steps == 15
+    assert not summary.stopped_early
+    assert [record["step"] for record in records] == [2, 4, 5, 5, 6, 8, 10, 10, 12, 14, 15, 15]
+    assert [r["epoch"] for r in records if "val/loss" in r] == [1.0, 2.0, 3.0]
+    assert records[-2]["lr"] == pytest.approx(1e-7, rel=1e-4)
+    assert {"test/accuracy", "test/loss", "val/accuracy", "val/loss"} <= set(records[-1])
+
+
+def test_learns(flags):
+    summary, records = train([*flags, "--epochs", "60", "--lr_base", "0.02", "--p_dropout", "0"])
+    assert summary.best["val/accuracy"] > 0.6, "chance is one in three"
+    assert losses(records)[-1] < 0.7 * losses(records)[0]
+
+
+@pytest.mark.parametrize("kill_after", [0, 1, 4, 8, 11])
+def test_a_run_killed_and_resumed_logs_the_same(flags, tmp_path, kill_after):
+    common = [*flags, "--checkpoint_every", "3"]
+    _, undisturbed = train([*common, "--name", "undisturbed"])
+    with pytest.raises(KilledError):
+        train([*common, "--name", "killed"], kill_after)
+    _, resumed = train([*common, "--name", "killed"])
+    assert resumed == undisturbed
+
+
+def test_sigkill_at_any_moment_and_resumed_logs_the_same(flags, tmp_path):
+    common = [*flags, "--checkpoint_every", "1", "--epochs", "8"]
+    _, undisturbed = train([*common, "--name", "undisturbed"])
+    command = [sys.executable, "run_train.py", *common, "--name", "killed"]
+    log = tmp_path / "killed" / "metrics.jsonl"
+    lines_before = 0
+    for _ in range(2):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None:
+            if log.exists() and len(log.read_bytes().splitlines()) > lines_before + 4:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.01)
+        assert process.wait() == -signal.SIGKILL, "the run was over before it was killed"
+        lines_before = len(log.read_bytes().splitlines())
+    _, resumed = train([*common, "--name", "killed"])
+    assert resumed == undisturbed
+
+
+def test_a_finished_run_is_not_trained_again(flags):
+    first, records = train(flags)
+    again, same = train(flags)
+    assert same == records
+    assert (again.steps, again.best) == (first.steps, first.best)
+
+
+def test_the_validation_split_selects_and_the_test_split_does_not(flags):
+    scripted = iter(
+        [
+            {"val/accuracy": 0.5, "val/loss": 1.0, "test/accuracy": 0.9, "test/loss": 1.0},
+            {"val/accuracy": 0.7, "val/loss": 1.0, "test/accuracy": 0.1, "test/loss": 1.0},
+            {"val/accuracy": 0.6, "val/loss": 1.0, "test/accuracy": 0.8, "test/loss": 1.0},
+        ]
+    )
+
+    def script(trainer):
+        trainer._evaluate = lambda evaluate: next(scripted)
+
+    summary, _ = train(flags, change=script)
+    assert summary.best_step == 10
+    assert summary.best["test/accuracy"] == 0.1
+
+
+def test_stops_early_and_stays_stopped(flags):
+    def script(trainer):
+        trainer._evaluate = lambda evaluate: {"val/accuracy": 0.5, "val/loss": 1.0}
+
+    arguments = [*flags, "--epochs", "9", "--early_stop_patience", "2"]
+    summary, _ = train(arguments, change=script)
+    assert (summary.steps, summary.best_step, summary.stopped_early) == (15, 5, True)
+    again, _ = train(arguments)
+    assert (again.steps, again.stopped_early) == (15, True)
+
+
+def test_lowers_the_rate_on_a_plateau(flags):
+    def script(trainer):
+        trainer._evaluate = lambda evaluate: {"val/accuracy": 0.5, "val/loss": 1.0}
+
+    arguments = [*flags, "--cosine_anneal", "False", "--lr_patience", "1", "--reduce_factor", "0.5"]
+    _, records = train([*arguments, "--log_every", "5"], change=script)
+    np.testing.assert_allclose(losses(records, "lr"), [1e-3, 1e-3, 5e-4], rtol=1e-6)
+
+
+def test_stops_at_the_first_update_that_is_not_finite(flags, tmp_path):
+    arguments = [*flags, "--checkpoint_every", "2", "--name", "broken"]
+
+    def poison(trainer):
+        train_step = trainer._steps.train
+
+        def poisoned(state, batch):
+            weights = jnp.where(state.step == 7, jnp.nan, 1.0) * batch.weights
+            return train_step(state, batch._replace(weights=weights))
+
+        trainer._steps = trainer._steps._replace(train=poisoned)
+
+    with pytest.raises(NonFiniteError, match=r"update 8 is not finite.*checkpoint is of update 6"):
+        train(arguments, change=poison)
+    assert (
+        json.loads((tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+        == 6
+    )
+    _, trainer = make_trainer(arguments)
+    assert trainer.step == 6
+    trainer.close()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trainer.state.params))
+
+
+def test_eval_only_gives_the_metrics_of_the_best_epoch(flags):
+    summary, records = train(flags)
+    config, trainer = make_trainer([*flags, "--eval_only"])
+    metrics = trainer.evaluate()
+    trainer.close()
+    assert metrics == summary.best
+    assert read_jsonl(open_run(config).metrics_file) == records
+
+
+def test_restore_continues_another_run_with_other_flags(flags, tmp_path):
+    train([*flags, "--name", "first"])
+    summary, records = train(
+        ["--restore", str(tmp_path / "first"), "--name", "second", "--epochs", "4"]
+    )
+    assert summary.steps == 20
+    assert [r["epoch"] for r in records if "val/loss" in r] == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_checkpoints_of_another_model_are_refused(flags, tmp_path):
+    train([*flags, "--name", "small"])
+    checkpoints = Checkpoints(tmp_path / "small" / "checkpoints")
+    _, trainer = make_trainer([*flags, "--name", "wide", "--d_hidden", "6"])
+    with pytest.raises(ValueError, match=r"has shape .* in the checkpoint .*, but .* in the model"):
+        checkpoints.restore("last", trainer.state)
+    checkpoints.close()
+    trainer.close()
