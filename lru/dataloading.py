@@ -78,6 +78,8 @@ def bucket_bounds(lengths: np.ndarray, n_buckets: int) -> np.ndarray:
     Exact among quantiles of the lengths, by dynamic programming: a bucket that holds the sequences
     longer than bound i and no longer than bound j costs their number times bound j.
     """
+    # A batch has at least one step, even if its sequences have none.
+    lengths = np.maximum(lengths, 1)
     bounds = np.unique(np.quantile(lengths, np.linspace(0, 1, BOUND_CANDIDATES), method="higher"))
     count = np.searchsorted(np.sort(lengths), bounds, side="right")
     n = len(bounds)
@@ -88,7 +90,6 @@ def bucket_bounds(lengths: np.ndarray, n_buckets: int) -> np.ndarray:
         total = cost[:, None] + step
         choice[k] = total.argmin(axis=0)
         cost = total.min(axis=0)
-        cost[:k] = np.inf
     chosen = [n - 1]
     for k in range(len(choice) - 1, 0, -1):
         chosen.append(choice[k][chosen[-1]])
@@ -198,12 +199,8 @@ class Batches:
                 f"batch_size must be a multiple of the {shard[1]} processes, "
                 f"got {config.batch_size}"
             )
-        self._split, self._batch_size, self._seed, self._shard = (
-            split,
-            config.batch_size,
-            seed,
-            shard,
-        )
+        self._split, self._batch_size = split, config.batch_size
+        self._seed, self._shard = seed, shard
         self.bounds = bucket_bounds(split.lengths, config.n_buckets if config.bucketing else 1)
         self.steps_per_epoch = -(-len(split) // config.batch_size)
 

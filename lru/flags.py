@@ -12,6 +12,7 @@ import docstring_parser
 import tyro
 import yaml
 
+from lru.dataloaders.options import converted
 from lru.dataloading import DataConfig
 from lru.layers import LAYERS, layer_options
 from lru.models import ModelConfig
@@ -28,6 +29,7 @@ BOOLEANS = {
     "false": "False",
     "no": "False",
     "0": "False",
+    "none": "None",
 }
 
 
@@ -51,19 +53,23 @@ def _recurrence_group() -> type:
     sentences: dict[str, str] = {}
     for model, layer in LAYERS.items():
         documented = docstring_parser.parse(inspect.getdoc(layer.__init__) or "").params
-        sentences |= {p.arg_name: p.description or "" for p in reversed(documented)}
+        sentences |= {p.arg_name: p.description or "" for p in documented}
         for name, parameter in layer_options(layer).items():
             owners.setdefault(name, {})[model] = parameter
     fields = []
     for name, parameters in owners.items():
-        defaults = "; ".join(f"{model}: {p.default}" for model, p in parameters.items())
+        defaults = "; ".join(f"{model}: {_short(p.default)}" for model, p in parameters.items())
         kind = next(iter(parameters.values())).annotation
-        help_ = f"{sentences[name]} ({defaults})"
-        flag = Annotated[kind | None, tyro.conf.arg(help=help_)]
+        sentence = sentences[name][0].upper() + sentences[name][1:]
+        flag = Annotated[kind | None, tyro.conf.arg(help=f"{sentence} ({defaults})")]
         fields.append((name, flag, field(default=None)))
     group = make_dataclass("RecurrenceConfig", fields, frozen=True)
     group.__doc__ = "Options of the recurrent layer; unset ones keep the layer's defaults."
     return group
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _cli_copy(group: type, replaced: Mapping[str, Any]) -> type:
@@ -83,6 +89,12 @@ def _cli_copy(group: type, replaced: Mapping[str, Any]) -> type:
     return copy
 
 
+def _kind(annotation: Any) -> Any:
+    """The type itself, without what `Annotated` says about it."""
+    annotated = typing.get_origin(annotation) is Annotated
+    return typing.get_args(annotation)[0] if annotated else annotation
+
+
 def _groups() -> dict[str, type]:
     return {
         "command": CommandConfig,
@@ -100,7 +112,7 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(name: str) -> Flat:
-    """A recipe: `title`, `source`, `expected`, and `config` by the names of the flags.
+    """A recipe: its title, source and expected result, and its values by flag (`config`).
 
     Raises:
         UsageError: if there is no such recipe.
@@ -142,8 +154,7 @@ def expand(arguments: Sequence[str], flags: Mapping[str, bool]) -> list[str]:
     return out
 
 
-def _is_boolean(annotation: Any) -> bool:
-    kind = typing.get_args(annotation)[0] if typing.get_args(annotation) else annotation
+def _is_boolean(kind: Any) -> bool:
     return bool in (kind, *typing.get_args(kind))
 
 
@@ -179,6 +190,20 @@ def _cli_type(groups: Mapping[str, type], base: Flat) -> type:
     return make_dataclass("Flags", fields, frozen=True)
 
 
+def _checked(values: Flat, kinds: Mapping[str, Any], origin: str) -> Flat:
+    """The values of a file, read as they would be if they were typed as flags."""
+    unknown = ", ".join(sorted(values.keys() - kinds.keys()))
+    if unknown:
+        raise UsageError(f"{origin} has values that no flag has: {unknown}")
+    checked = {}
+    for name, value in values.items():
+        if name == "data_options":
+            checked[name] = tuple(f"{option}={text}" for option, text in value.items())
+        else:
+            checked[name] = converted(f"{origin}: {name}", value, kinds[name])
+    return checked
+
+
 def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     """Read a command line.
 
@@ -191,8 +216,15 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
         SystemExit: by the parser, after `--help` or an unknown flag.
     """
     groups = _groups()
-    parts = [part for group in groups.values() for part in dataclasses.fields(group)]
-    typed = expand(arguments, {part.name: _is_boolean(part.type) for part in parts})
+    kinds = {
+        name: {part.name: _kind(part.type) for part in dataclasses.fields(group)}
+        for name, group in groups.items()
+    }
+    commands, options = kinds.pop("command"), kinds["recurrence"]
+    values_kinds = {name: kind for group in kinds.values() for name, kind in group.items()}
+    typed = expand(
+        arguments, {name: _is_boolean(kind) for name, kind in (commands | values_kinds).items()}
+    )
 
     def read(base: Flat) -> Any:
         return tyro.cli(
@@ -204,37 +236,32 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
             use_underscores=True,
         )
 
-    def chosen(args: Any) -> Flat:
-        values = {}
-        for name in ("model", "recurrence", "data", "train", "run"):
-            values |= dataclasses.asdict(getattr(args, name))
-        return values
-
     first = read({})
-    base = _base(first.command, first.run)
-    if "data_options" in base:
-        base["data_options"] = tuple(f"{k}={v}" for k, v in base["data_options"].items())
+    base, origin = _base(first.command, first.run)
+    base = _checked(base, values_kinds, origin)
     args = read(base)
-    options = {part.name for part in dataclasses.fields(groups["recurrence"])}
     if args.model.model != base.get("model", args.model.model):
         # Options of one recurrence mean nothing to another.
         args = read({name: value for name, value in base.items() if name not in options})
-    values = chosen(args)
+    values: Flat = {}
+    for name in kinds:
+        values |= dataclasses.asdict(getattr(args, name))
     values["data_options"] = _parse_options(values["data_options"])
     given = {k: v for k, v in values.items() if v is not None or k not in options}
     return args.command, Config.from_flat(given)
 
 
-def _base(command: CommandConfig, run: Any) -> Flat:
+def _base(command: CommandConfig, run: Any) -> tuple[Flat, str]:
+    """The values to start from, and where they come from."""
     if command.recipe is not None:
-        return load_recipe(command.recipe)["config"]
+        return load_recipe(command.recipe)["config"], f"recipe {command.recipe}"
     if run.restore is not None:
         path = Path(run.restore) / "config.yaml"
         if not path.is_file():
             raise UsageError(f"restore must be the folder of a run, but {path} does not exist")
-        return Config.load(path).flat() | {"name": None}
+        return Config.load(path).flat() | {"name": None}, str(path)
     if run.name is not None and not run.reset:
         path = Path(run.runs_dir) / run.name / "config.yaml"
         if path.is_file():
-            return Config.load(path).flat()
-    return {}
+            return Config.load(path).flat(), str(path)
+    return {}, "the defaults"

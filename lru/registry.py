@@ -9,8 +9,11 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class UnknownNameError(ValueError):
+class UnknownNameError(ValueError, KeyError):
     """A name that no entry has; the message lists the names that exist."""
+
+    # A KeyError, as mappings promise, but without its quotes around the message.
+    __str__ = ValueError.__str__
 
 
 class Registry(Mapping[str, T], Generic[T]):

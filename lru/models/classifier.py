@@ -15,7 +15,12 @@ def pool(
     """Reduce features over the valid steps: mean, last, or none.
 
     A row without valid steps pools to zero.
+
+    Raises:
+        ValueError: if there is no such pooling.
     """
+    if pooling not in ("mean", "last", "none"):
+        raise ValueError(f"pooling must be mean, last or none, got {pooling!r}")
     if pooling == "none":
         return x
     if pooling == "mean":
@@ -65,11 +70,10 @@ class Classifier(nnx.Module):
                 f"vocab_size={vocab_size}, n_features={n_features}"
             )
         self.pooling = config.pooling
-        self.encode = (
-            nnx.Embed(vocab_size, config.d_model, rngs=rngs)
-            if vocab_size is not None
-            else nnx.Linear(n_features, config.d_model, rngs=rngs)
-        )
+        if vocab_size is not None:
+            self.encode = nnx.Embed(vocab_size, config.d_model, rngs=rngs)
+        elif n_features is not None:
+            self.encode = nnx.Linear(n_features, config.d_model, rngs=rngs)
         self.encoder = Encoder(config, rngs=rngs)
         self.head = nnx.Linear(config.d_model, n_classes, rngs=rngs)
 

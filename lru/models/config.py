@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+Norm = Literal["batch", "layer"]
+Pooling = Literal["auto", "mean", "last", "none"]
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,11 @@ class ModelConfig:
     """Width of the recurrent state."""
     bidirectional: bool = False
     """Run each layer in both directions of time."""
-    norm: Literal["batch", "layer"] = "batch"
+    norm: Norm = "batch"
     """Normalisation of each block; batch statistics leave padding out."""
     prenorm: bool = True
     """Normalise before the recurrence; else after the residual sum."""
-    pooling: Literal["auto", "mean", "last", "none"] = "auto"
+    pooling: Pooling = "auto"
     """How a sequence becomes one vector; none keeps one prediction a step, auto fits the data."""
     p_dropout: float = 0.1
     """Dropout rate; one mask serves all steps of a sequence."""
@@ -36,7 +39,14 @@ class ModelConfig:
         Raises:
             ValueError: if a value is out of range.
         """
-        if self.n_layers < 1:
-            raise ValueError(f"n_layers must be at least 1, got {self.n_layers}")
+        for name in ("n_layers", "d_model", "d_hidden"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, kind in (("norm", Norm), ("pooling", Pooling)):
+            if getattr(self, name) not in get_args(kind):
+                *others, last = get_args(kind)
+                raise ValueError(
+                    f"{name} must be {', '.join(others)} or {last}, got {getattr(self, name)!r}"
+                )
         if not 0 <= self.p_dropout < 1:
             raise ValueError(f"p_dropout must be in [0, 1), got {self.p_dropout}")

@@ -20,7 +20,7 @@ from lru.tasks.base import TASKS, Sums
 class Classification:
     """One class for each sequence, or for each step with a label of at least 0."""
 
-    metrics = ("accuracy",)
+    metrics: tuple[str, ...] = ("accuracy",)
     objective = "accuracy"
     higher_is_better = True
 
@@ -67,9 +67,10 @@ class Classification:
         if inputs.dtype == jnp.uint8:
             values = values / 255
         if self._card.mean is not None:
-            values = (values - np.asarray(self._card.mean, np.float32)) / np.asarray(
-                self._card.std, np.float32
-            )
+            mean = np.asarray(self._card.mean, np.float32)
+            std = np.asarray(self._card.std, np.float32)
+            # A feature that never changes in train has no scale to divide by.
+            values = (values - mean) / np.where(std > 0, std, 1)
         return values
 
     def loss_and_metrics(

@@ -13,6 +13,9 @@ from lru.dataloading import DataConfig
 from lru.files import write_atomically
 from lru.models import ModelConfig
 
+# JAX keeps 32 bits of a seed: larger ones would silently repeat the draws of smaller ones.
+LARGEST_SEED = 2**32 - 1
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -62,9 +65,11 @@ class TrainConfig:
             raise ValueError(
                 f"lr_min must lie between 0 and lr_base={self.lr_base}, got {self.lr_min}"
             )
-        for name in ("lr_factor", "weight_decay", "warmup_end", "jax_seed"):
-            if getattr(self, name) < 0:
+        for name in ("lr_factor", "weight_decay", "warmup_end"):
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.jax_seed <= LARGEST_SEED:
+            raise ValueError(f"jax_seed must be from 0 to {LARGEST_SEED}, got {self.jax_seed}")
         if not 0 < self.reduce_factor <= 1:
             raise ValueError(f"reduce_factor must be in (0, 1], got {self.reduce_factor}")
         if self.clip_norm is not None and not self.clip_norm > 0:
@@ -73,7 +78,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Folders, checkpoints and reports; nothing here changes a result."""
+    """Folders, checkpoints and reports; only `restore` changes a result."""
 
     name: str | None = None
     """Name of the run; an existing one is resumed. Default: data set, model and seed."""
@@ -112,6 +117,8 @@ class RunConfig:
             raise ValueError(f"checkpoint_every must be at least 1, got {self.checkpoint_every}")
         if self.name is not None and (self.name in ("", ".", "..") or os.sep in self.name):
             raise ValueError(f"name must be a plain folder name, got {self.name!r}")
+        if self.reset and self.eval_only:
+            raise ValueError("reset and eval_only exclude each other: there is nothing to evaluate")
 
 
 @dataclass(frozen=True)
@@ -150,7 +157,8 @@ class Config:
         """Values that change a result and differ between the two, by name."""
         mine, theirs = self.flat(), other.flat()
         for part in dataclasses.fields(RunConfig):
-            del mine[part.name], theirs[part.name]
+            if part.name != "restore":
+                del mine[part.name], theirs[part.name]
         return {
             name: (mine.get(name), theirs.get(name))
             for name in sorted({*mine, *theirs})

@@ -52,9 +52,15 @@ def open_run(config: Config) -> Run:
     Raises:
         RunMismatchError: if the folder belongs to another configuration.
         FileNotFoundError: if only an evaluation is asked for and there is no run.
+        ValueError: if the run is to be restored from itself.
     """
     path = run_path(config)
     file = path / CONFIG_NAME
+    if config.run.restore is not None and Path(config.run.restore).resolve() == path.resolve():
+        raise ValueError(
+            f"restore names the folder of this run itself, {path}; choose another --name, or "
+            "resume it without --restore"
+        )
     if config.run.eval_only and not file.exists():
         raise FileNotFoundError(f"eval_only needs a run, but there is none in {path}")
     if config.run.reset and path.exists():
@@ -78,7 +84,8 @@ def open_run(config: Config) -> Run:
 
 def _has_checkpoint(path: Path) -> bool:
     """Whether there is anything to resume; a run that failed before may be started anew."""
-    return any((path / "checkpoints").glob("*/[0-9]*"))
+    # Checkpoints half-written have more than the number of their update as a name.
+    return any(entry.name.isdigit() for entry in (path / "checkpoints").glob("*/*"))
 
 
 @contextmanager

@@ -1,0 +1,220 @@
+"""Sums over examples: what counts, what does not, and what enters the network."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lru.dataloaders import Card, Dense, Ragged
+from lru.dataloading import Batch, Batches, DataConfig
+from lru.models import ModelConfig
+from lru.tasks import TASKS
+
+C, V = 3, 6
+TINY = ModelConfig(n_layers=1, d_model=4, d_hidden=3, p_dropout=0.0)
+
+
+def card(**facts) -> Card:
+    defaults = dict(
+        name="toy",
+        version=1,
+        options={},
+        kind="tokens",
+        n_classes=C,
+        vocab_size=V,
+        n_features=None,
+        targets="sequence",
+        max_length=5,
+        mean=None,
+        std=None,
+        vocabulary=None,
+        splits={},
+        provenance="",
+        comparable="",
+        raw_files={},
+        checksum="",
+    )
+    return Card(**(defaults | facts))
+
+
+def values_card(**facts) -> Card:
+    return card(kind="values", vocab_size=None, n_features=1, **facts)
+
+
+def task(facts=None, **changes):
+    return TASKS["classification"](facts or card(), dataclasses.replace(TINY, **changes))
+
+
+@pytest.fixture(scope="module")
+def by_sequence():
+    return task(norm="layer")
+
+
+@pytest.fixture(scope="module")
+def by_step():
+    return task(card(targets="step"), norm="layer")
+
+
+@pytest.fixture(scope="module")
+def evaluate():
+    """Loss, weight and accuracy sums of a batch, compiled once for each task and shape."""
+
+    def sums(task, batch):
+        if task not in compiled:
+            graphdef, state = nnx.split(task.build_model(nnx.Rngs(0)))
+            compiled[task] = jax.jit(
+                lambda batch: task.loss_and_metrics(nnx.merge(graphdef, state), batch, None)
+            )
+        loss, weight, metrics = compiled[task](jax.tree.map(jnp.asarray, batch))
+        assert set(metrics) == set(task.metrics)
+        return np.array([loss, weight, metrics["accuracy"]])
+
+    compiled = {}
+    return sums
+
+
+def split_of(n, per_step=False, seed=0):
+    rng = np.random.default_rng(seed)
+    steps = 5
+    labels = rng.integers(C, size=(n, steps) if per_step else n).astype(np.int32)
+    values = rng.integers(1, V, n * steps).astype(np.uint8)
+    return Ragged(values, steps * np.arange(n + 1), labels)
+
+
+def written_out(task, split):
+    """Loss and accuracy of each label, row by row and without batches."""
+    model = task.build_model(nnx.Rngs(0))
+    inputs = jnp.asarray(split.padded(range(len(split)), 5), jnp.int32)
+    scores = np.asarray(nnx.jit(lambda m, x: m(x)[0])(model, inputs), np.float64)
+    log_p = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+    loss = -np.take_along_axis(log_p, np.maximum(split.labels, 0)[..., None], -1)[..., 0]
+    return loss, scores.argmax(-1) == split.labels
+
+
+def test_means_are_over_examples_and_not_over_batches(by_sequence, evaluate):
+    split = split_of(7)
+    loss, correct = written_out(by_sequence, split)
+    batches = Batches(split, DataConfig(batch_size=4))
+    per_batch = [evaluate(by_sequence, batch) for batch in batches.epoch()]
+    total = sum(per_batch)
+    np.testing.assert_allclose(total, [loss.sum(), 7, correct.sum()], rtol=1e-4)
+    mean_of_means = np.mean([sums[0] / sums[1] for sums in per_batch])
+    assert abs(mean_of_means - loss.mean()) > 1e-3
+
+
+def test_any_batch_size_gives_the_same_sums(by_sequence, evaluate):
+    split = split_of(7)
+    totals = [
+        sum(evaluate(by_sequence, b) for b in Batches(split, DataConfig(batch_size=n)).epoch())
+        for n in (4, 7)
+    ]
+    np.testing.assert_allclose(totals[0], totals[1], rtol=1e-4)
+
+
+def test_rows_without_weight_do_not_count_whatever_they_hold(by_sequence, evaluate):
+    batch = next(Batches(split_of(2), DataConfig(batch_size=4)).epoch())
+    assert batch.weights.tolist() == [1, 1, 0, 0]
+    expected = evaluate(by_sequence, batch)
+    batch.inputs[2:], batch.labels[2:] = 3, 2
+    np.testing.assert_allclose(evaluate(by_sequence, batch), expected, rtol=1e-6)
+
+
+def test_steps_without_label_do_not_count(by_step, evaluate):
+    split = split_of(3, per_step=True)
+    split.labels[:, :2] = -1
+    loss, correct = written_out(by_step, split)
+    labelled = split.labels >= 0
+    assert labelled.sum() == 9
+    found = evaluate(by_step, next(Batches(split, DataConfig(batch_size=3)).epoch()))
+    np.testing.assert_allclose(found, [loss[labelled].sum(), 9, correct[labelled].sum()], rtol=1e-4)
+
+
+@pytest.mark.parametrize("filler_label", [0, -1])
+def test_rows_that_fill_up_a_batch_of_steps_do_not_count(by_step, evaluate, filler_label):
+    split = split_of(2, per_step=True)
+    loss, correct = written_out(by_step, split)
+    batch = next(Batches(split, DataConfig(batch_size=3)).epoch())
+    batch.labels[2] = filler_label
+    np.testing.assert_allclose(evaluate(by_step, batch), [loss.sum(), 10, correct.sum()], rtol=1e-4)
+
+
+def test_gradients_ignore_rows_without_weight():
+    one = task()
+    split = split_of(2)
+    grads = []
+    for size in (2, 4):
+        batch = jax.tree.map(jnp.asarray, next(Batches(split, DataConfig(batch_size=size)).epoch()))
+        graphdef, params, rest = nnx.split(one.build_model(nnx.Rngs(0)), nnx.Param, ...)
+
+        @jax.jit
+        @jax.grad
+        def gradient(params, rest, batch, graphdef=graphdef):
+            model = nnx.merge(graphdef, params, rest, copy=True)
+            return one.loss_and_metrics(model, batch, jax.random.key(0))[0]
+
+        grads.append(gradient(params, rest, batch))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), *grads)
+
+
+def test_training_updates_statistics_and_evaluation_does_not():
+    one = task()
+    model = one.build_model(nnx.Rngs(0))
+    batch = jax.tree.map(jnp.asarray, next(Batches(split_of(3), DataConfig(batch_size=3)).epoch()))
+
+    def mean():
+        return np.array(model.encoder.blocks[0].norm.mean[...])
+
+    one.loss_and_metrics(model, batch, None)
+    assert not mean().any()
+    one.loss_and_metrics(model, batch, jax.random.key(0))
+    assert mean().all()
+
+
+@pytest.mark.parametrize(
+    ("pooling", "targets", "resolved"),
+    [
+        ("auto", "sequence", "mean"),
+        ("last", "sequence", "last"),
+        ("auto", "step", "none"),
+        ("none", "step", "none"),
+    ],
+)
+def test_pooling_fits_the_labels(pooling, targets, resolved):
+    model = task(card(targets=targets), pooling=pooling).build_model(nnx.Rngs(0))
+    assert model.pooling == resolved
+
+
+@pytest.mark.parametrize(
+    ("pooling", "targets", "wanted"),
+    [("none", "sequence", "mean or last"), ("mean", "step", "none"), ("last", "step", "none")],
+)
+def test_pooling_that_does_not_fit_is_refused(pooling, targets, wanted):
+    with pytest.raises(ValueError, match=f"pooling must be {wanted} for toy.*got '{pooling}'"):
+        task(card(targets=targets), pooling=pooling)
+
+
+def test_bytes_are_scaled_and_normalised_by_the_card():
+    one = task(values_card(mean=[0.5], std=[0.25]))
+    inputs = one._inputs(jnp.array([0, 51, 255], jnp.uint8)[None, :, None])
+    np.testing.assert_allclose(inputs[0, :, 0], [-2, -1.2, 2], rtol=1e-5)
+    floats = one._inputs(jnp.array([0.0, 1.0])[None, :, None])
+    np.testing.assert_allclose(floats[0, :, 0], [-2, 2])
+
+
+def test_a_feature_that_never_changes_stays_finite():
+    one = task(values_card(mean=[0.5], std=[0.0]))
+    assert np.isfinite(one._inputs(jnp.full((1, 2, 1), 0.5))).all()
+
+
+def test_tokens_stay_integers_and_values_are_read():
+    assert task()._inputs(jnp.ones((1, 2), jnp.uint8)).dtype == jnp.int32
+    one = task(values_card(mean=[0.0], std=[1.0]))
+    split = Dense(np.ones((2, 5, 1), np.float32), np.zeros(2, np.int32))
+    batch = jax.tree.map(jnp.asarray, next(Batches(split, DataConfig(batch_size=2)).epoch()))
+    assert isinstance(batch, Batch)
+    loss, weight, _ = one.loss_and_metrics(one.build_model(nnx.Rngs(0)), batch, None)
+    assert np.isfinite(loss)
+    assert weight == 2

@@ -1,0 +1,264 @@
+"""Plans, buckets, padding, shards and delivery of batches."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lru.dataloaders import Dense, Ragged
+from lru.dataloading import Batches, DataConfig, bucket_bounds, plan_epoch
+
+all_lengths = st.lists(st.integers(0, 40), min_size=1, max_size=60).map(np.array)
+quickly = settings(deadline=None, max_examples=40)
+
+
+def ragged(lengths, per_step=False) -> Ragged:
+    """Row i holds i + 1 only, so that a batch tells which rows it was made of."""
+    lengths = np.asarray(lengths, np.int64)
+    values = np.repeat(np.arange(1, len(lengths) + 1), lengths).astype(np.uint16)
+    labels = np.arange(len(lengths), dtype=np.int32)
+    if per_step:
+        labels = np.repeat(labels[:, None], lengths.max(), axis=1)
+        labels[:, 0] = -1
+    return Ragged(values, np.concatenate([[0], np.cumsum(lengths)]), labels)
+
+
+def dense(rows=10, steps=4, per_step=False) -> Dense:
+    inputs = np.arange(rows * steps, dtype=np.float32).reshape(rows, steps, 1)
+    labels = np.arange(rows, dtype=np.int32)
+    return Dense(inputs, np.repeat(labels[:, None], steps, 1) if per_step else labels)
+
+
+def batches(split, batch_size=4, seed: int | None = 0, shard=(0, 1), **config) -> Batches:
+    return Batches(split, DataConfig(batch_size=batch_size, **config), seed=seed, shard=shard)
+
+
+def assert_equal(batch, other):
+    for name, left, right in zip(batch._fields, batch, other, strict=True):
+        assert (left is None) == (right is None), name
+        if left is not None:
+            assert left.dtype == right.dtype, name
+            np.testing.assert_array_equal(left, right, err_msg=name)
+
+
+# Bucket bounds.
+
+
+def steps_padded_to(bounds, lengths):
+    return np.asarray(bounds)[np.searchsorted(bounds, lengths)].sum()
+
+
+@quickly
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=30).map(np.array), st.integers(1, 4))
+def test_bounds_waste_the_least_of_all_choices(lengths, n_buckets):
+    found = bucket_bounds(lengths, n_buckets)
+    longest = lengths.max()
+    best = min(
+        steps_padded_to([*others, longest], lengths)
+        for k in range(n_buckets)
+        for others in itertools.combinations(range(1, longest), k)
+    )
+    assert steps_padded_to(found, lengths) == best
+
+
+@quickly
+@given(all_lengths, st.integers(1, 10))
+def test_bounds_ascend_hold_the_longest_and_are_few(lengths, n_buckets):
+    bounds = bucket_bounds(lengths, n_buckets)
+    assert (np.diff(bounds) > 0).all()
+    assert bounds[-1] == max(lengths.max(), 1)
+    assert len(bounds) <= n_buckets
+    assert bounds[0] >= 1
+
+
+def test_bounds_of_many_different_lengths_are_near_the_best():
+    lengths = np.random.default_rng(0).geometric(1 / 500, 20_000)
+    assert len(np.unique(lengths)) > 1000
+    bounds = bucket_bounds(lengths, 2)
+    every = np.unique(lengths)
+    best = min(steps_padded_to([first, every[-1]], lengths) for first in every[:-1])
+    assert steps_padded_to(bounds, lengths) < 1.01 * best
+
+
+# Plans.
+
+
+@quickly
+@given(all_lengths, st.integers(1, 9), st.integers(1, 5), st.sampled_from([None, 0, 7]))
+def test_a_plan_deals_every_example_once_into_full_batches_that_hold_it(
+    lengths, batch_size, n_buckets, seed
+):
+    bounds = bucket_bounds(lengths, n_buckets)
+    rng = None if seed is None else np.random.default_rng(seed)
+    plan = plan_epoch(lengths, batch_size, bounds, rng)
+    assert sorted(np.concatenate(plan.rows)) == list(range(len(lengths)))
+    sizes = sorted(map(len, plan.rows))
+    assert sizes[1:] == [batch_size] * (len(sizes) - 1)
+    assert 1 <= sizes[0] <= batch_size
+    assert len(sizes) == -(-len(lengths) // batch_size)
+    assert set(plan.padded_lengths) <= set(bounds)
+    for rows, length in zip(plan.rows, plan.padded_lengths, strict=True):
+        assert lengths[rows].max() <= length
+
+
+def same_plan(plan, other):
+    return plan.padded_lengths == other.padded_lengths and all(
+        map(np.array_equal, plan.rows, other.rows)
+    )
+
+
+def test_a_plan_is_a_function_of_seed_and_epoch():
+    split = ragged(np.arange(1, 51))
+    plan = batches(split, seed=3).plan(2)
+    asked_before = batches(split, seed=3)
+    list(asked_before.epoch(0))
+    asked_before.plan(5)
+    assert same_plan(asked_before.plan(2), plan)
+    assert not same_plan(asked_before.plan(3), plan)
+    assert not same_plan(batches(split, seed=4).plan(2), plan)
+
+
+def test_evaluation_has_one_order_for_all_epochs():
+    evaluation = batches(ragged(np.arange(1, 51)), seed=None)
+    assert same_plan(evaluation.plan(0), evaluation.plan(9))
+    assert same_plan(evaluation.plan(0), batches(ragged(np.arange(1, 51)), seed=None).plan(0))
+
+
+def test_shuffling_mixes_examples_and_the_order_of_lengths():
+    plan = batches(ragged(np.arange(1, 401)), n_buckets=4).plan(0)
+    assert not np.array_equal(np.concatenate(plan.rows), np.arange(400))
+    changes = np.diff(plan.padded_lengths) != 0
+    assert changes.sum() > 20
+    # Every example meets others than its neighbours in the data.
+    assert np.mean([np.ptp(rows) for rows in plan.rows]) > 40
+
+
+# Bucketing.
+
+
+def test_bucketing_pads_less_with_few_shapes():
+    lengths = np.random.default_rng(0).geometric(1 / 20, 500)
+    bucketed, plain = (batches(ragged(lengths), 8, bucketing=on) for on in (True, False))
+    assert plain.bounds.tolist() == [lengths.max()]
+    assert bucketed.padding_share() < 0.5 * plain.padding_share()
+    for loader, most in ((bucketed, 8), (plain, 1)):
+        shapes = {batch.inputs.shape for batch in loader.epoch(0)}
+        assert len(shapes) <= most
+
+
+@quickly
+@given(all_lengths, st.integers(1, 9), st.booleans())
+def test_the_padding_share_is_that_of_the_rows_delivered(lengths, batch_size, bucketing):
+    loader = batches(ragged(lengths), batch_size, bucketing=bucketing)
+    delivered = [(batch.weights.sum(), batch.inputs.shape[1]) for batch in loader.epoch(0)]
+    steps = sum(rows * length for rows, length in delivered)
+    np.testing.assert_allclose(loader.padding_share(), 1 - lengths.sum() / steps)
+
+
+def test_dense_data_has_one_shape_and_no_padding():
+    loader = batches(dense(10, 4))
+    assert loader.bounds.tolist() == [4]
+    assert loader.padding_share() == 0
+
+
+# Batches.
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_batches_hold_their_rows_padded_right(per_step):
+    lengths = [5] * 7 if per_step else [3, 1, 5, 2, 5, 4, 1]
+    split = ragged(lengths, per_step)
+    seen = []
+    for batch in batches(split).epoch(0):
+        assert batch.inputs.dtype == np.uint16
+        for i in np.flatnonzero(batch.weights):
+            row = int(batch.inputs[i, 0]) - 1
+            seen.append(row)
+            n = lengths[row]
+            assert (batch.inputs[i, :n] == row + 1).all()
+            assert (batch.inputs[i, n:] == 0).all()
+            assert batch.lengths is None or batch.lengths[i] == n
+            expected = split.labels_of([row], batch.inputs.shape[1])[0]
+            np.testing.assert_array_equal(batch.labels[i], expected)
+    assert sorted(seen) == list(range(7))
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+@pytest.mark.parametrize("split", [dense, ragged], ids=["dense", "ragged"])
+def test_rows_that_fill_up_the_last_batch_weigh_nothing(split, per_step):
+    data = split(6, 3, per_step) if split is dense else split([3] * 6, per_step)
+    full, last = batches(data, seed=None).epoch(0)
+    assert full.lengths is None
+    assert full.weights.tolist() == [1, 1, 1, 1]
+    assert last.weights.tolist() == [1, 1, 0, 0]
+    assert last.lengths.tolist() == [3, 3, 0, 0]
+    assert [leaf.shape for leaf in full[:3]] == [leaf.shape for leaf in last[:3]]
+    assert not last.inputs[2:].any()
+
+
+@quickly
+@given(all_lengths, st.integers(1, 9))
+def test_lengths_are_none_exactly_where_every_row_is_full(lengths, batch_size):
+    loader = batches(ragged(lengths), batch_size)
+    plan = loader.plan(0)
+    for batch, rows in zip(loader.epoch(0), plan.rows, strict=True):
+        padded = batch.inputs.shape[1]
+        full = len(rows) == batch_size and (lengths[rows] == padded).all()
+        assert (batch.lengths is None) == full
+        if not full:
+            np.testing.assert_array_equal(batch.lengths[: len(rows)], lengths[rows])
+            assert batch.lengths.dtype == np.int32
+
+
+def test_an_epoch_continues_at_any_batch():
+    loader = batches(ragged(np.arange(1, 31)))
+    whole = list(loader.epoch(1))
+    assert len(whole) == loader.steps_per_epoch == 8
+    for start in range(len(whole) + 1):
+        rest = list(loader.epoch(1, start=start))
+        assert len(rest) == len(whole) - start
+        for batch, other in zip(rest, whole[start:], strict=True):
+            assert_equal(batch, other)
+
+
+def test_a_batch_may_be_larger_than_the_split():
+    (batch,) = batches(dense(3), batch_size=8).epoch(0)
+    assert batch.inputs.shape == (8, 4, 1)
+    assert batch.weights.sum() == 3
+
+
+@quickly
+@given(all_lengths, st.integers(1, 4), st.integers(1, 4), st.sampled_from([None, 0]))
+def test_shards_share_each_batch_out(lengths, count, rows_each, seed):
+    split, size = ragged(lengths), count * rows_each
+    whole = list(batches(split, size, seed).epoch(0))
+    shards = [list(batches(split, size, seed, (i, count)).epoch(0)) for i in range(count)]
+    for k, batch in enumerate(whole):
+        parts = [shard[k] for shard in shards]
+        assert {part.inputs.shape for part in parts} == {(rows_each, batch.inputs.shape[1])}
+        assert {part.lengths is None for part in parts} == {batch.lengths is None}
+        for name in ("inputs", "labels", "weights", "lengths"):
+            if getattr(batch, name) is not None:
+                joined = np.concatenate([getattr(part, name) for part in parts])
+                np.testing.assert_array_equal(joined, getattr(batch, name), err_msg=name)
+
+
+# Refusals.
+
+
+def test_a_batch_size_that_the_processes_cannot_share_is_refused():
+    with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 processes, got 4"):
+        batches(dense(), shard=(0, 3))
+
+
+def test_an_empty_split_is_refused():
+    with pytest.raises(ValueError, match="the split is empty"):
+        batches(dense(0))
+
+
+@pytest.mark.parametrize("name", ["batch_size", "n_buckets"])
+def test_counts_must_be_positive(name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        DataConfig(**{name: 0})

@@ -1,0 +1,350 @@
+"""The command line: published commands, prefixes, recipes, existing runs, refusals."""
+
+import contextlib
+import dataclasses
+import io
+import re
+
+import pytest
+import yaml
+
+from lru import flags
+from lru.dataloading import DataConfig
+from lru.flags import CommandConfig, UsageError, expand, load_recipe, parse, recipe_names
+from lru.layers import LAYERS, layer_options
+from lru.models import ModelConfig
+from lru.training.config import Config, RunConfig, TrainConfig
+
+
+def read(line, *more):
+    return parse([*line.split(), *more])[1]
+
+
+def changed(config):
+    """The values that are not defaults."""
+    defaults = Config().flat()
+    return {k: v for k, v in config.flat().items() if k not in defaults or v != defaults[k]}
+
+
+# Published commands.
+
+PUBLISHED = (
+    "--model diag-rnn --n_layers 6 --dataset listops-classification --warmup 5 --d_model 256 "
+    "--d_hidden 192 --epochs 50 --batch_size 32 --A_init fixed --lr_factor 0.05 --p_dropout 0 "
+    "--use_wandb False"
+)
+
+
+def test_the_published_command():
+    assert changed(read(PUBLISHED)) == {
+        "model": "diag-rnn",
+        "n_layers": 6,
+        "warmup_end": 5,
+        "d_hidden": 192,
+        "epochs": 50,
+        "batch_size": 32,
+        "A_init": "fixed",
+        "lr_factor": 0.05,
+        "p_dropout": 0.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "value"),
+    [
+        ("warmup_end", "7", 7),
+        ("lr_base", "1e-4", 1e-4),
+        ("lr_min", "1e-8", 1e-8),
+        ("cosine_anneal", "False", False),
+        ("lr_patience", "5", 5),
+        ("reduce_factor", "0.5", 0.5),
+        ("early_stop_patience", "9", 9),
+        ("weight_decay", "0.1", 0.1),
+        ("r_min", "0.1", 0.1),
+        ("r_max", "0.99", 0.99),
+        ("max_phase", "0.314", 0.314),
+        ("norm", "layer", "layer"),
+        ("prenorm", "False", False),
+        ("pooling", "last", "last"),
+        ("jax_seed", "3", 3),
+        ("dir_name", "elsewhere", "elsewhere"),
+        ("use_wandb", "True", True),
+        ("wandb_project", "p", "p"),
+        ("wandb_entity", "e", "e"),
+        ("A_init", "halved_glorot", "halved_glorot"),
+        ("bidirectional", "True", True),
+        ("max_steps", "3", 3),
+        ("log_every", "4", 4),
+        ("checkpoint_every", "5", 5),
+        ("name", "n", "n"),
+        ("eval_only", "True", True),
+        ("clip_norm", "1", 1.0),
+    ],
+)
+def test_every_published_flag(flag, text, value):
+    assert changed(parse([f"--{flag}", text])[1]) == {flag: value}
+
+
+def test_no_arguments_give_the_defaults():
+    command, config = parse([])
+    assert config == Config()
+    assert command == CommandConfig()
+
+
+# Spelling.
+
+KNOWN = {"name": False, "n_layers": False, "n_buckets": False, "reset": True, "gamma": True}
+
+
+@pytest.mark.parametrize(
+    ("typed", "written"),
+    [
+        ("--n_l 3", "--n_layers 3"),
+        ("--na x", "--name x"),
+        ("--n-layers 3", "--n_layers 3"),
+        ("--n_layers=3", "--n_layers 3"),
+        ("--name=a=b", "--name a=b"),
+        ("--name=", "--name "),
+        ("--reset", "--reset True"),
+        ("--reset --name a", "--reset True --name a"),
+        ("--reset true", "--reset True"),
+        ("--reset 0", "--reset False"),
+        ("--reset=no", "--reset False"),
+        ("--reset=False --gamma", "--reset False --gamma True"),
+        ("--gamma None", "--gamma None"),
+        ("--gamma=none", "--gamma None"),
+        ("--name 1", "--name 1"),
+        ("--n_layers -3", "--n_layers -3"),
+        ("--unknown 3", "--unknown 3"),
+        ("--help", "--help"),
+        ("-h", "-h"),
+    ],
+)
+def test_flags_are_written_out(typed, written):
+    assert expand(typed.split(), KNOWN) == written.split(" ")
+
+
+def test_an_ambiguous_prefix_lists_what_it_fits():
+    with pytest.raises(UsageError, match=r"--n_ is short for several flags: n_buckets, n_layers$"):
+        expand(["--n_", "3"], KNOWN)
+    with pytest.raises(UsageError, match="--lr_ is short for several flags: lr_base, lr_factor"):
+        read("--lr_ 3")
+
+
+def test_a_whole_name_is_no_prefix():
+    assert changed(read("--model rnn --norm layer")) == {"model": "rnn", "norm": "layer"}
+
+
+@pytest.mark.parametrize("flag", ["bidirectional", "gamma", "reset", "eval_only", "plots"])
+def test_bare_booleans_are_true(flag):
+    assert read(f"--{flag} --epochs 3").flat()[flag] is True
+
+
+def test_none_and_negative_values():
+    assert changed(read("--max_steps None --gamma None --max_phase -1 --clip_norm None")) == {
+        "max_phase": -1.0
+    }
+    with pytest.raises(ValueError, match="lr_min must lie between"):
+        read("--lr_min -1e-3")
+
+
+def test_options_of_the_data_set():
+    assert read("--data_options a=1 b=x=y --epochs 3").data.data_options == {"a": "1", "b": "x=y"}
+    assert read("--data_options").data.data_options == {}
+    with pytest.raises(UsageError, match="data_options takes NAME=VALUE, got 'a'"):
+        read("--data_options a")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("--learning_rate 1", "--learning_rate"),
+        ("--n_layers three", "three"),
+        ("--n_layers", "n_layers"),
+        ("--norm group", "group"),
+        ("--reset maybe", "maybe"),
+        ("stray", "stray"),
+    ],
+)
+def test_what_cannot_be_read_ends_the_command(line, told, capsys):
+    with pytest.raises(SystemExit) as caught:
+        read(line)
+    assert caught.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_values_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="n_layers must be at least 1, got 0"):
+        read("--n_layers 0")
+
+
+# Where values come from.
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    monkeypatch.setattr(flags, "RECIPES", tmp_path)
+
+    def write(text, name="toy"):
+        (tmp_path / f"{name}.yaml").write_text(f"title: Toy\nconfig:\n{text}")
+
+    return write
+
+
+def test_flags_override_a_recipe(recipe):
+    recipe("  {model: lru, r_min: 0.2, r_max: 0.8, epochs: 3, norm: layer, reset: true}\n")
+    config = read("--recipe toy --r_min 0.5 --norm batch --reset False")
+    assert changed(config) == {"r_min": 0.5, "r_max": 0.8, "epochs": 3}
+
+
+def test_another_model_drops_the_recurrence_of_a_recipe(recipe):
+    recipe("  {model: lru, r_min: 0.2, epochs: 3}\n")
+    assert changed(read("--recipe toy --model rnn --A_init glorot")) == {
+        "model": "rnn",
+        "A_init": "glorot",
+        "epochs": 3,
+    }
+    assert read("--recipe toy --model lru").model.options == {"r_min": 0.2}
+
+
+def test_options_of_the_data_set_in_a_recipe(recipe):
+    recipe("  data_options: {n_train: 5, deep: true, limit: null}\n")
+    assert read("--recipe toy").data.data_options == {
+        "n_train": "5",
+        "deep": "True",
+        "limit": "None",
+    }
+    assert read("--recipe toy --data_options n_train=6").data.data_options == {"n_train": "6"}
+
+
+def test_numbers_in_a_recipe_are_read_as_on_the_command_line(recipe):
+    # YAML takes 1e-2, which has no point, for text.
+    recipe("  {lr_base: 1e-2, p_dropout: 0, max_steps: 5, r_min: 0}\n")
+    config = read("--recipe toy")
+    assert changed(config) == {"lr_base": 0.01, "p_dropout": 0.0, "max_steps": 5, "r_min": 0.0}
+    assert isinstance(config.model.p_dropout, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("  epoch: 3\n", "recipe toy has values that no flag has: epoch$"),
+        ("  recipe: b\n", "recipe toy has values that no flag has: recipe$"),
+        ("  epochs: 2.5\n", "recipe toy: epochs is 2.5, but must be a whole number"),
+        ("  norm: group\n", "recipe toy: norm is 'group', but must be one of batch, layer"),
+        ("  reset: 'maybe'\n", "recipe toy: reset is 'maybe', but must be True or False"),
+    ],
+)
+def test_a_recipe_with_a_slip_is_refused(recipe, text, message):
+    recipe(text)
+    with pytest.raises(ValueError, match=message):
+        read("--recipe toy")
+
+
+def test_an_unknown_recipe_lists_the_known_ones(recipe):
+    recipe("  {}\n", "one")
+    recipe("  {}\n", "two")
+    assert recipe_names() == ["one", "two"]
+    with pytest.raises(UsageError, match="unknown recipe 'three'; known: one, two"):
+        read("--recipe three")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_can_be_read(name):
+    recipe = load_recipe(name)
+    assert {"title", "source", "expected", "config"} <= set(recipe)
+    flat = read(f"--recipe {name}").flat()
+    assert all(
+        str(flat[key]) == str(value) or flat[key] == value
+        for key, value in recipe["config"].items()
+        if key != "data_options"
+    )
+
+
+@pytest.fixture
+def saved(tmp_path):
+    folder = tmp_path / "runs" / "old"
+    folder.mkdir(parents=True)
+    config = Config.from_flat(
+        {
+            "name": "old",
+            "runs_dir": str(tmp_path / "runs"),
+            "r_min": 0.2,
+            "epochs": 3,
+            "data_options": {"n_train": 5},
+        }
+    )
+    config.save(folder / "config.yaml")
+    return config
+
+
+def test_an_existing_name_continues_with_its_values(saved):
+    runs = saved.run.runs_dir
+    config = read("--name old --runs_dir", runs)
+    assert config.flat() == saved.flat() | {"data_options": {"n_train": "5"}}
+    assert read("--epochs 4 --name old --runs_dir", runs).train.epochs == 4
+
+
+def test_reset_or_a_new_name_starts_from_the_defaults(saved):
+    runs = saved.run.runs_dir
+    assert read("--name old --reset --runs_dir", runs).train.epochs == 100
+    assert read("--name new --runs_dir", runs).train.epochs == 100
+
+
+def test_restore_continues_another_run_under_another_name(saved, tmp_path):
+    path = str(tmp_path / "runs" / "old")
+    config = read("--lr_base 1e-4 --name new --restore", path)
+    assert config.run.name == "new"
+    assert config.run.restore == path
+    assert config.train.epochs == 3
+    assert config.train.lr_base == 1e-4
+    assert read("--restore", path).run.name is None
+
+
+def test_restore_needs_a_run(tmp_path):
+    with pytest.raises(UsageError, match=r"restore must be the folder of a run, but .* not exist"):
+        read("--restore", str(tmp_path))
+
+
+# One place for each fact.
+
+
+@pytest.fixture(scope="module")
+def helped():
+    """The help text, its lines joined."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as caught:
+        parse(["--help"])
+    assert caught.value.code == 0
+    return re.sub(r"[\s│]+", " ", out.getvalue())
+
+
+def test_every_value_and_every_layer_option_has_a_flag_and_a_sentence(helped):
+    groups = (CommandConfig, ModelConfig, DataConfig, TrainConfig, RunConfig)
+    names = {part.name for group in groups for part in dataclasses.fields(group)} - {"options"}
+    names |= {option for layer in LAYERS.values() for option in layer_options(layer)}
+    for name in names:
+        sentence = r"[A-Z]((?! --).)+?\. \("
+        assert re.search(rf"--{name} (\S+|\[.*?\]\]) {sentence}", helped), name
+
+
+def test_layers_agree_on_the_types_of_their_options():
+    kinds = {}
+    for layer in LAYERS.values():
+        for name, parameter in layer_options(layer).items():
+            assert kinds.setdefault(name, parameter.annotation) is parameter.annotation, name
+
+
+def test_defaults_of_the_layers_stand_in_the_help(helped):
+    assert "--r_max {None}|FLOAT Largest initial modulus" in helped
+    assert "(diag-rnn: 1; lru: 0.9)" in helped
+    assert "(diag-rnn: 6.283; lru: 3.142)" in helped
+
+
+def test_a_saved_command_reads_back_as_itself(tmp_path):
+    config = read(f"{PUBLISHED} --name a --runs_dir {tmp_path}")
+    folder = tmp_path / "a"
+    folder.mkdir()
+    config.save(folder / "config.yaml")
+    assert read(f"--name a --runs_dir {tmp_path}") == config
+    assert yaml.safe_load((folder / "config.yaml").read_text()) == config.flat()

@@ -1,0 +1,136 @@
+"""The configuration: ranges, flat names, files, differences."""
+
+import dataclasses
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lru.dataloading import DataConfig
+from lru.layers import LAYERS, layer_options
+from lru.models import ModelConfig
+from lru.training.config import Config, RunConfig, TrainConfig
+
+GROUPS = (ModelConfig, DataConfig, TrainConfig, RunConfig)
+
+positive = st.floats(1e-9, 1e9)
+texts = st.text("ab 1e-3:#'\"\n~yes", max_size=8)
+configs = st.builds(
+    Config,
+    st.builds(
+        ModelConfig,
+        model=texts,
+        n_layers=st.integers(1, 9),
+        norm=st.sampled_from(["batch", "layer"]),
+        p_dropout=st.floats(0, 0.99),
+        options=st.dictionaries(
+            st.sampled_from(["A_init", "gamma", "r_max"]), st.one_of(texts, st.booleans(), positive)
+        ),
+    ),
+    st.builds(
+        DataConfig, data_options=st.dictionaries(texts, st.one_of(texts, st.integers(), st.none()))
+    ),
+    st.builds(
+        TrainConfig,
+        max_steps=st.none() | st.integers(1, 9),
+        lr_base=st.floats(1e-6, 1),
+        clip_norm=st.none() | positive,
+        jax_seed=st.integers(0, 2**32 - 1),
+    ),
+    st.builds(RunConfig, runs_dir=texts, restore=st.none() | texts, plots=st.booleans()),
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(configs)
+def test_flat_and_its_inverse(config):
+    assert Config.from_flat(config.flat()) == config
+    assert Config.from_flat(yaml.safe_load(yaml.safe_dump(config.flat()))) == config
+
+
+@settings(deadline=None, max_examples=15)
+@given(configs)
+def test_what_is_saved_is_loaded(tmp_path_factory, config):
+    path = tmp_path_factory.mktemp("config") / "config.yaml"
+    config.save(path)
+    assert Config.load(path) == config
+
+
+def test_values_left_out_keep_their_defaults():
+    assert Config.from_flat({}) == Config()
+    config = Config.from_flat({"epochs": 3, "r_min": 0.1})
+    assert config.train.epochs == 3
+    assert config.model.options == {"r_min": 0.1}
+    assert Config.from_flat({"n_layers": 2}).flat() == Config().flat() | {"n_layers": 2}
+
+
+def test_no_two_values_share_a_name():
+    names = [part.name for group in GROUPS for part in dataclasses.fields(group)]
+    options = {option for layer in LAYERS.values() for option in layer_options(layer)}
+    assert len(names) == len(set(names))
+    assert not options & set(names)
+
+
+def test_differences_name_what_changes_a_result():
+    one = Config.from_flat({"model": "lru", "r_min": 0.1, "epochs": 3, "data_options": {"a": 1}})
+    assert one.differences(one) == {}
+    other = Config.from_flat({"model": "lru", "r_max": 0.1, "epochs": 4})
+    assert one.differences(other) == {
+        "data_options": ({"a": 1}, {}),
+        "epochs": (3, 4),
+        "r_max": (None, 0.1),
+        "r_min": (0.1, None),
+    }
+
+
+def test_folders_and_reports_are_no_differences_but_the_origin_is():
+    changes = {
+        "name": "b",
+        "runs_dir": "x",
+        "dir_name": "y",
+        "raw_dir": "z",
+        "reset": True,
+        "checkpoint_every": 7,
+        "tensorboard": True,
+        "use_wandb": True,
+        "wandb_project": "p",
+        "wandb_entity": "e",
+        "plots": False,
+    }
+    assert Config().differences(Config.from_flat(changes)) == {}
+    assert Config().differences(Config.from_flat({"restore": "runs/a"})) == {
+        "restore": (None, "runs/a")
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"log_every": 0}, "log_every must be at least 1, got 0"),
+        ({"early_stop_patience": 0}, "early_stop_patience must be at least 1, got 0"),
+        ({"lr_patience": -1}, "lr_patience must be at least 1, got -1"),
+        ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
+        ({"lr_min": 0.1}, "lr_min must lie between 0 and lr_base=0.001, got 0.1"),
+        ({"lr_min": -0.1}, "lr_min must lie between 0 and lr_base=0.001, got -0.1"),
+        ({"lr_base": float("nan")}, "lr_min must lie between 0 and lr_base=nan"),
+        ({"lr_factor": -1.0}, "lr_factor must not be negative, got -1.0"),
+        ({"lr_factor": float("nan")}, "lr_factor must not be negative, got nan"),
+        ({"weight_decay": -1.0}, "weight_decay must not be negative, got -1.0"),
+        ({"warmup_end": -1}, "warmup_end must not be negative, got -1"),
+        ({"jax_seed": -1}, "jax_seed must be from 0 to 4294967295, got -1"),
+        ({"jax_seed": 2**32}, "jax_seed must be from 0 to 4294967295, got 4294967296"),
+        ({"reduce_factor": 0.0}, r"reduce_factor must be in \(0, 1\], got 0.0"),
+        ({"reduce_factor": 1.1}, r"reduce_factor must be in \(0, 1\], got 1.1"),
+        ({"clip_norm": 0.0}, "clip_norm must be positive, got 0.0"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be at least 1, got 0"),
+        ({"name": ""}, "name must be a plain folder name, got ''"),
+        ({"name": ".."}, r"name must be a plain folder name, got '\.\.'"),
+        ({"name": "a/b"}, "name must be a plain folder name, got 'a/b'"),
+        ({"eval_only": True, "reset": True}, "reset and eval_only exclude each other"),
+    ],
+)
+def test_values_out_of_range_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Config.from_flat(changes)

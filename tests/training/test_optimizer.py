@@ -1,0 +1,159 @@
+"""The schedule at every update, and the two groups of parameters."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lru.layers import LAYERS, RecurrentParam
+from lru.models import Classifier, ModelConfig
+from lru.training.config import TrainConfig
+from lru.training.optimizer import make_optimizer, make_schedule
+
+STEPS_PER_EPOCH = 10
+CONFIG = TrainConfig(lr_base=1e-3, lr_min=1e-6, warmup_end=2, lr_factor=0.25, weight_decay=0.05)
+
+
+def rates(total, **changes):
+    schedule = make_schedule(dataclasses.replace(CONFIG, **changes), STEPS_PER_EPOCH, total)
+    return np.array(jax.vmap(schedule)(jnp.arange(total)), np.float64)
+
+
+def test_warm_up_is_linear_and_the_cosine_starts_where_it_ends():
+    lr = rates(100)
+    np.testing.assert_allclose(lr[:21], np.linspace(1e-6, 1e-3, 21), rtol=1e-5)
+    assert lr.argmax() == 20
+    # The first step of a half cosine of 79 steps takes 4e-4 of the height.
+    assert 0 < lr[20] - lr[21] < 1e-6
+
+
+def test_the_cosine_ends_at_lr_min_at_the_last_update():
+    lr = rates(100)
+    np.testing.assert_allclose(lr[-1], 1e-6, rtol=1e-5)
+    assert (np.diff(lr[20:]) < 0).all()
+    share = np.arange(80) / 79
+    expected = 1e-6 + (1e-3 - 1e-6) * (1 + np.cos(np.pi * share)) / 2
+    np.testing.assert_allclose(lr[20:], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("total", [22, 23, 57, 1000])
+def test_the_last_update_is_at_lr_min_whatever_the_length(total):
+    np.testing.assert_allclose(rates(total)[-1], 1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("total", [2, 40])
+def test_without_warm_up_the_first_update_is_at_lr_base(total):
+    lr = rates(total, warmup_end=0)
+    np.testing.assert_allclose(lr[[0, -1]], [1e-3, 1e-6], rtol=1e-5)
+
+
+@pytest.mark.parametrize("total", [1, 12, 20])
+def test_a_run_shorter_than_its_warm_up_stays_on_the_ramp(total):
+    np.testing.assert_allclose(rates(total), rates(100)[:total], rtol=1e-6)
+
+
+def test_without_the_cosine_the_rate_stays_at_lr_base():
+    lr = rates(60, cosine_anneal=False)
+    np.testing.assert_allclose(lr[:20], rates(100)[:20], rtol=1e-6)
+    np.testing.assert_allclose(lr[20:], 1e-3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("changes", [{"lr_min": 0.0}, {"lr_min": 0.0, "lr_base": 0.0}])
+def test_rates_of_zero_are_allowed(changes):
+    lr = rates(100, **changes)
+    assert np.isfinite(lr).all()
+    assert lr[-1] == pytest.approx(0, abs=1e-10)
+
+
+# Groups.
+
+
+def parameters(model, bidirectional) -> nnx.State:
+    config = ModelConfig(
+        model=model, n_layers=1, d_model=3, d_hidden=4, bidirectional=bidirectional, pooling="mean"
+    )
+    params = nnx.state(Classifier(config, 2, vocab_size=5, rngs=nnx.Rngs(0)), nnx.Param)
+    # Ones, so that decay and rate show in every leaf alike.
+    return jax.tree.map(jnp.ones_like, params)
+
+
+def update(params, gradient, schedule=lambda _: jnp.float32(1e-2), n_updates=1, **changes):
+    """Change of each parameter, by path, and whether it belongs to the recurrence."""
+    optimizer = make_optimizer(dataclasses.replace(CONFIG, **changes), schedule)
+    grads = jax.tree.map(lambda leaf: jnp.full_like(leaf, gradient), params)
+
+    @jax.jit
+    def run(params):
+        state = optimizer.init(params)
+        updates = grads
+        for _ in range(n_updates):
+            updates, state = optimizer.update(grads, state, params)
+        return updates
+
+    return {
+        path: (np.asarray(leaf[...]), isinstance(leaf, RecurrentParam))
+        for path, leaf in nnx.to_flat_state(run(params))
+    }
+
+
+each_model = pytest.mark.parametrize("model", list(LAYERS))
+both_directions = pytest.mark.parametrize("bidirectional", [False, True])
+
+
+@each_model
+@both_directions
+def test_only_regular_parameters_decay(model, bidirectional):
+    updates = update(parameters(model, bidirectional), 0.0)
+    assert {recurrent for _, recurrent in updates.values()} == {True, False}
+    for path, (change, recurrent) in updates.items():
+        expected = 0 if recurrent else -1e-2 * 0.05
+        np.testing.assert_allclose(change, expected, rtol=1e-5, err_msg=str(path))
+
+
+@each_model
+@both_directions
+def test_recurrent_parameters_take_smaller_steps(model, bidirectional):
+    updates = update(parameters(model, bidirectional), 3.0, weight_decay=0.0)
+    for path, (change, recurrent) in updates.items():
+        # The first update of Adam is the rate, whatever the gradient.
+        np.testing.assert_allclose(
+            change, -1e-2 * (0.25 if recurrent else 1), rtol=1e-4, err_msg=str(path)
+        )
+
+
+@pytest.mark.parametrize("model", list(LAYERS))
+def test_the_recurrence_is_the_group_and_nothing_else_is(model):
+    params = parameters(model, True)
+    owners = {
+        path[-3:-1] for path, leaf in nnx.to_flat_state(params) if isinstance(leaf, RecurrentParam)
+    }
+    assert owners == {("recurrence", "forward"), ("recurrence", "backward")}
+
+
+def test_both_groups_follow_the_schedule():
+    params = parameters("lru", False)
+    first, third = (
+        update(params, 1.0, lambda count: 1e-2 / (1 + count), n, weight_decay=0.0) for n in (1, 3)
+    )
+    for path, (change, _) in first.items():
+        np.testing.assert_allclose(third[path][0], change / 3, rtol=1e-4, err_msg=str(path))
+
+
+def test_a_factor_of_zero_freezes_the_recurrence_alone():
+    for change, recurrent in update(parameters("lru", False), 1.0, lr_factor=0.0).values():
+        assert bool(change.any()) != recurrent
+
+
+def test_clipping_is_by_the_norm_of_all_gradients():
+    params = parameters("lru", False)
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    # Adam's epsilon of 1e-8 shows once the gradients are as small: clipped to a norm of
+    # 1e-8 sqrt(size), each is 1e-8 and the update is half a rate.
+    updates = update(params, 5.0, clip_norm=1e-8 * size**0.5, weight_decay=0.0)
+    for path, (change, recurrent) in updates.items():
+        np.testing.assert_allclose(
+            change, -0.5e-2 * (0.25 if recurrent else 1), rtol=1e-3, err_msg=str(path)
+        )
