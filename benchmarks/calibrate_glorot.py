@@ -3,7 +3,7 @@
     python benchmarks/calibrate_glorot.py
 
 prints the constants that `lru.layers.initializers.CALIBRATION` should hold, and rewrites the table
-in docs/initialization.md and docs/images/spectral_radius.png. About five minutes on one core; set
+in docs/initialization.md and docs/images/spectral_radius.png. About six minutes on one core; set
 OPENBLAS_NUM_THREADS=1 where cores are shared.
 """
 
@@ -114,7 +114,7 @@ def fit(radii: dict[int, np.ndarray]) -> tuple[float, ...]:
 
 
 def table(radii: dict[int, np.ndarray]) -> str:
-    """Mean and 95 % quantile of the radius under every rule, as Markdown."""
+    """Mean, 95 % quantile and share above one of the radius under every rule, as Markdown."""
     lines = [
         "| n | draws | " + " | ".join(f"`{rule}`" for rule in COLOURS) + " |",
         "| ---: | ---: |" + " :---: |" * len(COLOURS),
@@ -133,22 +133,31 @@ def table(radii: dict[int, np.ndarray]) -> str:
 
 
 def draw_figure(radii: dict[int, np.ndarray], path: Path) -> None:
-    """Draw the mean radius with a band of one standard deviation, against the width, by rule."""
-    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    """Draw the mean radius under each rule against the width, two of them with a band.
+
+    The bands are one standard deviation to either side; between the measured widths mean and
+    deviation are interpolated in log n.
+    """
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.axhline(1, color="black", linewidth=0.8)
-    widths = np.array([n for n in radii if n > 1])
-    means = np.array([radii[n].mean() for n in widths])
-    deviations = np.array([radii[n].std() for n in widths])
+    measured = np.log(list(radii))
     for rule, colour in COLOURS.items():
-        scale = np.array([divisor(rule, n) for n in widths])
-        axes.plot(widths, means / scale, color=colour, linewidth=1.8, label=rule)
-        low, high = (means - deviations) / scale, (means + deviations) / scale
-        axes.fill_between(widths, low, high, color=colour, alpha=0.15, linewidth=0)
+        first = RESCALED_SMALLEST_WIDTH if rule == "rescaled_glorot" else 4
+        widths = np.unique(np.geomspace(first, max(radii), 300).astype(int))
+        scale = np.array([divisor(rule, int(n)) for n in widths])
+        mean, deviation = (
+            np.interp(np.log(widths), measured, values) / scale
+            for values in ([r.mean() for r in radii.values()], [r.std() for r in radii.values()])
+        )
+        axes.plot(widths, mean, color=colour, linewidth=1.8, label=rule)
+        if rule in ("glorot", "calibrated_glorot"):
+            band = (mean - deviation, mean + deviation)
+            axes.fill_between(widths, *band, color=colour, alpha=0.14, linewidth=0)
     axes.set_xscale("log", base=2)
-    axes.set_xticks(2 ** np.arange(1, 11), [str(2**k) for k in range(1, 11)])
+    axes.set_xticks(2 ** np.arange(2, 11), [str(2**k) for k in range(2, 11)])
     axes.minorticks_off()
-    axes.set(xlim=(2, 1024), ylim=(0.3, 1.45), xlabel="width n", ylabel="spectral radius")
+    axes.set(xlim=(4, 1024), ylim=(0.45, 1.35), xlabel="width n", ylabel="spectral radius")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=2, loc="upper right")
     figure.savefig(path, dpi=150)

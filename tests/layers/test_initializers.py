@@ -175,7 +175,7 @@ def test_calibrated_glorot_agrees_with_the_limit_law_beyond_what_was_measured(n)
     # Of a real Gaussian matrix: P(X < x) = exp(-exp(-x)/2) for the fluctuation X of the edge.
     mean = 1 + math.sqrt(gamma / (4 * n)) + (EULER_GAMMA - math.log(2)) * unit
     deviation = math.pi / math.sqrt(6) * unit
-    assert mean < calibrated_glorot_divisor(n) < mean + 1.5 * deviation
+    assert mean < calibrated_glorot_divisor(n) < mean + 1.2 * deviation
 
 
 def test_identity():
