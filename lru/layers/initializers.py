@@ -150,7 +150,7 @@ def _matrix_rule(name: str, *aliases: str):
             dtype: DTypeLike = jnp.complex64,
         ) -> Complex[Array, " n"]:
             real = jnp.finfo(dtype).dtype
-            return _eigenvalues(matrix(key, n, real)).astype(dtype)
+            return matrix_eigenvalues(matrix(key, n, real)).astype(dtype)
 
         eigenvalues.__name__ = f"{name}_eigenvalues"
         eigenvalues.__doc__ = f"Draw the eigenvalues of a dense {name} matrix."
@@ -226,8 +226,8 @@ def _check_width(n: int) -> None:
         raise ValueError(f"width n = {n} is not allowed: at least 1 is needed")
 
 
-def _eigenvalues(matrix: Float[Array, "n n"]) -> Complex[Array, " n"]:
-    """Compute eigenvalues on any platform, by real then imaginary part.
+def matrix_eigenvalues(matrix: Float[Array, "n n"]) -> Complex[Array, " n"]:
+    """Compute eigenvalues on any platform, sorted by real then imaginary part.
 
     XLA has them on a CPU only; elsewhere a callback asks the host. On a CPU a callback would wait
     for a thread that it occupies itself. Sorted, since rounding decides the order otherwise.
