@@ -100,7 +100,7 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(name: str) -> Flat:
-    """The values of a recipe, by the names of their flags.
+    """A recipe: `title`, `source`, `expected`, and `config` by the names of the flags.
 
     Raises:
         UsageError: if there is no such recipe.
@@ -108,7 +108,7 @@ def load_recipe(name: str) -> Flat:
     path = RECIPES / f"{name}.yaml"
     if not path.is_file():
         raise UsageError(f"unknown recipe {name!r}; known: {', '.join(recipe_names())}")
-    return yaml.safe_load(path.read_text())["config"]
+    return yaml.safe_load(path.read_text())
 
 
 def expand(arguments: Sequence[str], flags: Mapping[str, bool]) -> list[str]:
@@ -227,7 +227,7 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
 
 def _base(command: CommandConfig, run: Any) -> Flat:
     if command.recipe is not None:
-        return load_recipe(command.recipe)
+        return load_recipe(command.recipe)["config"]
     if run.restore is not None:
         path = Path(run.restore) / "config.yaml"
         if not path.is_file():

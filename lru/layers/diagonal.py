@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 from lru.layers.base import LAYERS, RecurrentLayer, RecurrentParam, known_scan_method
 from lru.layers.initializers import EIGENVALUE_INITIALIZERS, Ring
 from lru.registry import Registry
-from lru.scan import LINEAR_METHODS, linear_scan
+from lru.scan import LINEAR_METHODS, join, linear_scan, split
 
 # The closest to 0 and to 1 that a modulus may lie where a parametrisation takes logarithms of it.
 SMALLEST_MODULUS = 1e-6
@@ -170,14 +170,14 @@ class DiagonalRNN(RecurrentLayer):
         B = self.B[...]
         if self.gamma_log is not None:
             B = B * jnp.tile(jnp.exp(self.gamma_log[...]), 2)
-        driven = jax.lax.complex(*jnp.split(x.astype(B.dtype) @ B, 2, axis=-1))
+        driven = (x.astype(B.dtype) @ B).reshape(*x.shape[:-1], 2, self.d_hidden)
         h, state = linear_scan(
             jax.lax.complex(*self._lambda()),
-            driven,
+            join(driven),
             state,
             lengths=lengths,
             resets=resets,
             method=self.scan_method,
         )
-        y = jnp.concatenate([h.real, h.imag], axis=-1) @ self.C[...] + self.D[...] * x
+        y = split(h).reshape(*x.shape[:-1], 2 * self.d_hidden) @ self.C[...] + self.D[...] * x
         return y.astype(x.dtype), state

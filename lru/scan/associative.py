@@ -59,18 +59,18 @@ def _directed(solve: Callable, b: Array, keep: Array | None, reverse: bool) -> A
 
 
 def _constant(multiply: Product, a: Array, b: Array, keep: Array | None) -> Array:
-    """Steps 1, 3, 5... from pairs of steps with a^2, then steps 2, 4, 6... each from the last."""
+    """Steps 1, 3, 5... from pairs of steps with a^2, then steps 2, 4, 6... from those."""
     steps = b.shape[1]
     if steps == 1:
         return b
 
-    def mask(x: Array, *slices: slice) -> Array:
-        return kept(None if keep is None else keep[:, slices[0]], x)
+    def advance(h: Array, steps: slice) -> Array:
+        return kept(None if keep is None else keep[:, steps], multiply(a, h)) + b[:, steps]
 
-    pairs = mask(multiply(a, b[:, 0:-1:2]), slice(1, None, 2)) + b[:, 1::2]
+    pairs = advance(b[:, 0:-1:2], slice(1, None, 2))
     keep_pairs = None if keep is None else keep[:, 0:-1:2] & keep[:, 1::2]
     odd = _constant(multiply, multiply(a, a), pairs, keep_pairs)
-    even = mask(multiply(a, odd[:, : (steps - 1) // 2]), slice(2, None, 2)) + b[:, 2::2]
+    even = advance(odd[:, : (steps - 1) // 2], slice(2, None, 2))
     return _interleave(jnp.concatenate([b[:, :1], even], axis=1), odd)
 
 

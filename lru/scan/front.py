@@ -62,8 +62,8 @@ def linear_scan(
     dtype = _state_dtype(a, b, h0)
     a = parts.split(a.astype(dtype if jnp.iscomplexobj(a) else jnp.finfo(dtype).dtype))
     b = parts.split(b.astype(dtype))
-    h0 = jnp.zeros_like(b[:, 0]) if h0 is None else parts.split(h0.astype(dtype))
-    h, h_last = _solve(solve, parts.multiply, a, b, h0, reverse, resets, lengths)
+    first = jnp.zeros_like(b[:, 0]) if h0 is None else parts.split(h0.astype(dtype))
+    h, h_last = _solve(solve, parts.multiply, a, b, first, reverse, resets, lengths)
     return parts.join(h), parts.join(h_last)
 
 
@@ -104,11 +104,11 @@ def dense_scan(
     solve = _choose(DENSE_METHODS, method)
     dtype = _state_dtype(A, b, h0)
     A, b = A.astype(dtype), b.astype(dtype)
-    h0 = jnp.zeros_like(b[:, 0]) if h0 is None else h0.astype(dtype)
+    first = jnp.zeros_like(b[:, 0]) if h0 is None else h0.astype(dtype)
     if jnp.iscomplexobj(b):
         A = jnp.block([[A.real, -A.imag], [A.imag, A.real]])
-    wide_b, wide_h0 = (x.reshape(*x.shape[:-2], -1) for x in (parts.split(b), parts.split(h0)))
-    h, h_last = _solve(solve, lambda A, h: h @ A.T, A, wide_b, wide_h0, reverse, resets, lengths)
+    wide_b, first = (x.reshape(*x.shape[:-2], -1) for x in (parts.split(b), parts.split(first)))
+    h, h_last = _solve(solve, lambda A, h: h @ A.T, A, wide_b, first, reverse, resets, lengths)
     n = b.shape[-1]
     h, h_last = (parts.join(x.reshape(*x.shape[:-1], -1, n)) for x in (h, h_last))
     return h, h_last

@@ -13,7 +13,6 @@ float64 alike.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -48,10 +47,6 @@ def differentiable_linear(solve: Method) -> Method:
     of a_t is l_t conj(h_{t-1}), that of h0 is conj(a_0) l_0. Only a, h, h0 and keep are saved.
     """
 
-    @partial(jax.custom_vjp, nondiff_argnums=(4,))
-    def method(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
-        return solve(a, b, h0, keep, reverse)
-
     def forward(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool):
         h = solve(a, b, h0, keep, reverse)
         return h, (a, h, h0, keep)
@@ -64,12 +59,15 @@ def differentiable_linear(solve: Method) -> Method:
         if keep is not None:
             keep_next = previous(keep, jnp.zeros_like(keep[:, 0]), not reverse)
         db = solve(conj_next, g, jnp.zeros_like(h0), keep_next, not reverse)
-        da = parts.multiply_conjugate(db, kept(keep, previous(h, h0, reverse)), a.shape[-2])
+        products = parts.correlate(db, previous(h, h0, reverse), a.shape[-2])
+        terms = [kept(keep, x) for x in products]
+        da = parts.collect([x.sum((0, 1)) for x in terms] if a.ndim == 2 else terms)
         start = -1 if reverse else 0
         dh0 = parts.multiply(conj if a.ndim == 2 else conj[:, start], db[:, start])
         dh0 = kept(None if keep is None else keep[:, start], dh0)
-        return da.sum((0, 1)) if a.ndim == 2 else da, db, dh0, None
+        return da, db, dh0, None
 
+    method = jax.custom_vjp(solve, nondiff_argnums=(4,))
     method.defvjp(forward, backward)
     return method
 
@@ -81,10 +79,6 @@ def differentiable_dense(solve: Method) -> Method:
     matrix product over all of B and T), that of h0 is A^T l_0. Saves A, h, h0 and keep.
     """
 
-    @partial(jax.custom_vjp, nondiff_argnums=(4,))
-    def method(A: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
-        return solve(A, b, h0, keep, reverse)
-
     def forward(A: Array, b: Array, h0: Array, keep: Array | None, reverse: bool):
         h = solve(A, b, h0, keep, reverse)
         return h, (A, h, h0, keep)
@@ -95,10 +89,12 @@ def differentiable_dense(solve: Method) -> Method:
         if keep is not None:
             keep_next = previous(keep, jnp.zeros_like(keep[:, 0]), not reverse)
         db = solve(A.T, g, jnp.zeros_like(h0), keep_next, not reverse)
-        dA = jnp.einsum("btn,btm->nm", db, kept(keep, previous(h, h0, reverse)))
+        before = previous(h, h0, reverse)
+        dA = jnp.einsum("btn,btm->nm", kept(keep, db), kept(keep, before))
         start = -1 if reverse else 0
         dh0 = kept(None if keep is None else keep[:, start], db[:, start] @ A)
         return dA, db, dh0, None
 
+    method = jax.custom_vjp(solve, nondiff_argnums=(4,))
     method.defvjp(forward, backward)
     return method

@@ -1,25 +1,44 @@
 """Complex arrays as real ones with an axis for their parts: x [..., N] <-> [..., P, N].
 
 P is 1 for real numbers and 2 for (real, imaginary). One real buffer is what the matrix products
-around a scan read and write, so XLA removes the conversion between them and a scan.
+around a scan write and read: `join` of a product [B, T, 2 N] reshaped to [B, T, 2, N], given to a
+scan, and `split` of its result cost no pass over memory once compiled, nor do their gradients.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Inexact
 
 
+@jax.custom_vjp
 def split(x: Inexact[Array, "*rest N"]) -> Float[Array, "*rest P N"]:
     """The parts of x."""
     if not jnp.iscomplexobj(x):
         return x[..., None, :]
-    flat = jnp.concatenate([lax.real(x), lax.imag(x)], axis=-1)
-    return flat.reshape(*x.shape[:-1], 2, x.shape[-1])
+    return jnp.stack([lax.real(x), lax.imag(x)], axis=-2)
 
 
+@jax.custom_vjp
 def join(x: Float[Array, "*rest P N"]) -> Inexact[Array, "*rest N"]:
     """The array that has the parts x."""
     return x[..., 0, :] if x.shape[-2] == 1 else lax.complex(x[..., 0, :], x[..., 1, :])
+
+
+# JAX's gradient of a complex array is the conjugate of the pair of real gradients. Autodiff finds
+# these rules too, but as sums of padded halves, which the compiler does not see through.
+def _conjugate_join(g: Array) -> Array:
+    return join(g) if g.shape[-2] == 1 else lax.complex(g[..., 0, :], -g[..., 1, :])
+
+
+def _conjugate_split(g: Array) -> Array:
+    if not jnp.iscomplexobj(g):
+        return split(g)
+    return jnp.stack([lax.real(g), -lax.imag(g)], axis=-2)
+
+
+split.defvjp(lambda x: (split(x), None), lambda _, g: (_conjugate_join(g),))
+join.defvjp(lambda x: (join(x), None), lambda _, g: (_conjugate_split(g),))
 
 
 def conjugate(a: Float[Array, "*rest P N"]) -> Float[Array, "*rest P N"]:
@@ -41,13 +60,18 @@ def multiply(
     return a[..., :1, :] * h + across * h[..., ::-1, :]
 
 
-def multiply_conjugate(
+def correlate(
     g: Float[Array, "*rest P N"], h: Float[Array, "*rest P N"], parts: int
-) -> Float[Array, "*rest Q N"]:
-    """The product g conj(h), of which only the real part is kept when parts (Q) is 1."""
-    real = jnp.sum(g * h, axis=-2, keepdims=True)
-    if parts == 1:
-        return real
-    signs = jnp.array([[-1], [1]], g.dtype)
-    imag = jnp.sum(signs * g * h[..., ::-1, :], axis=-2, keepdims=True)
-    return jnp.concatenate([real, imag], axis=-2)
+) -> list[Float[Array, "*rest P N"]]:
+    """Elementwise terms of g conj(h), of its real part alone if parts is 1.
+
+    `collect` adds them up. Being whole rows, they are cheap to accumulate over time before that.
+    """
+    return [g * h] if parts == 1 else [g * h, g * h[..., ::-1, :]]
+
+
+def collect(terms: list[Float[Array, "*rest P N"]]) -> Float[Array, "*rest Q N"]:
+    """The parts of g conj(h) from its terms, or of a sum of products from sums of terms."""
+    real = jnp.sum(terms[0], axis=-2)
+    imag = [crossed[..., 1, :] - crossed[..., 0, :] for crossed in terms[1:]]
+    return jnp.stack([real, *imag], axis=-2)

@@ -276,7 +276,7 @@ class Trainer:
         if not train.cosine_anneal and loop.epochs_since_reduction >= train.lr_patience:
             loop.epochs_since_reduction = 0
             loop.lr_scale *= train.reduce_factor
-            self.state = dataclasses.replace(self.state, lr_scale=jnp.float32(loop.lr_scale))
+            self.state = self.state._replace(lr_scale=jnp.float32(loop.lr_scale))
         if loop.best_step == step:
             self._save("best", step, trackers)
         self._save("last", step, trackers)

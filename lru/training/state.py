@@ -5,7 +5,6 @@ and trained as one program by `jax.vmap`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -17,14 +16,10 @@ from lru.dataloading import Batch
 from lru.tasks import Task
 from lru.tasks.base import Sums
 
-Step = Callable[..., Any]
-
 NEVER = -1
 
 
-@jax.tree_util.register_dataclass
-@dataclass
-class TrainState:
+class TrainState(NamedTuple):
     """All that an update reads and writes.
 
     Attributes:
@@ -113,10 +108,9 @@ def make_steps(
         (loss, (stats, sums)), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         updates = jax.tree.map(lambda update: state.lr_scale * update, updates)
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         first_bad = (state.first_bad_step == NEVER) & ~finite
-        return replace(
-            state,
+        return state._replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             stats=stats,
@@ -130,6 +124,6 @@ def make_steps(
         return add_sums(sums, *task.loss_and_metrics(model, batch, None))
 
     def take_sums(state: TrainState) -> tuple[TrainState, Sums]:
-        return replace(state, sums=jax.tree.map(jnp.zeros_like, state.sums)), state.sums
+        return state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums)), state.sums
 
     return Steps(train, evaluate, take_sums)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -159,7 +161,7 @@ def test_stops_at_the_first_update_that_is_not_finite(flags, tmp_path):
         train_step = trainer._steps.train
 
         def poisoned(state, batch):
-            weights = np.where(state.step == 7, np.nan, 1.0) * batch.weights
+            weights = jnp.where(state.step == 7, jnp.nan, 1.0) * batch.weights
             return train_step(state, batch._replace(weights=weights))
 
         trainer._steps = trainer._steps._replace(train=poisoned)
@@ -170,26 +172,19 @@ def test_stops_at_the_first_update_that_is_not_finite(flags, tmp_path):
         json.loads((tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
         == 6
     )
-    config, trainer = make_trainer(arguments)
+    _, trainer = make_trainer(arguments)
     assert trainer.step == 6
     trainer.close()
-    assert all(np.isfinite(leaf).all() for leaf in _leaves(trainer))
-    assert config.run.name == "broken"
-
-
-def _leaves(trainer):
-    import jax
-
-    return jax.tree.leaves(trainer.state.params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trainer.state.params))
 
 
 def test_eval_only_gives_the_metrics_of_the_best_epoch(flags):
     summary, records = train(flags)
-    _, trainer = make_trainer([*flags, "--eval_only"])
+    config, trainer = make_trainer([*flags, "--eval_only"])
     metrics = trainer.evaluate()
     trainer.close()
     assert metrics == summary.best
-    assert read_jsonl(open_run(parse(flags)[1]).metrics_file) == records
+    assert read_jsonl(open_run(config).metrics_file) == records
 
 
 def test_restore_continues_another_run_with_other_flags(flags, tmp_path):

@@ -1,0 +1,129 @@
+"""Time of the scans, forward and with gradients, beside plain copies and autodiff of the peers.
+
+python benchmarks/scan.py [--steps 1024] [--repetitions 15]
+
+Entrants take turns, and medians are shown. Inputs are donated, as they are inside a model, where b
+and the gradient of h come fresh from matrix products. "copies" moves what a scan must: forward
+reads b and writes h; with gradients it also reads g and h and writes the gradient of b.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from lru.scan import (
+    DENSE_METHODS,
+    LINEAR_METHODS,
+    dense_scan,
+    join,
+    linear_scan,
+    reference,
+    split,
+)
+
+Scan = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def associative_peer(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The usual form: a repeated over time, complex numbers as they are."""
+
+    def combine(first: tuple, second: tuple) -> tuple:
+        return second[0] * first[0], second[0] * first[1] + second[1]
+
+    repeated = jnp.broadcast_to(a, b.shape)
+    return jax.lax.associative_scan(combine, (repeated, b), axis=1)[1]
+
+
+def on_parts(scan: Callable) -> Scan:
+    """A scan between real arrays [B, T, 2, N], as matrix products leave and take them."""
+    return lambda a, x: split(scan(a, join(x))[0])
+
+
+def programs(scan: Scan) -> tuple[Callable, Callable]:
+    """The scan alone, and the scan with its gradients for a given gradient g of h."""
+
+    def both(a: jax.Array, b: jax.Array, g: jax.Array) -> tuple:
+        h, pull = jax.vjp(scan, a, b)
+        return h, pull(g)
+
+    forward = jax.jit(lambda a, b, g: scan(a, b), donate_argnums=1)
+    return forward, jax.jit(both, donate_argnums=(1, 2))
+
+
+def copies() -> tuple[Callable, Callable]:
+    """The compulsory traffic and nothing else."""
+    forward = jax.jit(lambda a, b, g: b * 1.5, donate_argnums=1)
+    backward = jax.jit(lambda h, g: g + h, donate_argnums=1)
+
+    def both(a: jax.Array, b: jax.Array, g: jax.Array) -> tuple:
+        h = forward(a, b, g)
+        return h, backward(h, g)
+
+    return forward, both
+
+
+def measure(entrants: dict[str, tuple[tuple, tuple]], repetitions: int) -> None:
+    """Time every entrant's two programs by turns and print a table."""
+    times = {(name, i): [] for name in entrants for i in range(2)}
+    for repetition in range(repetitions + 1):
+        for name, (both, (a, b, g)) in entrants.items():
+            for i, program in enumerate(both):
+                fresh = jax.block_until_ready((b + 0, g + 0))
+                start = time.perf_counter()
+                jax.block_until_ready(program(a, *fresh))
+                if repetition > 0:
+                    times[name, i].append(1e3 * (time.perf_counter() - start))
+    middle = {key: statistics.median(values) for key, values in times.items()}
+    print(f"{'median ms':32}{'forward':>10}{'/ copies':>10}{'+ gradient':>12}{'/ copies':>10}")
+    for name in entrants:
+        row = f"{name:32}"
+        for i, width in enumerate((10, 12)):
+            ratio = middle[name, i] / middle["copies", i]
+            row += f"{middle[name, i]:{width}.1f}{ratio:10.1f}"
+        print(row)
+
+
+def main() -> None:
+    """Run the complex constant-a problem and the real dense one."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=1024)
+    parser.add_argument("--width", type=int, default=384, help="of the linear scan; dense: half")
+    parser.add_argument("--repetitions", type=int, default=15)
+    options = parser.parse_args()
+    batch, steps, width = options.batch, options.steps, options.width
+    keys = jax.random.split(jax.random.key(0), 4)
+
+    shape = (batch, steps, 2, width)
+    x, g = (jax.random.normal(key, shape) for key in keys[:2])
+    a = 0.99 * jnp.exp(1j * jax.random.uniform(keys[2], (width,), maxval=3))
+    print(f"linear, complex, constant a: B {batch}, T {steps}, N {width}")
+    scans = {name: on_parts(partial(linear_scan, method=name)) for name in LINEAR_METHODS}
+    entrants = {name: (programs(scan), (a, x, g)) for name, scan in scans.items()}
+    entrants["lax.scan, autodiff"] = (programs(on_parts(reference.linear_scan)), (a, x, g))
+    peer = (a, join(x), join(g))
+    entrants["lax.associative_scan, autodiff"] = (programs(associative_peer), peer)
+    measure({"copies": (copies(), (a, x, g)), **entrants}, options.repetitions)
+
+    width //= 2
+    b, g = (jax.random.normal(key, (batch, steps, width)) for key in keys[:2])
+    A = jax.random.normal(keys[3], (width, width)) * 0.9 / width**0.5
+    print(f"dense, real: B {batch}, T {steps}, N {width}")
+    scans: dict[str, Callable] = {
+        **{name: partial(dense_scan, method=name) for name in DENSE_METHODS},
+        "lax.scan, autodiff": reference.dense_scan,
+    }
+    entrants = {
+        name: (programs(lambda A, b, scan=scan: scan(A, b)[0]), (A, b, g))
+        for name, scan in scans.items()
+    }
+    measure({"copies": (copies(), (A, b, g)), **entrants}, options.repetitions)
+
+
+if __name__ == "__main__":
+    main()

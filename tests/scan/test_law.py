@@ -1,0 +1,271 @@
+"""The law of the scans: every registered method equals the oracle, whatever the call."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lru import scan
+from lru.scan import DENSE_METHODS, LINEAR_METHODS, reference
+
+B, N = 3, 4
+METHODS = [("linear", name) for name in LINEAR_METHODS] + [
+    ("dense", name) for name in DENSE_METHODS
+]
+by_method = pytest.mark.parametrize(("kind", "method"), METHODS)
+# Compiling is most of the time of these tests; what they prove does not need optimised code.
+jit = functools.partial(
+    jax.jit,
+    compiler_options={
+        "xla_backend_optimization_level": 0,
+        "xla_llvm_disable_expensive_passes": True,
+    },
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of a scan: what its arrays are and which options it takes."""
+
+    a: str = "complex64"
+    b: str = "complex64"
+    varying: bool = False
+    steps: int = 7
+    reverse: bool = False
+    h0: bool = True
+    resets: bool = True
+    lengths: bool = True
+
+    def __str__(self) -> str:
+        options = [x for x in ("varying", "reverse", "h0", "resets", "lengths") if getattr(self, x)]
+        return "-".join([self.a, self.b, str(self.steps), *options])
+
+
+SIMPLE = Case(h0=False, resets=False, lengths=False)
+CASES = [
+    *(
+        Case(a, b, varying, reverse=varying)
+        for a in ("float32", "complex64")
+        for b in ("float32", "complex64")
+        for varying in (False, True)
+    ),
+    *(
+        replace(SIMPLE, varying=varying, **option)
+        for option in (
+            {},
+            {"h0": True},
+            {"h0": True, "reverse": True},
+            {"resets": True},
+            {"lengths": True},
+            {"lengths": True, "reverse": True},
+        )
+        for varying in (False, True)
+    ),
+    *(Case(steps=steps, varying=varying) for steps in (1, 2) for varying in (False, True)),
+    Case(steps=19),
+    Case(steps=19, varying=True),
+    Case("bfloat16", "bfloat16"),
+    Case("complex64", "bfloat16", varying=True),
+    Case("float64", "float64", reverse=True),
+    Case("complex128", "float32", reverse=True),
+]
+
+
+def random(seed: int, shape: tuple[int, ...], dtype: str, scale: float = 1.0) -> jax.Array:
+    draws = np.random.default_rng(seed).standard_normal((2, *shape)) * scale
+    return jnp.asarray(draws[0] + 1j * draws[1] if dtype.startswith("complex") else draws[0], dtype)
+
+
+def arguments(kind: str, case: Case) -> tuple[tuple, dict]:
+    """The differentiable arguments of a call, and the others."""
+    shape_of_b = (B, case.steps, N)
+    shape_of_a = (N, N) if kind == "dense" else shape_of_b if case.varying else (N,)
+    a = random(1, shape_of_a, case.a, 0.4)
+    b = random(2, shape_of_b, case.b)
+    h0 = (random(3, (B, N), case.b),) if case.h0 else ()
+    others: dict[str, Any] = {}
+    if case.resets:
+        others["resets"] = jnp.asarray(np.random.default_rng(4).random((B, case.steps)) < 0.3)
+    if case.lengths:
+        others["lengths"] = jnp.array([case.steps, (case.steps + 1) // 2, 0])
+    return (a, b, *h0), others
+
+
+def pull(scan_function: Callable, case: Case, arrays: tuple, others: dict) -> tuple:
+    """Outputs, and gradients for random weights on h and h_last (at padding too)."""
+
+    def outputs(arrays: tuple) -> tuple:
+        return scan_function(*arrays, reverse=case.reverse, **others)
+
+    values, vjp = jax.vjp(outputs, arrays)
+    weights = tuple(random(i, x.shape, x.dtype.name) for i, x in enumerate(values, start=5))
+    return values, vjp(weights)[0]
+
+
+@functools.cache
+def expected(kind: str, case: Case) -> tuple:
+    oracle = getattr(reference, f"{kind}_scan")
+    arrays, others = arguments(kind, case)
+    return jit(lambda *x: pull(oracle, case, *x))(arrays, others)
+
+
+def public(kind: str, method: str) -> Callable:
+    return functools.partial(getattr(scan, f"{kind}_scan"), method=method)
+
+
+def check_close(result: Any, wanted: Any) -> None:
+    assert jax.tree.structure(result) == jax.tree.structure(wanted)
+    for x, y in zip(jax.tree.leaves(result), jax.tree.leaves(wanted), strict=True):
+        assert x.dtype == y.dtype
+        eps = jnp.finfo(x.dtype).eps
+        x, y = (np.asarray(z, jnp.promote_types(z.dtype, jnp.float32)) for z in (x, y))
+        allowed = 50 * eps
+        np.testing.assert_allclose(x, y, rtol=allowed, atol=allowed * max(1, abs(y).max()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "case"),
+    [(*m, case) for m in METHODS for case in CASES if not (m[0] == "dense" and case.varying)],
+    ids=str,
+)
+def test_values_and_gradients_equal_the_oracle(kind: str, method: str, case: Case) -> None:
+    with jax.enable_x64(case.a in ("float64", "complex128")):
+        arrays, others = arguments(kind, case)
+        result = jit(lambda *x: pull(public(kind, method), case, *x))(arrays, others)
+        check_close(result, expected(kind, case))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@by_method
+def test_chunks_with_carried_state_are_the_whole(kind: str, method: str, reverse: bool) -> None:
+    case = replace(SIMPLE, h0=True, resets=True, reverse=reverse)
+    scan_function = public(kind, method)
+
+    def in_chunks(a, b, h0, *, reverse, resets):
+        chunks = []
+        bounds = [(0, 3), (3, 4), (4, 7)]
+        for start, stop in reversed(bounds) if reverse else bounds:
+            chunk = slice(start, stop)
+            h, h0 = scan_function(a, b[:, chunk], h0, reverse=reverse, resets=resets[:, chunk])
+            chunks.append(h)
+        return jnp.concatenate(chunks[::-1] if reverse else chunks, axis=1), h0
+
+    arrays, others = arguments(kind, case)
+    check_close(jit(lambda *x: pull(in_chunks, case, *x))(arrays, others), expected(kind, case))
+
+
+@by_method
+def test_reset_is_a_fresh_start_even_after_infinity(kind: str, method: str) -> None:
+    (a, b, h0), _ = arguments(kind, Case())
+    b = b.at[:, 2].set(jnp.inf)
+    resets = jnp.zeros((B, 7), bool).at[:, 3].set(True)
+    call = jit(public(kind, method))
+    together, last = call(a, b, h0, resets=resets)
+    check_close((together[:, 3:], last), call(a, b[:, 3:]))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@by_method
+def test_padding_changes_nothing_not_even_nan(kind: str, method: str, reverse: bool) -> None:
+    case = Case(varying=kind == "linear", reverse=reverse)
+    (a, b, h0), others = arguments(kind, case)
+    padding = (jnp.arange(case.steps) >= others["lengths"][:, None])[..., None]
+
+    def outputs(a: jax.Array, b: jax.Array, h0: jax.Array) -> tuple:
+        return public(kind, method)(a, b, h0, reverse=reverse, **others)
+
+    @jit
+    def run(filler: jax.Array) -> tuple:
+        dirty_a = jnp.where(padding, filler, a) if case.varying else a
+        values, vjp = jax.vjp(outputs, dirty_a, jnp.where(padding, filler, b), h0)
+        weights = [random(i, x.shape, x.dtype.name) for i, x in enumerate(values)]
+        return values, vjp((jnp.where(padding, filler, weights[0]), weights[1]))
+
+    clean, dirty = run(jnp.zeros(())), run(jnp.full((), jnp.nan))
+    check_close(dirty, clean)
+    (h, h_last), (da, db, _) = dirty
+    for x in (h, db, *([da] if case.varying else [])):
+        assert not jnp.any(jnp.where(padding, x, 0))
+    np.testing.assert_array_equal(h_last[2], h0[2])
+
+
+@by_method
+def test_a_row_alone_is_the_row_in_the_batch(kind: str, method: str) -> None:
+    case = Case()
+    (a, b, h0), others = arguments(kind, case)
+    call = jit(public(kind, method))
+    h, h_last = call(a, b, h0, **others)
+    for row in range(B):
+        one = slice(row, row + 1)
+        alone = call(a, b[one], h0[one], **{name: x[one] for name, x in others.items()})
+        check_close(alone, (h[one], h_last[one]))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@by_method
+def test_gradients_equal_finite_differences(kind: str, method: str, dtype: str) -> None:
+    """With JAX's convention for complex x: a step d changes the loss by Re(sum(gradient d))."""
+    with jax.enable_x64(True):
+        case = Case(dtype, dtype, varying=kind == "linear", steps=5)
+        arrays, others = arguments(kind, case)
+        directions = [random(i, x.shape, dtype) for i, x in enumerate(arrays, start=10)]
+
+        def loss(arrays: tuple) -> jax.Array:
+            h, h_last = public(kind, method)(*arrays, **others)
+            return jnp.sum(jnp.sin(jnp.abs(h) ** 2)) + jnp.sum(jnp.abs(h_last - 1) ** 2)
+
+        values_and_gradients = jit(jax.value_and_grad(loss))
+        gradients = values_and_gradients(arrays)[1]
+        for which, (gradient, direction) in enumerate(zip(gradients, directions, strict=True)):
+            ends = []
+            for step in (1e-6, -1e-6):
+                moved = [x + step * direction if i == which else x for i, x in enumerate(arrays)]
+                ends.append(values_and_gradients(tuple(moved))[0])
+            wanted = jnp.sum(gradient * direction).real
+            np.testing.assert_allclose((ends[0] - ends[1]) / 2e-6, wanted, rtol=1e-6)
+
+
+@by_method
+def test_vmap_over_every_argument(kind: str, method: str) -> None:
+    case = Case(lengths=False)
+    arrays, others = arguments(kind, case)
+    stacked = tuple(jnp.stack([x, 2 * x, -x]) for x in arrays)
+
+    def run(arrays: tuple) -> tuple:
+        return pull(public(kind, method), case, arrays, others)
+
+    together = jit(jax.vmap(run))(stacked)
+    one = jit(run)
+    alone = [one(tuple(x[i] for x in stacked)) for i in range(3)]
+    check_close(together, jax.tree.map(lambda *x: jnp.stack(x), *alone))
+
+
+@by_method
+def test_lowers_for_gpu_and_tpu(kind: str, method: str) -> None:
+    case = Case()
+    arrays, others = arguments(kind, case)
+    run = jax.jit(lambda *x: pull(public(kind, method), case, *x))
+    for platform in ("cuda", "tpu"):
+        assert jax.export.export(run, platforms=[platform])(arrays, others).platforms == (platform,)
+
+
+def test_sequential_needs_no_memory_beside_its_inputs_and_outputs() -> None:
+    """So a constant a is not repeated over time, and there is no copy with time in front."""
+    shape = (2, 257, 2, 64)
+
+    def run(a: jax.Array, x: jax.Array, g: jax.Array) -> tuple:
+        def call(a: jax.Array, x: jax.Array) -> jax.Array:
+            return scan.split(scan.linear_scan(a, scan.join(x), method="sequential")[0])
+
+        h, vjp = jax.vjp(call, a, x)
+        return h, vjp(g)
+
+    a, x = (jax.ShapeDtypeStruct((64,), "complex64"), jax.ShapeDtypeStruct(shape, "float32"))
+    memory = jax.jit(run, donate_argnums=(1, 2)).lower(a, x, x).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 0.1 * 4 * np.prod(shape)

@@ -1,0 +1,148 @@
+"""The command from end to end: listings, runs, reports, and one clear sentence for bad input."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lru.cli import main
+from lru.dataloaders import DATASETS
+from lru.flags import recipe_names
+from lru.layers import LAYERS
+from lru.training.trackers import read_jsonl
+
+
+def run(*arguments):
+    return main(list(map(str, arguments)))
+
+
+@pytest.fixture
+def flags(tmp_path):
+    return [
+        *("--dataset", "copy-classification", "--data_options"),
+        *("n_train=24", "n_val=8", "n_test=8", "n_symbols=3", "pattern_length=2", "delay=3"),
+        *("--n_layers", "1", "--d_model", "4", "--d_hidden", "4", "--batch_size", "8"),
+        *("--max_steps", "3", "--runs_dir", tmp_path / "runs", "--dir_name", tmp_path / "cache"),
+    ]
+
+
+def test_lists_everything_that_can_be_named(capsys):
+    assert run("--list") == 0
+    printed = capsys.readouterr().out
+    for name in [*LAYERS, *DATASETS, *recipe_names()]:
+        assert f"  {name} " in printed
+
+
+@pytest.mark.parametrize("model", LAYERS)
+def test_trains_evaluates_and_draws(model, flags, tmp_path, capsys):
+    assert run("--model", model, "--name", "one", *flags) == 0
+    printed = capsys.readouterr().out
+    assert "test/accuracy" in printed
+    folder = tmp_path / "runs" / "one"
+    assert {path.name for path in (folder / "plots").iterdir()} == {"curves.png", "eigenvalues.png"}
+    last = read_jsonl(folder / "metrics.jsonl")[-1]
+    assert last["step"] == 3
+    assert run("--name", "one", "--runs_dir", tmp_path / "runs", "--eval_only") == 0
+    assert f"{last['test/accuracy']:.4f}" in capsys.readouterr().out
+
+
+def test_reports_to_tensorboard_and_wandb_without_an_account(flags, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert run("--model", "lru", "--name", "one", "--tensorboard", "--use_wandb", *flags) == 0
+    folder = tmp_path / "runs" / "one"
+    assert list((folder / "tensorboard").glob("events.*"))
+    assert list((folder / "wandb").glob("offline-run-*"))
+    identity = (folder / "wandb_id").read_text()
+    assert run("--name", "one", "--runs_dir", tmp_path / "runs") == 0
+    assert (folder / "wandb_id").read_text() == identity
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--model", "lstm9"], r"unknown model 'lstm9'; known: .*lru"),
+        (["--dataset", "mnist9"], r"unknown data set 'mnist9'; known: .*listops"),
+        (["--recipe", "none"], r"unknown recipe 'none'; known: .*quickstart"),
+        (["--model", "rnn", "--A_init", "x"], r"unknown initialiser 'x'; known: .*glorot"),
+        (["--model", "rnn", "--A_init", "fixed"], r"width n = 4.*164.*calibrated_glorot"),
+        (["--model", "rnn", "--r_min", "0.5"], r"r_min is not an option of model 'rnn'"),
+        (["--model", "lru", "--r_min", "2"], r"r_min = 2.*0 <= r_min < r_max <= 1"),
+        (["--d_hidden", "0"], r"d_hidden must be at least 1, got 0"),
+        (["--pooling", "mean"], r"pooling must be none for copy-classification"),
+        (["--batch_size", "0"], r"batch_size must be at least 1, got 0"),
+        (["--data_options", "delay"], r"data_options takes NAME=VALUE, got 'delay'"),
+        (["--data_options", "dealy=3"], r"no option 'dealy'; known: .*delay"),
+        (["--restore", "nowhere"], r"restore must be the folder of a run"),
+        (["--eval_only"], r"eval_only needs a run"),
+    ],
+)
+def test_bad_input_is_one_clear_sentence(flags, change, message, capsys):
+    assert run(*flags, *change) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("run_train.py: ")
+    assert len(error.splitlines()) == 1
+    assert re.search(message, error)
+
+
+def test_an_unknown_flag_is_refused_with_a_suggestion(flags, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(*flags, "--n_layer_count", "3")
+    assert caught.value.code == 2
+    printed = capsys.readouterr()
+    assert "--n_layers" in printed.out + printed.err
+
+
+def test_another_configuration_names_the_differences_and_loses_nothing(flags, tmp_path, capsys):
+    assert run("--model", "lru", "--name", "one", *flags) == 0
+    before = (tmp_path / "runs" / "one" / "metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    assert (
+        run("--model", "lru", "--name", "one", *flags, "--lr_base", "0.5", "--d_hidden", "5") == 2
+    )
+    error = capsys.readouterr().err
+    assert "d_hidden: 4 there, 5 now" in error
+    assert "lr_base: 0.001 there, 0.5 now" in error
+    assert "--reset" in error
+    assert (tmp_path / "runs" / "one" / "metrics.jsonl").read_bytes() == before
+    assert run("--model", "lru", "--name", "one", *flags, "--d_hidden", "5", "--reset") == 0
+    assert (tmp_path / "runs" / "one.old1" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_corrupt_line_is_named_and_nothing_is_cached(flags, tmp_path, capsys):
+    folder = tmp_path / "raw" / "listops-1000"
+    folder.mkdir(parents=True)
+    for split in ("train", "val", "test"):
+        (folder / f"basic_{split}.tsv").write_text(
+            "Source\tTarget\r\n[MAX 2 3 ]\t3\r\n[MIN 2 oops ]\t2\r\n"
+        )
+    arguments = ["--dataset", "listops-classification", "--raw_dir", tmp_path / "raw"]
+    assert run(*flags[9:], "--model", "lru", *arguments) == 2
+    error = capsys.readouterr().err
+    assert "line 3" in error
+    assert "oops" in error
+    cache = tmp_path / "cache"
+    assert not cache.exists() or not [path for path in cache.iterdir() if path.name[0] != "."]
+
+
+def test_the_published_command_runs_as_written(tmp_path):
+    """Three updates of the ancestor's ListOps command, on a small file in the official layout."""
+    folder = tmp_path / "raw_datasets" / "listops-1000"
+    folder.mkdir(parents=True)
+    for split in ("train", "val", "test"):
+        lines = [f"[MAX {i % 10} [SM {i % 7} 4 ] ]\t{max(i % 10, i % 7 + 4)}" for i in range(6)]
+        lines = [line for line in lines if line.split("\t")[1] in "0123456789"]
+        (folder / f"basic_{split}.tsv").write_text("\r\n".join(["Source\tTarget", *lines]))
+    command = (
+        "--model diag-rnn --n_layers 6 --dataset listops-classification --warmup_end 5 "
+        "--d_model 256 --d_hidden 192 --epochs 50 --batch_size 32 --A_init fixed "
+        "--lr_factor 0.05 --p_dropout 0 --max_steps 3"
+    )
+    script = Path(__file__).parents[1] / "run_train.py"
+    done = subprocess.run(
+        [sys.executable, script, *command.split()], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    records = read_jsonl(tmp_path / "runs" / "listops-diag-rnn-seed1919" / "metrics.jsonl")
+    assert records[-1]["step"] == 3
