@@ -2,9 +2,9 @@
 
     python benchmarks/calibrate_glorot.py
 
-prints the constants that `lru.layers.initializers.CALIBRATION` should hold, and rewrites the table
-in docs/initialization.md and docs/images/spectral_radius.png. About five minutes on one core; set
-OPENBLAS_NUM_THREADS=1 where cores are shared.
+prints the constants that `lru.layers.initializers.CALIBRATION` should hold, and rewrites the
+tables in docs/initialization.md and docs/images/spectral_radius.png. About six minutes on
+one core; set OPENBLAS_NUM_THREADS=1 where cores are shared.
 """
 
 from pathlib import Path
@@ -23,8 +23,9 @@ from lru.layers.initializers import (
 )
 
 DOCS = Path(__file__).parents[1] / "docs"
-TABLE_MARKS = ("<!-- spectral radius table -->", "<!-- end of the table -->")
 SEED = 0
+# calibrated_glorot divides by the mean radius plus this many standard deviations.
+DEVIATIONS = 3
 CALIBRATION_DRAWS = {
     1: 200_000,
     2: 200_000,
@@ -48,6 +49,8 @@ CALIBRATION_DRAWS = {
 }
 TABLE_SEED = 1
 TABLE_DRAWS = {8: 10_000, 64: 2_000, 128: 1_000, 192: 500, 512: 200}
+CHOICE_WIDTHS = (8, 64, 192)
+LAYERS = 6
 COLOURS = {
     "glorot": "#c44e52",
     "halved_glorot": "#8c8c8c",
@@ -91,30 +94,55 @@ def radii_of_package(n: int, draws: int) -> np.ndarray:
 
 def excess(n: np.ndarray, a: float, b: float, c: float) -> np.ndarray:
     """(m - 1) sqrt(n), the form of `calibrated_glorot_divisor`."""
-    return np.sqrt((a + b * np.log(n) + c / n) / 4)
+    root = np.sqrt(np.log(a + b * n))
+    return (root + c / root) / 2
 
 
 def fit(radii: dict[int, np.ndarray]) -> tuple[float, ...]:
-    """Constants (a, b, c) by weighted least squares on mean plus one standard deviation.
+    """Constants (a, b, c) by weighted least squares on mean plus DEVIATIONS standard deviations.
 
-    A weight is the standard error, never below 3 % of the standard deviation of the radius: a
-    closer match at the small widths, which have many draws, is of no use.
+    The error of that sum is about sqrt((1 + DEVIATIONS^2 / 2) / draws) standard deviations; none
+    is taken to be below 3 %, as a closer match at the small widths with many draws is of no use.
     """
     n = np.array(list(radii), float)
     deviation = np.array([r.std() for r in radii.values()])
-    goal = np.array([r.mean() for r in radii.values()]) + deviation
+    goal = np.array([r.mean() for r in radii.values()]) + DEVIATIONS * deviation
     draws = np.array([r.size for r in radii.values()])
-    error = deviation * np.sqrt(1.5 / draws + 0.03**2)
+    error = deviation * np.sqrt((1 + DEVIATIONS**2 / 2) / draws + 0.03**2)
     constants, _ = curve_fit(
-        excess, n, (goal - 1) * np.sqrt(n), (1.0, 0.5, -0.5), sigma=error * np.sqrt(n)
+        excess, n, (goal - 1) * np.sqrt(n), (4.0, 0.05, 3.0), sigma=error * np.sqrt(n)
     )
-    misfit = np.abs(1 + excess(n, *constants) / np.sqrt(n) - goal) / deviation
-    print(f"largest misfit: {misfit.max():.3f} standard deviations of the radius")
+    misfit = (1 + excess(n, *constants) / np.sqrt(n) - goal) / deviation
+    print("misfit in standard deviations of the radius, beside its standard error:")
+    for row in zip(radii, misfit, error / deviation, strict=True):
+        print("n = {:4d}: {:+.3f}, {:.3f}".format(*row))
     return tuple(float(f"{constant:.4g}") for constant in constants)
 
 
+def choice_table(radii: dict[int, np.ndarray]) -> str:
+    """What dividing by mean plus 1, 2, 3 deviations gives, over the calibrating draws.
+
+    By width: mean radius; steps after which it has forgotten all but 1/e; share of draws above
+    one; share of models with a layer above one.
+    """
+    lines = [
+        "| n | deviations | mean radius | memory in steps | draws above one | "
+        f"models of {LAYERS} layers with one above one |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for n in CHOICE_WIDTHS:
+        for deviations in (1, 2, 3):
+            r = radii[n] / (radii[n].mean() + deviations * radii[n].std())
+            above = np.mean(r > 1)
+            lines.append(
+                f"| {n} | {deviations} | {r.mean():.3f} | {-1 / np.log(r.mean()):.0f} | "
+                f"{100 * above:.1f} % | {100 * (1 - (1 - above) ** LAYERS):.0f} % |"
+            )
+    return "\n".join(lines)
+
+
 def table(radii: dict[int, np.ndarray]) -> str:
-    """Mean and 95 % quantile of the radius under every rule, as Markdown."""
+    """Mean, 95 % quantile and share above one of the radius under every rule, as Markdown."""
     lines = [
         "| n | draws | " + " | ".join(f"`{rule}`" for rule in COLOURS) + " |",
         "| ---: | ---: |" + " :---: |" * len(COLOURS),
@@ -126,32 +154,50 @@ def table(radii: dict[int, np.ndarray]) -> str:
             cells.append(
                 "not defined"
                 if np.isnan(r).any()
-                else f"{r.mean():.3f} / {np.quantile(r, 0.95):.3f} / {100 * np.mean(r > 1):.0f} %"
+                else f"{r.mean():.3f} / {np.quantile(r, 0.95):.3f} / {100 * np.mean(r > 1):.1f} %"
             )
         lines.append(f"| {n} | {glorot.size:,} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def draw_figure(radii: dict[int, np.ndarray], path: Path) -> None:
-    """Draw the mean radius with a band of one standard deviation, against the width, by rule."""
-    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    """Draw the mean radius under each rule against the width, two of them with a band.
+
+    The bands reach from the mean up by DEVIATIONS standard deviations; between the measured widths
+    mean and deviation are interpolated in log n.
+    """
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.axhline(1, color="black", linewidth=0.8)
-    widths = np.array([n for n in radii if n > 1])
-    means = np.array([radii[n].mean() for n in widths])
-    deviations = np.array([radii[n].std() for n in widths])
+    measured = np.log(list(radii))
     for rule, colour in COLOURS.items():
-        scale = np.array([divisor(rule, n) for n in widths])
-        axes.plot(widths, means / scale, color=colour, linewidth=1.8, label=rule)
-        low, high = (means - deviations) / scale, (means + deviations) / scale
-        axes.fill_between(widths, low, high, color=colour, alpha=0.15, linewidth=0)
+        first = RESCALED_SMALLEST_WIDTH if rule == "rescaled_glorot" else 4
+        widths = np.unique(np.geomspace(first, max(radii), 300).astype(int))
+        scale = np.array([divisor(rule, int(n)) for n in widths])
+        mean, deviation = (
+            np.interp(np.log(widths), measured, values) / scale
+            for values in ([r.mean() for r in radii.values()], [r.std() for r in radii.values()])
+        )
+        axes.plot(widths, mean, color=colour, linewidth=1.8, label=rule)
+        if rule in ("glorot", "calibrated_glorot"):
+            band = (mean, mean + DEVIATIONS * deviation)
+            axes.fill_between(widths, *band, color=colour, alpha=0.14, linewidth=0)
     axes.set_xscale("log", base=2)
-    axes.set_xticks(2 ** np.arange(1, 11), [str(2**k) for k in range(1, 11)])
+    axes.set_xticks(2 ** np.arange(2, 11), [str(2**k) for k in range(2, 11)])
     axes.minorticks_off()
-    axes.set(xlim=(2, 1024), ylim=(0.3, 1.45), xlabel="width n", ylabel="spectral radius")
+    axes.set(xlim=(4, 1024), ylim=(0.4, 1.6), xlabel="width n", ylabel="spectral radius")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=2, loc="upper right")
     figure.savefig(path, dpi=150)
+
+
+def put_in_page(name: str, text: str) -> None:
+    """Replace what stands between the marks of that name in the page."""
+    page = DOCS / "initialization.md"
+    start, end = f"<!-- {name} -->", f"<!-- end of the {name} -->"
+    before, rest = page.read_text().split(start)
+    _, after = rest.split(end)
+    page.write_text(f"{before}{start}\n{text}\n{end}{after}")
 
 
 def main() -> None:
@@ -160,12 +206,9 @@ def main() -> None:
     print(f"fitted CALIBRATION = {fit(radii)}; the package holds {CALIBRATION}")
     draw_figure(radii, DOCS / "images" / "spectral_radius.png")
 
-    page = DOCS / "initialization.md"
-    before, rest = page.read_text().split(TABLE_MARKS[0])
-    _, after = rest.split(TABLE_MARKS[1])
-    fresh = table({n: radii_of_package(n, draws) for n, draws in TABLE_DRAWS.items()})
-    page.write_text(f"{before}{TABLE_MARKS[0]}\n{fresh}\n{TABLE_MARKS[1]}{after}")
-    print(fresh)
+    put_in_page("table of deviations", choice_table(radii))
+    of_package = {n: radii_of_package(n, draws) for n, draws in TABLE_DRAWS.items()}
+    put_in_page("table of spectral radii", table(of_package))
 
 
 if __name__ == "__main__":

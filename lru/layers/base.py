@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -58,12 +59,15 @@ class RecurrentLayer(nnx.Module):
             x: inputs.
             state: where to start; None for `initial_state`.
             lengths: number of valid steps of each right-padded row; None if all are valid.
-                Outputs on padding are finite but carry no meaning, the state is that of the
-                last valid step.
+                Outputs on padding carry no meaning, the state is that of the last valid step.
             resets: True where a row starts afresh, as if no step had come before.
 
         Returns:
-            Outputs, and the state after the last valid step.
+            Outputs of the dtype of x, and the state after the last valid step, which is float32
+            or complex64 at least.
+
+        Raises:
+            ValueError: if an argument has the wrong shape or dtype.
         """
         raise NotImplementedError
 
@@ -71,17 +75,53 @@ class RecurrentLayer(nnx.Module):
         """The state before the first step, for `batch_size` rows."""
         raise NotImplementedError
 
+    def check_inputs(self, x: Float[Array, "B T D"], state: State) -> None:
+        """Refuse what does not fit the layer; for `__call__` to begin with.
+
+        Raises:
+            ValueError: if x is not a sequence of width D of real floats, or if the state is not
+                one of this layer for as many rows.
+        """
+        if x.ndim != 3 or x.shape[1] == 0 or x.shape[2] != self.d_model:
+            raise ValueError(
+                f"x has shape {x.shape}, but [B, T, D] with T of at least 1 and "
+                f"D = d_model = {self.d_model} is allowed"
+            )
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"x has dtype {x.dtype}, but only real floats are allowed")
+        if state is not None:
+            given, allowed = (
+                jax.tree.map(jnp.shape, tree) for tree in (state, self.initial_state(x.shape[0]))
+            )
+            if given != allowed:
+                raise ValueError(
+                    f"state has shape {given}, but x {x.shape} and d_hidden = {self.d_hidden} "
+                    f"allow {allowed}"
+                )
+
     def step(self, x_t: Float[Array, "B D"], state: State) -> tuple[Float[Array, "B D"], State]:
         """Advance one step: the layer on a sequence of length one."""
         y, state = self(x_t[:, None], state)
         return y[:, 0], state
 
     def eigenvalues(self) -> Mapping[str, jax.Array]:
-        """Spectra [N] of the constant recurrences inside, by name; empty if there are none."""
+        """Spectra [N] of the constant recurrences inside, by name; empty if there are none.
+
+        The only spectrum of a layer has the empty name.
+        """
         return {}
 
 
 LAYERS: Registry[type[RecurrentLayer]] = Registry("model")
+
+
+def known_scan_method(name: str, methods: Registry) -> str:
+    """The listed name of a scan method, or "auto" as it is.
+
+    Raises:
+        UnknownNameError: if there is no such method.
+    """
+    return name if name == "auto" else methods.resolve(name)
 
 
 def layer_options(layer: type[RecurrentLayer]) -> dict[str, inspect.Parameter]:

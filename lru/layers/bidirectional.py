@@ -1,7 +1,7 @@
 """Both directions of time: the sum of one layer run forwards and one run backwards.
 
 Each layer reads its state out linearly, so the sum equals one read-out of both states side by side
-(S5, arXiv 2208.04933, section 2; LRU for Pathfinder, arXiv 2303.06349, appendix B).
+(S5, arXiv 2208.04933; LRU for Pathfinder and PathX, arXiv 2303.06349, table 9).
 """
 
 from collections.abc import Callable, Mapping
@@ -17,11 +17,17 @@ from lru.layers.base import RecurrentLayer, State
 def reverse_rows(
     x: Shaped[Array, "B T ..."], lengths: Int[Array, " B"] | None
 ) -> Shaped[Array, "B T ..."]:
-    """Reverse the valid steps of each row and leave its padding in place."""
+    """Reverse the valid steps of each row and leave its padding in place.
+
+    Args:
+        x: rows, of any shape after time.
+        lengths: number of valid steps of each row, clipped to 0..T; None if all are valid.
+    """
     if lengths is None:
         return jnp.flip(x, axis=1)
     time = jnp.arange(x.shape[1])
-    source = jnp.where(time < lengths[:, None], lengths[:, None] - 1 - time, time)
+    last = jnp.clip(lengths, 0, x.shape[1])[:, None] - 1
+    source = jnp.where(time <= last, last - time, time)
     return jnp.take_along_axis(x, source.reshape(source.shape + (1,) * (x.ndim - 2)), axis=1)
 
 
@@ -72,6 +78,7 @@ class Bidirectional(RecurrentLayer):
         resets: Bool[Array, "B T"] | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[State, State]]:
         """See `RecurrentLayer.__call__`; `resets` mark the first step of each document."""
+        self.check_inputs(x, state)
         state_forward, state_backward = state if state is not None else (None, None)
         y_forward, state_forward = self.forward(x, state_forward, lengths=lengths, resets=resets)
         if resets is not None:

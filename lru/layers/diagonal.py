@@ -15,10 +15,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Complex, Float, Int
 
-from lru.layers.base import LAYERS, RecurrentLayer, RecurrentParam
+from lru.layers.base import LAYERS, RecurrentLayer, RecurrentParam, known_scan_method
 from lru.layers.initializers import EIGENVALUE_INITIALIZERS, Ring
 from lru.registry import Registry
-from lru.scan import join, linear_scan, split
+from lru.scan import LINEAR_METHODS, join, linear_scan, split
 
 # The closest to 0 and to 1 that a modulus may lie where a parametrisation takes logarithms of it.
 SMALLEST_MODULUS = 1e-6
@@ -33,7 +33,7 @@ class Parametrization(NamedTuple):
     """How two real vectors make eigenvalues.
 
     Attributes:
-        names: of the two parameters.
+        names: of the two parameters, which become attributes of a layer.
         encode: complex eigenvalues [N] to the two parameters [N].
         decode: the two parameters [N] to real and imaginary parts [N].
     """
@@ -72,8 +72,8 @@ PARAMETRIZATIONS.register("polar")(
     )
 )
 
-# λ = exp(-exp(ν) + i exp(θ)): inside the unit disk whatever the parameters. A draw outside is
-# moved to its edge, and phases are taken in (0, 2π).
+# λ = exp(-exp(ν) + i exp(θ)): never outside the unit disk (but for rounding), whatever the
+# parameters. A draw outside is moved to just below one, and phases are taken in (0, 2π).
 PARAMETRIZATIONS.register("stable_exp")(
     Parametrization(
         ("nu_log", "theta_log"),
@@ -91,6 +91,8 @@ class DiagonalRNN(RecurrentLayer):
     """Linear RNN with a complex diagonal recurrence, its eigenvalues drawn from a dense matrix.
 
     Attributes:
+        lambda_re, lambda_im, or nu, theta, or nu_log, theta_log: the two vectors [N] that hold the
+            eigenvalues, named by the parametrisation.
         B: input weights [D, 2N], real parts left and imaginary parts right.
         C: output weights [2N, D], real parts above and negated imaginary parts below.
         D: skip weights [D].
@@ -117,8 +119,8 @@ class DiagonalRNN(RecurrentLayer):
             d_model: width D of inputs and outputs.
             d_hidden: number N of complex eigenvalues.
             A_init: rule of the initial recurrence.
-            parametrization: how eigenvalues are held: cartesian, polar or stable_exp.
-            gamma: normalise the input of each eigenvalue by a learned sqrt(1 - |λ|²).
+            parametrization: how eigenvalues are held; stable_exp keeps them in the unit disk.
+            gamma: scale the input of each eigenvalue by a learned factor, sqrt(1 - |λ|²) at first.
             r_min: smallest initial modulus, for the ring and uniform rules.
             r_max: largest initial modulus, for the ring and uniform rules.
             max_phase: largest initial phase in radians, for the ring and uniform rules.
@@ -127,15 +129,16 @@ class DiagonalRNN(RecurrentLayer):
         """
         super().__init__(d_model, d_hidden)
         self.parametrization = PARAMETRIZATIONS.resolve(parametrization)
-        self.scan_method = scan_method
+        self.scan_method = known_scan_method(scan_method, LINEAR_METHODS)
         draw = EIGENVALUE_INITIALIZERS[A_init]
         eigenvalues = draw(rngs.params(), d_hidden, ring=Ring(r_min, r_max, max_phase))
         rule = PARAMETRIZATIONS[self.parametrization]
         for name, value in zip(rule.names, rule.encode(eigenvalues), strict=True):
             setattr(self, name, RecurrentParam(value))
+        # On and beyond the unit circle no factor would do; such modes get the smallest one.
         modulus = jnp.minimum(jnp.abs(jax.lax.complex(*self._lambda())), LARGEST_MODULUS)
         self.gamma_log = RecurrentParam(0.5 * jnp.log1p(-(modulus**2))) if gamma else None
-        # Variances of LRU, appendix B: 1 / (2 D) for each part of B, 1 / N for each part of C.
+        # Variances of LRU, appendix A: 1 / (2 D) for each part of B, 1 / N for each part of C.
         width = (d_model, 2 * d_hidden)
         self.B = RecurrentParam(jax.random.normal(rngs.params(), width) / np.sqrt(2 * d_model))
         self.C = nnx.Param(jax.random.normal(rngs.params(), width[::-1]) / np.sqrt(d_hidden))
@@ -163,6 +166,7 @@ class DiagonalRNN(RecurrentLayer):
         resets: Bool[Array, "B T"] | None = None,
     ) -> tuple[Float[Array, "B T D"], Complex[Array, "B N"]]:
         """See `RecurrentLayer.__call__`."""
+        self.check_inputs(x, state)
         B = self.B[...]
         if self.gamma_log is not None:
             B = B * jnp.tile(jnp.exp(self.gamma_log[...]), 2)

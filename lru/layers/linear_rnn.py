@@ -9,9 +9,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Complex, Float, Int
 
-from lru.layers.base import LAYERS, RecurrentLayer, RecurrentParam
-from lru.layers.initializers import MATRIX_INITIALIZERS
-from lru.scan import dense_scan
+from lru.layers.base import LAYERS, RecurrentLayer, RecurrentParam, known_scan_method
+from lru.layers.initializers import MATRIX_INITIALIZERS, matrix_eigenvalues
+from lru.scan import DENSE_METHODS, dense_scan
 
 
 @LAYERS.register("rnn")
@@ -44,7 +44,7 @@ class LinearRNN(RecurrentLayer):
             rngs: source of the initial parameters.
         """
         super().__init__(d_model, d_hidden)
-        self.scan_method = scan_method
+        self.scan_method = known_scan_method(scan_method, DENSE_METHODS)
         self.A = RecurrentParam(MATRIX_INITIALIZERS[A_init](rngs.params(), d_hidden))
         width = (d_model, d_hidden)
         self.B = RecurrentParam(jax.random.normal(rngs.params(), width) / np.sqrt(d_model))
@@ -52,8 +52,8 @@ class LinearRNN(RecurrentLayer):
         self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,)))
 
     def eigenvalues(self) -> dict[str, Complex[Array, " N"]]:
-        """The eigenvalues [N] of A, computed on the host."""
-        return {"": jnp.asarray(np.linalg.eigvals(jax.device_get(self.A[...])), jnp.complex64)}
+        """The eigenvalues [N] of A, by real then imaginary part."""
+        return {"": matrix_eigenvalues(self.A[...])}
 
     def initial_state(self, batch_size: int) -> Float[Array, "B N"]:
         """Zeros."""
@@ -68,6 +68,7 @@ class LinearRNN(RecurrentLayer):
         resets: Bool[Array, "B T"] | None = None,
     ) -> tuple[Float[Array, "B T D"], Float[Array, "B N"]]:
         """See `RecurrentLayer.__call__`."""
+        self.check_inputs(x, state)
         h, state = dense_scan(
             self.A[...],
             x.astype(self.B[...].dtype) @ self.B[...],

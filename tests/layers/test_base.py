@@ -1,5 +1,10 @@
-"""Building layers by name."""
+"""Building layers by name, and what every layer refuses."""
 
+import re
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
 import pytest
 from flax import nnx
 
@@ -35,3 +40,38 @@ def test_widths_must_be_positive(widths):
 def test_an_unknown_initialiser_lists_the_known_ones():
     with pytest.raises(UnknownNameError, match=r"unknown initialiser 'xavier'; known: .*glorot"):
         make_layer("rnn", 4, 4, {"A_init": "xavier"}, rngs=nnx.Rngs(0))
+
+
+@pytest.fixture(params=LAYERS)
+def layer(request):
+    return make_layer(request.param, 5, 4, {}, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 0, 5)])
+def test_sequences_that_do_not_fit_are_refused(layer, shape):
+    message = rf"x has shape {re.escape(str(shape))}, but .*D = d_model = 5 is allowed"
+    with pytest.raises(ValueError, match=message):
+        layer(jnp.zeros(shape))
+
+
+def test_a_step_that_does_not_fit_is_refused(layer):
+    with pytest.raises(ValueError, match=r"x has shape \(2, 1, 4\), but"):
+        layer.step(jnp.zeros((2, 4)), layer.initial_state(2))
+
+
+def test_tokens_that_were_not_embedded_are_refused(layer, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match="x has dtype int32, but only real floats are allowed"):
+        layer(jnp.zeros((2, 3, 5), jnp.int32))
+
+
+def test_a_state_of_another_width_is_refused(layer):
+    state = jax.tree.map(lambda leaf: leaf[:, :3], layer.initial_state(2))
+    with pytest.raises(ValueError, match=r"state has shape \(2, 3\).*d_hidden = 4 allow \(2, 4"):
+        layer(jnp.zeros((2, 6, 5)), state)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_an_unknown_scan_method_is_refused_before_the_first_step(name):
+    with pytest.raises(UnknownNameError, match=r"unknown scan method 'magic'; known: .*sequential"):
+        make_layer(name, 4, 4, {"scan_method": "magic"}, rngs=nnx.Rngs(0))

@@ -24,6 +24,33 @@ def test_every_parametrisation_gives_back_what_it_was_given(name):
     np.testing.assert_allclose(re + 1j * im, given, atol=2e-6)
 
 
+EDGES = np.array([0, 1, -1, 1j, -1j, 1.5, -1.5j, 1e-9, 0.5 - 1e-9j, -0.5 - 1e-9j, 0.3 - 0.4j])
+
+
+@pytest.mark.parametrize(("name", "largest"), [("polar", np.inf), ("stable_exp", 1)])
+def test_parametrisations_at_their_edges_change_a_modulus_as_little_as_they_must(name, largest):
+    rule = PARAMETRIZATIONS[name]
+    encoded = rule.encode(jnp.asarray(EDGES, jnp.complex64))
+    re, im = rule.decode(*encoded)
+    gradient = jax.grad(lambda pair: jnp.sum(sum(rule.decode(*pair))))(encoded)
+    modulus = np.abs(EDGES)
+    phase = np.where(modulus > 0, EDGES / np.maximum(modulus, 1e-30), 1)
+    expected = np.clip(modulus, 1e-6, largest - 1e-6) * phase
+    np.testing.assert_allclose(re + 1j * im, expected, atol=2e-6)
+    assert all(np.all(np.isfinite(part)) for part in gradient)
+
+
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
+@pytest.mark.parametrize("rule", ["identity", "ring", "glorot"])
+def test_gamma_at_and_beyond_the_unit_circle_is_small_and_never_zero(parametrization, rule):
+    options = {"A_init": rule, "parametrization": parametrization, "r_min": 0.999, "r_max": 1.0}
+    layer = LRU(3, 64, **options, rngs=nnx.Rngs(0))
+    modulus = np.abs(eigenvalues(layer).astype(complex))
+    gamma = np.exp(layer.gamma_log[...])
+    expected = np.sqrt(np.maximum(1 - modulus**2, 2e-6))
+    np.testing.assert_allclose(gamma, expected, rtol=0.05)
+
+
 def test_stable_exp_moves_a_draw_into_the_disk_and_keeps_it_there():
     rule = PARAMETRIZATIONS["stable_exp"]
     re, im = rule.decode(*rule.encode(jnp.array([1.2 + 0.1j, -1.01 + 0j], jnp.complex64)))

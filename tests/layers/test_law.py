@@ -142,13 +142,40 @@ def test_gradients_equal_finite_differences(variant, bidirectional):
 
 
 @each_variant
-def test_outputs_keep_the_type_of_inputs_and_states_stay_float32(variant):
-    y, state = build(variant)(inputs().astype(jnp.bfloat16))
+@both_directions
+def test_outputs_keep_the_type_of_inputs_and_states_stay_float32(variant, bidirectional):
+    layer, x = build(variant, bidirectional), inputs().astype(jnp.bfloat16)
+    y, state = run(layer, x)
     assert y.dtype == jnp.bfloat16
-    assert {leaf.dtype for leaf in jax.tree.leaves(state)} <= {
-        jnp.dtype("float32"),
-        jnp.dtype("complex64"),
-    }
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(state)} <= {"float32", "complex64"}
+    # Nothing is rounded to the narrow type between the input and the output.
+    expected, expected_state = run(layer, x.astype(jnp.float32))
+    close(state, expected_state)
+    tolerance = float(jnp.finfo(y.dtype).eps) * jnp.max(jnp.abs(expected))
+    np.testing.assert_allclose(y.astype(jnp.float32), expected, rtol=0, atol=tolerance)
+
+
+@each_variant
+@both_directions
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_an_initial_state_is_zero_and_like_the_states_that_follow(variant, bidirectional, dtype):
+    with jax.enable_x64(True):
+        graphdef, params = nnx.split(build(variant, bidirectional))
+        layer = nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf.astype(dtype), params))
+        _, state = jax.eval_shape(run, layer, inputs().astype(dtype))
+        start = layer.initial_state(B)
+        assert jax.eval_shape(lambda: start) == state
+        assert not any(np.any(leaf) for leaf in jax.tree.leaves(start))
+
+
+@each_variant
+@both_directions
+def test_rows_without_a_valid_step_hand_their_state_on(variant, bidirectional):
+    layer = build(variant, bidirectional)
+    _, state = run(layer, inputs(seed=1))
+    y, after = run(layer, inputs(), state, lengths=jnp.array([T, 0, 0]))
+    assert np.all(np.isfinite(y))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1:], b[1:]), after, state)
 
 
 @each_variant

@@ -26,5 +26,21 @@ def test_eigenvalues_are_those_of_the_matrix():
     np.testing.assert_allclose(np.sort_complex(found), np.sort_complex(expected), atol=1e-5)
 
 
+def test_eigenvalues_of_several_seeds_at_once():
+    def spectrum(key):
+        return LinearRNN(3, 6, rngs=nnx.Rngs(key)).eigenvalues()[""]
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    one_by_one = np.stack([spectrum(key) for key in keys])
+    np.testing.assert_allclose(jax.vmap(spectrum)(keys), one_by_one, atol=1e-5)
+
+
+def test_eigenvalues_have_the_precision_of_the_matrix():
+    with jax.enable_x64(True):
+        layer = LinearRNN(3, 6, rngs=nnx.Rngs(0))
+        layer.A.set_value(layer.A[...].astype(jnp.float64))
+        assert layer.eigenvalues()[""].dtype == jnp.complex128
+
+
 def test_recurrent_parameters_are_marked_by_type():
     assert set(nnx.state(LinearRNN(3, 4, rngs=nnx.Rngs(0)), RecurrentParam)) == {"A", "B"}
