@@ -240,13 +240,17 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     base, origin = _base(first.command, first.run)
     base = _checked(base, values_kinds, origin)
     args = read(base)
+    # Options of one recurrence, or of one data set, mean nothing to another.
     if args.model.model != base.get("model", args.model.model):
-        # Options of one recurrence mean nothing to another.
-        args = read({name: value for name, value in base.items() if name not in options})
+        base = {name: value for name, value in base.items() if name not in options}
+    if args.data.dataset != base.get("dataset", args.data.dataset):
+        base.pop("data_options", None)
+    args = read(base)
     values: Flat = {}
     for name in kinds:
         values |= dataclasses.asdict(getattr(args, name))
-    values["data_options"] = _parse_options(values["data_options"])
+    options_of_data = (*base.get("data_options", ()), *values["data_options"])
+    values["data_options"] = _parse_options(options_of_data)
     given = {k: v for k, v in values.items() if v is not None or k not in options}
     return args.command, Config.from_flat(given)
 

@@ -348,3 +348,11 @@ def test_a_saved_command_reads_back_as_itself(tmp_path):
     config.save(folder / "config.yaml")
     assert read(f"--name a --runs_dir {tmp_path}") == config
     assert yaml.safe_load((folder / "config.yaml").read_text()) == config.flat()
+
+
+def test_options_of_the_data_are_overridden_one_by_one_and_dropped_with_their_data_set():
+    recipe = load_recipe("quickstart")["config"]["data_options"]
+    _, config = parse(["--recipe", "quickstart", "--data_options", "n_test=7"])
+    assert config.data.data_options == {**{k: str(v) for k, v in recipe.items()}, "n_test": "7"}
+    _, config = parse(["--recipe", "quickstart", "--dataset", "copy-classification"])
+    assert config.data.data_options == {}
