@@ -103,7 +103,7 @@ def make_batch(sizes: argparse.Namespace) -> Batch:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Time of a whole training step.")
     for name, default in [
         ("batch_size", 8),
         ("steps", 1024),

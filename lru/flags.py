@@ -240,12 +240,9 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     base, origin = _base(first.command, first.run)
     base = _checked(base, values_kinds, origin)
     args = read(base)
-    # Options of one recurrence, or of one data set, mean nothing to another.
-    if args.model.model != base.get("model", args.model.model):
-        base = {name: value for name, value in base.items() if name not in options}
-    if args.data.dataset != base.get("dataset", args.data.dataset):
-        base.pop("data_options", None)
-    args = read(base)
+    kept = _still_meant(base, args.model.model, args.data.dataset, options)
+    if kept != base:
+        base, args = kept, read(kept)
     values: Flat = {}
     for name in kinds:
         values |= dataclasses.asdict(getattr(args, name))
@@ -253,6 +250,16 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     values["data_options"] = _parse_options(options_of_data)
     given = {k: v for k, v in values.items() if v is not None or k not in options}
     return args.command, Config.from_flat(given)
+
+
+def _still_meant(base: Flat, model: str, dataset: str, options: Iterable[str]) -> Flat:
+    """Drop the options of another recurrence, or of another data set, than the one in use."""
+    dropped: set[str] = set()
+    if base.get("model", ModelConfig.model) != model:
+        dropped.update(options)
+    if base.get("dataset", DataConfig.dataset) != dataset:
+        dropped.add("data_options")
+    return {name: value for name, value in base.items() if name not in dropped}
 
 
 def _base(command: CommandConfig, run: Any) -> tuple[Flat, str]:

@@ -4,9 +4,10 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 T = TypeVar("T")
+Entry = TypeVar("Entry")
 
 
 class UnknownNameError(ValueError, KeyError):
@@ -28,18 +29,18 @@ class Registry(Mapping[str, T], Generic[T]):
         self._entries: dict[str, T] = {}
         self._aliases: dict[str, str] = {}
 
-    def register(self, name: str, *aliases: str) -> Callable[[T], T]:
-        """Decorate an entry to file it under `name`.
+    def register(self, name: str, *aliases: str) -> Callable[[Entry], Entry]:
+        """Decorate an entry to file it under `name`; its own type stays known.
 
         Raises:
             ValueError: if `name` or an alias is already taken.
         """
 
-        def decorate(entry: T) -> T:
+        def decorate(entry: Entry) -> Entry:
             for new in (name, *aliases):
                 if new in self._entries or new in self._aliases:
                     raise ValueError(f"{self.kind} {new!r} is registered twice")
-            self._entries[name] = entry
+            self._entries[name] = cast(T, entry)
             self._aliases.update(dict.fromkeys(aliases, name))
             return entry
 

@@ -214,7 +214,9 @@ def test_options_of_the_data_set_in_a_recipe(recipe):
         "deep": "True",
         "limit": "None",
     }
-    assert read("--recipe toy --data_options n_train=6").data.data_options == {"n_train": "6"}
+    overridden = read("--recipe toy --data_options n_train=6").data.data_options
+    assert overridden == {"n_train": "6", "deep": "True", "limit": "None"}
+    assert read("--recipe toy --dataset mnist-classification").data.data_options == {}
 
 
 def test_numbers_in_a_recipe_are_read_as_on_the_command_line(recipe):
@@ -348,11 +350,3 @@ def test_a_saved_command_reads_back_as_itself(tmp_path):
     config.save(folder / "config.yaml")
     assert read(f"--name a --runs_dir {tmp_path}") == config
     assert yaml.safe_load((folder / "config.yaml").read_text()) == config.flat()
-
-
-def test_options_of_the_data_are_overridden_one_by_one_and_dropped_with_their_data_set():
-    recipe = load_recipe("quickstart")["config"]["data_options"]
-    _, config = parse(["--recipe", "quickstart", "--data_options", "n_test=7"])
-    assert config.data.data_options == {**{k: str(v) for k, v in recipe.items()}, "n_test": "7"}
-    _, config = parse(["--recipe", "quickstart", "--dataset", "copy-classification"])
-    assert config.data.data_options == {}

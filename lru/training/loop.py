@@ -78,7 +78,7 @@ class _Interval(NamedTuple):
     step: int
     sums: Sums
     bad_step: jax.Array
-    rate: jax.Array
+    rate: jax.typing.ArrayLike
 
 
 def means(sums: Mapping[str, Any], prefix: str) -> Metrics:
