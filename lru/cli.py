@@ -25,8 +25,7 @@ logger = logging.getLogger("lru")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
-    logging.basicConfig(format="%(message)s")
-    logger.setLevel(logging.INFO)
+    _show_messages()
     try:
         command, config = parse(sys.argv[1:] if arguments is None else arguments)
         if command.list:
@@ -40,6 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command resumes the run", file=sys.stderr)
         return 130
+
+
+def _show_messages() -> None:
+    """Print what the library logs, bare; other libraries keep their own settings."""
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
 
 
 def _listing() -> str:

@@ -121,6 +121,7 @@ class Trainer:
 
         Raises:
             FileNotFoundError: if the run to restore or to evaluate has no checkpoint.
+            ValueError: if the checkpoint does not fit the model, or leaves nothing to do.
         """
         self._config, self._task, self._run = config, task, run
         self._splits = {
@@ -163,14 +164,26 @@ class Trainer:
         if self._checkpoints.latest_step("last") is not None:
             self._load(self._checkpoints, "last")
         elif restore is not None:
-            source = Checkpoints(Path(restore) / "checkpoints")
-            self._load(source, "last")
-            source.close()
-            history = Path(restore) / "metrics.jsonl"
-            if history.exists():
-                self._run.metrics_file.write_bytes(history.read_bytes())
+            self._continue_from(Path(restore))
         # Lines after the checkpoint will be written again.
         truncate(self._run.metrics_file, self.step)
+
+    def _continue_from(self, other: Path) -> None:
+        """Take over the state and the log of another run; the best epoch is sought anew."""
+        source = Checkpoints(other / "checkpoints")
+        try:
+            self._load(source, "last")
+        finally:
+            source.close()
+        if self.step >= self.total_steps:
+            raise ValueError(
+                f"restore: the run in {other} has made {self.step} updates, and this one would end "
+                f"after {self.total_steps}; give more --epochs or --max_steps"
+            )
+        self._loop = LoopState(lr_scale=self._loop.lr_scale)
+        history = other / "metrics.jsonl"
+        if history.exists():
+            self._run.metrics_file.write_bytes(history.read_bytes())
 
     def _load(self, checkpoints: Checkpoints, kind: Kind) -> None:
         self.state, progress = checkpoints.restore(kind, self.state)

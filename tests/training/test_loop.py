@@ -194,6 +194,13 @@ def test_restore_continues_another_run_with_other_flags(flags, tmp_path):
     )
     assert summary.steps == 20
     assert [r["epoch"] for r in records if "val/loss" in r] == [1.0, 2.0, 3.0, 4.0]
+    assert summary.best_step == 20, "only its own epochs have checkpoints here"
+
+
+def test_restore_with_nothing_left_to_do_is_refused(flags, tmp_path):
+    train([*flags, "--name", "first"])
+    with pytest.raises(ValueError, match=r"has made 15 updates, and this one would end after 15"):
+        make_trainer(["--restore", str(tmp_path / "first"), "--name", "second"])
 
 
 def test_checkpoints_of_another_model_are_refused(flags, tmp_path):
