@@ -54,17 +54,22 @@ class PlainRecurrence:
     def __call__(self: Any, x: jax.Array, state: Any = None, **_: Any) -> tuple[jax.Array, Any]:
         """Run over x [B, T, D] from a zero state."""
         n = self.d_hidden
-        B = self.B[...][:, :n] + 1j * self.B[...][:, n:]
-        C = self.C[...][:n] - 1j * self.C[...][n:]
-        gamma = 1.0 if self.gamma_log is None else jnp.exp(self.gamma_log[...])
-        driven = gamma * (x.astype(jnp.complex64) @ B)
-        repeated = jnp.broadcast_to(self.eigenvalues()[""], driven.shape)
+        B = self.B[...][:, :n].T + 1j * self.B[...][:, n:].T
+        C = self.C[...][:n].T - 1j * self.C[...][n:].T
+        if self.gamma_log is not None:
+            B = B * jnp.exp(self.gamma_log[...])[:, None]
+        eigenvalues = self.eigenvalues()[""]
 
         def combine(first: tuple, second: tuple) -> tuple:
             return second[0] * first[0], second[0] * first[1] + second[1]
 
-        h = jax.lax.associative_scan(combine, (repeated, driven), axis=1)[1]
-        return (h @ C).real + self.D[...] * x, state
+        def one(x: jax.Array) -> jax.Array:
+            repeated = jnp.repeat(eigenvalues[None], x.shape[0], axis=0)
+            driven = jax.vmap(lambda x_t: B @ x_t)(x)
+            h = jax.lax.associative_scan(combine, (repeated, driven))[1]
+            return jax.vmap(lambda h_t, x_t: (C @ h_t).real + self.D[...] * x_t)(h, x)
+
+        return jax.vmap(one)(x), state
 
 
 @LAYERS.register("plain-lru")

@@ -16,6 +16,7 @@ from lru.layers import LAYERS, resolve_options
 from lru.tasks import TASKS, Task
 from lru.training.config import Config
 from lru.training.loop import NonFiniteError, Trainer
+from lru.training.memory import keep_freed_memory
 from lru.training.report import format_table, metric_rows, summarise
 from lru.training.runs import Run, open_run, open_trackers
 from lru.training.trackers import read_jsonl
@@ -26,6 +27,7 @@ logger = logging.getLogger("lru")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
     _show_messages()
+    keep_freed_memory()
     try:
         command, config = parse(sys.argv[1:] if arguments is None else arguments)
         if command.list:

@@ -44,7 +44,9 @@ class Block(nnx.Module):
             if config.norm == "batch"
             else nnx.LayerNorm(config.d_model, rngs=rngs)
         )
-        self.gate = nnx.Linear(config.d_model, 2 * config.d_model, rngs=rngs)
+        # Two maps, not one of twice the width: splitting its output costs a copy in each direction.
+        self.value = nnx.Linear(config.d_model, config.d_model, rngs=rngs)
+        self.gate = nnx.Linear(config.d_model, config.d_model, rngs=rngs)
         self.dropout = nnx.Dropout(config.p_dropout, broadcast_dims=(TIME_AXIS,))
 
     def _normalise(
@@ -73,8 +75,7 @@ class Block(nnx.Module):
         y = self._normalise(x, mask, train) if self.prenorm else x
         y, state = self.recurrence(y, state, lengths=lengths, resets=resets)
         y = self._drop(nnx.gelu(y), keys[0])
-        value, gate = jnp.split(self.gate(y), 2, axis=-1)
-        y = x + self._drop(value * nnx.sigmoid(gate), keys[1])
+        y = x + self._drop(self.value(y) * nnx.sigmoid(self.gate(y)), keys[1])
         return (y if self.prenorm else self._normalise(y, mask, train)), state
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ from lru.training.checkpoints import Checkpoints
 from lru.training.loop import NonFiniteError, Trainer
 from lru.training.runs import open_run, open_trackers
 from lru.training.trackers import Trackers, read_jsonl
+
+RUN_TRAIN = Path(__file__).parents[2] / "run_train.py"
 
 
 class KilledError(Exception):
@@ -91,21 +94,24 @@ def test_a_run_killed_and_resumed_logs_the_same(flags, tmp_path, kill_after):
     assert resumed == undisturbed
 
 
-def test_sigkill_at_any_moment_and_resumed_logs_the_same(flags, tmp_path):
-    common = [*flags, "--checkpoint_every", "1", "--epochs", "8"]
+def test_killed_at_five_random_moments_and_resumed_logs_the_same(flags, tmp_path):
+    common = [*flags, "--checkpoint_every", "3", "--epochs", "20"]
     _, undisturbed = train([*common, "--name", "undisturbed"])
-    command = [sys.executable, "run_train.py", *common, "--name", "killed"]
+    command = [sys.executable, str(RUN_TRAIN), *common, "--name", "killed"]
     log = tmp_path / "killed" / "metrics.jsonl"
-    lines_before = 0
-    for _ in range(2):
+
+    def lines():
+        return len(log.read_bytes().splitlines()) if log.exists() else 0
+
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        enough = lines() + random.integers(2, 10)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None:
-            if log.exists() and len(log.read_bytes().splitlines()) > lines_before + 4:
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.01)
+        while process.poll() is None and lines() < enough:
+            time.sleep(0.005)
+        time.sleep(random.uniform(0, 0.05))
+        process.kill()
         assert process.wait() == -signal.SIGKILL, "the run was over before it was killed"
-        lines_before = len(log.read_bytes().splitlines())
     _, resumed = train([*common, "--name", "killed"])
     assert resumed == undisturbed
 
