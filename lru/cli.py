@@ -80,7 +80,7 @@ def resolve(config: Config) -> tuple[Config, Dataset]:
 def _run(config: Config) -> None:
     config, dataset = resolve(config)
     data = dataset.load(config.run.raw_dir, config.run.dir_name)
-    task = TASKS["classification"](data.card, config.model)
+    task = TASKS[dataset.task](data.card, config.model)
     run = open_run(config)
     trainer = Trainer(config, task, data, run)
     try:

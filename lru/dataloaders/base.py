@@ -43,11 +43,13 @@ class Dataset(ABC):
     Attributes:
         name: what flags call it.
         sources: the public files that it can be made from.
+        task: what is learned from it, by its registered name.
         version: raised whenever `build` gives other arrays from the same files and options.
     """
 
     name: ClassVar[str]
     sources: ClassVar[tuple[Source, ...]] = ()
+    task: ClassVar[str] = "classification"
     version: ClassVar[int] = 1
 
     def raw_files(self, raw_dir: Path) -> tuple[Path, ...]:

@@ -30,7 +30,7 @@ class KilledError(Exception):
 def make_trainer(arguments):
     config, dataset = resolve(parse(arguments)[1])
     data = dataset.load(config.run.raw_dir, config.run.dir_name)
-    task = TASKS["classification"](data.card, config.model)
+    task = TASKS[dataset.task](data.card, config.model)
     return config, Trainer(config, task, data, open_run(config))
 
 
