@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import jax
 from flax import nnx
+from tqdm import tqdm
 
 from lru.analysis.plots import plot_curves, plot_eigenvalues
 from lru.analysis.spectra import eigenvalues
@@ -43,12 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _AboveTheBar(logging.Handler):
+    """Prints messages bare, without breaking the progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
 def _show_messages() -> None:
-    """Print what the library logs, bare; other libraries keep their own settings."""
+    """Print what the library logs; other libraries keep their own settings."""
     if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
+        logger.addHandler(_AboveTheBar())
         logger.setLevel(logging.INFO)
         logger.propagate = False
 

@@ -64,7 +64,8 @@ def plot_eigenvalues(
         )
     rows = math.ceil(len(initial) / _MAX_COLUMNS)
     columns = math.ceil(len(initial) / rows)
-    figure = Figure(figsize=(2.6 * columns + 0.4, 2.9 * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(2.6 * columns + 0.4, 2.9 * rows + 0.5))
+    figure.set_layout_engine("constrained", h_pad=0.1)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     pairs = {
         name: tuple(np.asarray(m[name], complex) for m in (initial, trained)) for name in initial
