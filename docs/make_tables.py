@@ -23,7 +23,11 @@ def results() -> dict[tuple[str, str], list[str]]:
         recipe = load_recipe(name)
         cell = cells.setdefault((recipe["config"]["dataset"], recipe["config"]["model"]), [])
         for result in recipe.get("results", []):
-            cell.append(f"{100 * result['test_accuracy']:.1f} % (`{name}`)")
+            cell.append(
+                f"**{100 * result['test_accuracy']:.1f} %** (`{name}`: {result['data']}; "
+                f"seed {result['seed']}, {result['steps']:,} updates, {result['minutes']:g} min, "
+                f"{result['machine']})"
+            )
     return cells
 
 

@@ -64,8 +64,7 @@ def plot_eigenvalues(
         )
     rows = math.ceil(len(initial) / _MAX_COLUMNS)
     columns = math.ceil(len(initial) / rows)
-    figure = Figure(figsize=(2.6 * columns + 0.4, 2.9 * rows + 0.5))
-    figure.set_layout_engine("constrained", h_pad=0.1)
+    figure = Figure(figsize=(2.6 * columns + 0.4, 2.9 * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     pairs = {
         name: tuple(np.asarray(m[name], complex) for m in (initial, trained)) for name in initial
@@ -161,5 +160,6 @@ def _save(figure: Figure, path: str | os.PathLike) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format=path.suffix.removeprefix(".") or "png", dpi=150)
+    kind = path.suffix.removeprefix(".") or "png"
+    figure.savefig(temporary, format=kind, dpi=150, bbox_inches="tight", pad_inches=0.08)
     os.replace(temporary, path)

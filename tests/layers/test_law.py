@@ -9,16 +9,26 @@ import pytest
 from flax import nnx
 from jax.test_util import check_grads
 
-from lru.layers import LAYERS, Bidirectional, make_layer
+from lru.layers import LAYERS, Bidirectional, layer_options, make_layer
 from lru.layers.diagonal import PARAMETRIZATIONS
+from lru.scan import DENSE_METHODS, LINEAR_METHODS
 
 D, N, B, T = 5, 6, 3, 11
 CUT = 4
 
-# Every layer as it comes, and every way to hold eigenvalues.
-VARIANTS = [(name, {}) for name in LAYERS] + [
-    ("lru", {"parametrization": name, "gamma": gamma})
-    for name, gamma in zip(PARAMETRIZATIONS, (True, False, False), strict=True)
+# Every layer as it comes, every layer with every scan method, every way to hold eigenvalues.
+VARIANTS = [
+    *((name, {}) for name in LAYERS),
+    *(
+        (name, {"scan_method": method})
+        for name in LAYERS
+        for method in (DENSE_METHODS if name == "rnn" else LINEAR_METHODS)
+        if "scan_method" in layer_options(LAYERS[name])
+    ),
+    *(
+        ("lru", {"parametrization": name, "gamma": gamma})
+        for name, gamma in zip(PARAMETRIZATIONS, (True, False, False), strict=True)
+    ),
 ]
 IDS = ["-".join(map(str, (name, *options.values()))) for name, options in VARIANTS]
 
