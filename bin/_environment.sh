@@ -8,9 +8,9 @@ if [ ! -x "$environment/bin/python" ]; then
     }
     "$python" -m venv "$environment"
 fi
-if ! cmp -s pyproject.toml "$environment/installed"; then
+if ! cat pyproject.toml requirements.txt | cmp -s - "$environment/installed"; then
     echo "installing $requirement into $environment"
-    "$environment/bin/python" -m pip install --quiet --editable "$requirement"
-    cp pyproject.toml "$environment/installed"
+    "$environment/bin/python" -m pip install --quiet --constraint requirements.txt --editable "$requirement"
+    cat pyproject.toml requirements.txt >"$environment/installed"
 fi
 source "$environment/bin/activate"

@@ -12,6 +12,8 @@ from tqdm import tqdm
 from lru.analysis.plots import plot_curves, plot_eigenvalues
 from lru.analysis.spectra import eigenvalues
 from lru.dataloaders import DATASETS, Dataset, Prepared, dataset_from_options
+from lru.dataloaders.cache import CacheError
+from lru.dataloaders.fetch import DownloadError
 from lru.flags import load_recipe, parse, recipe_names
 from lru.layers import LAYERS, resolve_options
 from lru.tasks import TASKS, Task
@@ -36,11 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             _run(config)
         return 0
-    except (ValueError, OSError, NonFiniteError) as error:
+    except (ValueError, OSError, CacheError, DownloadError, NonFiniteError) as error:
         print(f"run_train.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes the run", file=sys.stderr)
+        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         return 130
 
 
@@ -55,6 +57,8 @@ def _show_messages() -> None:
     """Print what the library logs; other libraries keep their own settings."""
     if not logger.handlers:
         logger.addHandler(_AboveTheBar())
+        # Orbax narrates every save.
+        logging.getLogger("absl").setLevel(logging.ERROR)
         logger.setLevel(logging.INFO)
         logger.propagate = False
 

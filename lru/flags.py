@@ -24,10 +24,14 @@ Flat = dict[str, Any]
 
 BOOLEANS = {
     "true": "True",
+    "t": "True",
     "yes": "True",
+    "y": "True",
     "1": "True",
     "false": "False",
+    "f": "False",
     "no": "False",
+    "n": "False",
     "0": "False",
     "none": "None",
 }

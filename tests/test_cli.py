@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lru.cli import main
@@ -26,6 +27,25 @@ def flags(tmp_path):
         *("--n_layers", "1", "--d_model", "4", "--d_hidden", "4", "--batch_size", "8"),
         *("--max_steps", "3", "--runs_dir", tmp_path / "runs", "--dir_name", tmp_path / "cache"),
     ]
+
+
+@pytest.fixture
+def write_idx():
+    """Writes a few digits in the layout of the official files."""
+
+    def write(raw_dir):
+        random = np.random.default_rng(0)
+        folder = raw_dir / "MNIST" / "raw"
+        folder.mkdir(parents=True)
+        for part, count in (("train", 24), ("t10k", 8)):
+            images = random.integers(256, size=(count, 28, 28), dtype=np.uint8)
+            header = np.array([0x803, count, 28, 28], ">i4").tobytes()
+            (folder / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+            labels = (np.arange(count) % 10).astype(np.uint8)
+            header = np.array([0x801, count], ">i4").tobytes()
+            (folder / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+
+    return write
 
 
 def test_lists_everything_that_can_be_named(capsys):
@@ -110,6 +130,49 @@ def test_another_configuration_names_the_differences_and_loses_nothing(flags, tm
     assert (tmp_path / "runs" / "one.old1" / "metrics.jsonl").read_bytes() == before
 
 
+def test_missing_files_and_a_damaged_cache_are_one_clear_sentence(
+    flags, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("LRU_DATA_MIRROR", "http://127.0.0.1:9")
+    arguments = ["--model", "lru", "--runs_dir", tmp_path, "--dir_name", tmp_path / "cache"]
+    assert run("--dataset", "mnist-classification", "--raw_dir", tmp_path, *arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("run_train.py: ")
+    assert "train-images-idx3-ubyte" in error
+    assert run(*flags, "--model", "lru") == 0
+    (card,) = (tmp_path / "cache").glob("copy-*/card.json")
+    card.write_text("{}")
+    capsys.readouterr()
+    assert run(*flags, "--model", "lru") == 2
+    error = capsys.readouterr().err
+    assert "card.json cannot be read" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_runs_with_other_values_have_other_names(flags, tmp_path):
+    assert run(*flags, "--model", "lru") == 0
+    assert run(*flags, "--model", "lru", "--lr_base", "0.01") == 0
+    assert run(*flags, "--model", "lru", "--plots", "False") == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+@pytest.mark.parametrize("model", LAYERS)
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_every_model_trains_on_every_data_set(model, dataset, tmp_path, write_idx):
+    options = {
+        "listops-classification": ["source=generated", "min_length=3", "max_length=30"],
+        "mnist-classification": ["n_val=8"],
+    }.get(dataset, [])
+    if "mnist" not in dataset:
+        options += ["n_train=16", "n_val=8", "n_test=8"]
+    write_idx(tmp_path / "raw")
+    folders = ["--runs_dir", tmp_path, "--dir_name", tmp_path / "c", "--raw_dir", tmp_path / "raw"]
+    sizes = ["--n_layers", "1", "--d_model", "4", "--d_hidden", "4", "--batch_size", "8"]
+    short = ["--max_steps", "2", "--n_buckets", "1", "--plots", "False"]
+    choice = ["--model", model, "--dataset", dataset, "--data_options", *options]
+    assert run(*choice, *folders, *sizes, *short) == 0
+
+
 def test_a_corrupt_line_is_named_and_nothing_is_cached(flags, tmp_path, capsys):
     folder = tmp_path / "raw" / "listops-1000"
     folder.mkdir(parents=True)
@@ -126,7 +189,8 @@ def test_a_corrupt_line_is_named_and_nothing_is_cached(flags, tmp_path, capsys):
     assert not cache.exists() or not [path for path in cache.iterdir() if path.name[0] != "."]
 
 
-def test_the_published_command_runs_as_written(tmp_path):
+@pytest.mark.parametrize("model", ["diag-rnn", "lru", "rnn"])
+def test_the_published_command_runs_as_written(model, tmp_path):
     """Three updates of the ancestor's ListOps command, on a small file in the official layout."""
     folder = tmp_path / "raw_datasets" / "listops-1000"
     folder.mkdir(parents=True)
@@ -135,7 +199,7 @@ def test_the_published_command_runs_as_written(tmp_path):
         lines = [line for line in lines if line.split("\t")[1] in "0123456789"]
         (folder / f"basic_{split}.tsv").write_text("\r\n".join(["Source\tTarget", *lines]))
     command = (
-        "--model diag-rnn --n_layers 6 --dataset listops-classification --warmup_end 5 "
+        f"--model {model} --n_layers 6 --dataset listops-classification --warmup_end 5 "
         "--d_model 256 --d_hidden 192 --epochs 50 --batch_size 32 --A_init fixed "
         "--lr_factor 0.05 --p_dropout 0 --max_steps 3"
     )
@@ -144,5 +208,5 @@ def test_the_published_command_runs_as_written(tmp_path):
         [sys.executable, script, *command.split()], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    records = read_jsonl(tmp_path / "runs" / "listops-diag-rnn-seed1919" / "metrics.jsonl")
-    assert records[-1]["step"] == 3
+    (log,) = (tmp_path / "runs").glob(f"listops-{model}-seed1919-*/metrics.jsonl")
+    assert read_jsonl(log)[-1]["step"] == 3

@@ -1,1 +1,1 @@
-"""Looking at runs and models: spectra, signal propagation, plots."""
+"""Looking at runs and models: spectra and plots."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
+from jaxtyping import UInt8
 
 from lru.dataloaders.base import Dataset, Description, StrPath, check_at_least, register
 from lru.dataloaders.cache import SPLITS, RaggedWriter
@@ -221,12 +222,27 @@ def _parsed(line: bytes) -> tuple[bytes, int]:
         raise ValueError(f"unknown token {word!r}; known: {' '.join(VOCABULARY[1:])} ( )") from None
     if not row:
         raise ValueError("the source is empty")
-    opened = sum(row.count(FIRST_OPERATOR + index) for index in range(len(OPERATORS)))
-    if opened != row.count(CLOSE):
-        raise ValueError(f"{opened} operators, but {row.count(CLOSE)} closing brackets")
+    _check_nesting(np.frombuffer(row, np.uint8))
     if target not in _TARGETS:
         raise ValueError(f"the target is {target[:40].decode(errors='replace')!r}, not 0 to 9")
     return row, _TARGETS[target]
+
+
+def _check_nesting(tokens: UInt8[np.ndarray, " T"]) -> None:
+    """Refuse what is not one expression.
+
+    Raises:
+        ValueError: saying how it is not.
+    """
+    opens = (tokens >= FIRST_OPERATOR) & (tokens < FIRST_OPERATOR + len(OPERATORS))
+    closes = tokens == CLOSE
+    if opens.sum() != closes.sum():
+        raise ValueError(f"{opens.sum()} operators, but {closes.sum()} closing brackets")
+    depth = np.cumsum(opens.astype(np.int32) - closes)
+    if (depth < 0).any() or (depth[:-1] == 0).any():
+        raise ValueError("the source is not one expression from its first token to its last")
+    if (opens[:-1] & closes[1:]).any():
+        raise ValueError("an operator has no arguments")
 
 
 def _chunk(rows: list[bytes], targets: list[int]) -> Sequences:

@@ -124,7 +124,7 @@ class DiagonalRNN(RecurrentLayer):
             r_min: smallest initial modulus, for the ring and uniform rules.
             r_max: largest initial modulus, for the ring and uniform rules.
             max_phase: largest initial phase in radians, for the ring and uniform rules.
-            scan_method: algorithm of the scan; auto picks by platform and shape.
+            scan_method: algorithm of the scan; auto picks by platform.
             rngs: source of the initial parameters.
         """
         super().__init__(d_model, d_hidden)

@@ -40,7 +40,7 @@ class LinearRNN(RecurrentLayer):
             d_model: width D of inputs and outputs.
             d_hidden: width N of the state.
             A_init: rule of the initial recurrence.
-            scan_method: algorithm of the scan; auto picks by platform and shape.
+            scan_method: algorithm of the scan; auto picks by platform.
             rngs: source of the initial parameters.
         """
         super().__init__(d_model, d_hidden)

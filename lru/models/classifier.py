@@ -55,7 +55,7 @@ class Classifier(nnx.Module):
         """Build the network.
 
         Args:
-            config: the network.
+            config: the network; its pooling `auto` means mean.
             n_classes: number C of classes.
             vocab_size: number V of token ids, for token inputs.
             n_features: width of the values at each step, for real-valued inputs.
@@ -69,7 +69,7 @@ class Classifier(nnx.Module):
                 "give either vocab_size (token inputs) or n_features (real inputs), got "
                 f"vocab_size={vocab_size}, n_features={n_features}"
             )
-        self.pooling = config.pooling
+        self.pooling = "mean" if config.pooling == "auto" else config.pooling
         if vocab_size is not None:
             self.encode = nnx.Embed(vocab_size, config.d_model, rngs=rngs)
         elif n_features is not None:

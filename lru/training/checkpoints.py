@@ -5,7 +5,6 @@ object of the loop's own state. Orbax commits by renaming, so a run killed while
 the checkpoint before.
 """
 
-import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,16 +24,22 @@ def _flatten(state: TrainState) -> tuple[dict[str, Any], Any]:
 
 
 class Checkpoints:
-    """The checkpoints under one folder."""
+    """The checkpoints under one folder.
 
-    def __init__(self, folder: Path):
-        # Orbax narrates every save at INFO and its own progress at WARNING.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+    Args:
+        folder: holds one folder a kind.
+        read_only: leave it as it is; another process may be writing there.
+    """
+
+    def __init__(self, folder: Path, read_only: bool = False):
         self._managers = {
             kind: ocp.CheckpointManager(
                 folder.absolute() / kind,
                 options=ocp.CheckpointManagerOptions(
-                    max_to_keep=1, cleanup_tmp_directories=True, create=True
+                    max_to_keep=1,
+                    cleanup_tmp_directories=not read_only,
+                    create=not read_only,
+                    read_only=read_only,
                 ),
             )
             for kind in ("last", "best")

@@ -1,6 +1,7 @@
 """The whole configuration of a run: one dataclass a concern, flat names, YAML on disk."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class TrainConfig:
     lr_patience: int = 1_000_000
     """Without the cosine: epochs without a better validation metric before the rate is reduced."""
     reduce_factor: float = 1.0
-    """Without the cosine: multiply the rate by this on a plateau."""
+    """Without the cosine: multiply the rate by this on a plateau, down to lr_min."""
     early_stop_patience: int = 1000
     """Stop after this many epochs without a better validation metric."""
     weight_decay: float = 0.05
@@ -65,6 +66,8 @@ class TrainConfig:
             raise ValueError(
                 f"lr_min must lie between 0 and lr_base={self.lr_base}, got {self.lr_min}"
             )
+        if not math.isfinite(self.lr_base):
+            raise ValueError(f"lr_base must be finite, got {self.lr_base}")
         for name in ("lr_factor", "weight_decay", "warmup_end"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
@@ -78,10 +81,10 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Folders, checkpoints and reports; only `restore` changes a result."""
+    """Folders, checkpoints and reports; none but `restore` changes a result."""
 
     name: str | None = None
-    """Name of the run; an existing one is resumed. Default: data set, model and seed."""
+    """Name of the run; an existing one is resumed. Default: made from all that changes a result."""
     runs_dir: str = "runs"
     """Folder of the runs."""
     dir_name: str = "cache_dir"
@@ -153,12 +156,17 @@ class Config:
         groups["model"][1]["options"] = left
         return cls(**{name: kind(**chosen) for name, (kind, chosen) in groups.items()})
 
-    def differences(self, other: "Config") -> dict[str, tuple[Any, Any]]:
-        """Values that change a result and differ between the two, by name."""
-        mine, theirs = self.flat(), other.flat()
+    def result_values(self) -> dict[str, Any]:
+        """The values that change a result, by name."""
+        values = self.flat()
         for part in dataclasses.fields(RunConfig):
             if part.name != "restore":
-                del mine[part.name], theirs[part.name]
+                del values[part.name]
+        return values
+
+    def differences(self, other: "Config") -> dict[str, tuple[Any, Any]]:
+        """Values that change a result and differ between the two, by name."""
+        mine, theirs = self.result_values(), other.result_values()
         return {
             name: (mine.get(name), theirs.get(name))
             for name in sorted({*mine, *theirs})

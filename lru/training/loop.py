@@ -18,6 +18,7 @@ from flax import nnx
 
 from lru.dataloaders import Prepared
 from lru.dataloading import Batches
+from lru.files import write_atomically
 from lru.tasks import Task
 from lru.tasks.base import Sums
 from lru.training.checkpoints import Checkpoints, Kind
@@ -29,6 +30,9 @@ from lru.training.state import NEVER, init_state, make_steps, zero_sums
 from lru.training.trackers import Trackers, truncate
 
 Metrics = dict[str, float]
+
+# In a checkpoint's progress, beside the fields of `LoopState`: the checksum of the data.
+DATA = "data"
 
 
 class NonFiniteError(FloatingPointError):
@@ -121,7 +125,8 @@ class Trainer:
 
         Raises:
             FileNotFoundError: if the run to restore or to evaluate has no checkpoint.
-            ValueError: if the checkpoint does not fit the model, or leaves nothing to do.
+            ValueError: if the checkpoint does not fit the model or the data, or leaves nothing to
+                do.
         """
         self._config, self._task, self._run = config, task, run
         self._splits = {
@@ -138,7 +143,8 @@ class Trainer:
         self._steps = make_steps(task, self._graphdef, optimizer)
         self._loop = LoopState()
         self._pending: list[_Interval] = []
-        self._checkpoints = Checkpoints(run.checkpoints)
+        self._data_checksum = data.card.checksum
+        self._checkpoints = Checkpoints(run.checkpoints, read_only=config.run.eval_only)
         self._restore()
 
     @property
@@ -159,10 +165,10 @@ class Trainer:
     def _restore(self) -> None:
         run, restore = self._config.run, self._config.run.restore
         if run.eval_only:
-            self._load(self._checkpoints, "best")
+            self._load("best")
             return
         if self._checkpoints.latest_step("last") is not None:
-            self._load(self._checkpoints, "last")
+            self._load("last")
         elif restore is not None:
             self._continue_from(Path(restore))
         # Lines after the checkpoint will be written again.
@@ -170,9 +176,9 @@ class Trainer:
 
     def _continue_from(self, other: Path) -> None:
         """Take over the state and the log of another run; the best epoch is sought anew."""
-        source = Checkpoints(other / "checkpoints")
+        source = Checkpoints(Run(other).checkpoints, read_only=True)
         try:
-            self._load(source, "last")
+            self.state, saved = source.restore("last", self.state)
         finally:
             source.close()
         if self.step >= self.total_steps:
@@ -180,14 +186,19 @@ class Trainer:
                 f"restore: the run in {other} has made {self.step} updates, and this one would end "
                 f"after {self.total_steps}; give more --epochs or --max_steps"
             )
-        self._loop = LoopState(lr_scale=self._loop.lr_scale)
-        history = other / "metrics.jsonl"
+        self._loop = LoopState(lr_scale=saved["lr_scale"])
+        history = Run(other).metrics_file
         if history.exists():
-            self._run.metrics_file.write_bytes(history.read_bytes())
+            write_atomically(self._run.metrics_file, history.read_bytes())
 
-    def _load(self, checkpoints: Checkpoints, kind: Kind) -> None:
-        self.state, progress = checkpoints.restore(kind, self.state)
-        self._loop = LoopState(**progress)
+    def _load(self, kind: Kind) -> None:
+        self.state, saved = self._checkpoints.restore(kind, self.state)
+        if saved.pop(DATA) != self._data_checksum:
+            raise ValueError(
+                f"the data is not what the run in {self._run.path} was trained on: other files in "
+                "raw_dir, or another version of their preparation; choose another --name"
+            )
+        self._loop = LoopState(**saved)
 
     def model(self) -> nnx.Module:
         """The model with its present parameters."""
@@ -217,7 +228,7 @@ class Trainer:
                         batch = next(batches)
                     self.state = train(self.state, batch)
                     step += 1
-                    progress.step(len(batch.weights))
+                    progress.step(int(batch.weights.sum()))
                     if step % config.train.log_every == 0 or step == epoch_end:
                         self._emit(trackers, progress)
                         self.state, sums = take_sums(self.state)
@@ -227,7 +238,7 @@ class Trainer:
                     if step % config.run.checkpoint_every == 0 and step < epoch_end:
                         with progress.paused.running():
                             self._emit(trackers, progress)
-                            self._save("last", step, trackers)
+                            self._save_last(step, trackers)
                 self._emit(trackers, progress)
                 with progress.paused.running():
                     self._end_epoch(step, self._evaluate(evaluate), trackers)
@@ -252,27 +263,37 @@ class Trainer:
         """Log the intervals whose numbers have not been fetched yet."""
         for interval in self._pending:
             sums, bad_step, rate = jax.device_get((interval.sums, interval.bad_step, interval.rate))
-            if bad_step != NEVER:
-                saved = self._checkpoints.latest_step("last")
-                raise NonFiniteError(
-                    f"the loss or the gradient of update {bad_step + 1} is not finite; "
-                    + (
-                        f"the last good checkpoint is of update {saved}, in {self._run.checkpoints}"
-                        if saved is not None
-                        else "no checkpoint had been written"
-                    )
-                    + "; try a lower --lr_base or --lr_factor, or --clip_norm 1"
-                )
+            self._check_finite(bad_step)
             metrics = means(sums, "train")
             metrics["lr"] = float(rate) * self._loop.lr_scale
             trackers.log(interval.step, {"epoch": self._epoch(interval.step), **metrics})
             progress.show(metrics)
         self._pending.clear()
 
-    def _save(self, kind: Kind, step: int, trackers: Trackers) -> None:
-        # Lines that a checkpoint is ahead of must be on disk before it.
+    def _check_finite(self, bad_step: Any) -> None:
+        if bad_step == NEVER:
+            return
+        saved = self._checkpoints.latest_step("last")
+        message = f"the loss or the gradient of update {bad_step + 1} is not finite; "
+        if saved is None:
+            message += "no checkpoint had been written; try a lower --lr_base or --lr_factor, or"
+            message += " --clip_norm 1"
+        else:
+            message += f"the last good checkpoint is of update {saved}; to go on from there more "
+            message += f"carefully: --restore {self._run.path} --name NEW --clip_norm 1, or with a "
+            message += "lower --lr_base"
+        raise NonFiniteError(message)
+
+    def _save_last(self, step: int, trackers: Trackers) -> None:
+        """Save the state to resume from; what it builds on is on disk before it."""
+        self._check_finite(jax.device_get(self.state.first_bad_step))
         trackers.flush()
-        self._checkpoints.save(kind, step, self.state, dataclasses.asdict(self._loop))
+        self._checkpoints.wait()
+        self._save("last", step)
+
+    def _save(self, kind: Kind, step: int) -> None:
+        progress = dataclasses.asdict(self._loop) | {DATA: self._data_checksum}
+        self._checkpoints.save(kind, step, self.state, progress)
 
     def _end_epoch(self, step: int, metrics: Metrics, trackers: Trackers) -> None:
         """Log an evaluation, remember the best, lower the rate on a plateau, save."""
@@ -288,11 +309,12 @@ class Trainer:
             loop.epochs_since_reduction += 1
         if not train.cosine_anneal and loop.epochs_since_reduction >= train.lr_patience:
             loop.epochs_since_reduction = 0
-            loop.lr_scale *= train.reduce_factor
+            floor = train.lr_min / train.lr_base if train.lr_base else 1.0
+            loop.lr_scale = max(loop.lr_scale * train.reduce_factor, floor)
             self.state = self.state._replace(lr_scale=jnp.float32(loop.lr_scale))
         if loop.best_step == step:
-            self._save("best", step, trackers)
-        self._save("last", step, trackers)
+            self._save("best", step)
+        self._save_last(step, trackers)
 
     def evaluate(self) -> Metrics:
         """Metrics of the state on the validation and test splits."""

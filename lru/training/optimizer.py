@@ -50,6 +50,10 @@ def make_optimizer(
         },
         groups,
     )
-    if config.clip_norm is not None:
-        return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
-    return optimizer
+    # Both have the same state, so that a run can be continued with and without clipping.
+    clip = (
+        optax.identity()
+        if config.clip_norm is None
+        else optax.clip_by_global_norm(config.clip_norm)
+    )
+    return optax.chain(clip, optimizer)

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+REFRESH_SECONDS = 2.0
+
 
 class Stopwatch:
     """Adds up the time spent in its `with` blocks."""
@@ -40,6 +42,8 @@ class Progress:
         self._start = time.perf_counter()
         self._first = done
         self._examples = 0
+        self._metrics: dict[str, str] = {}
+        self._shown_at = self._start
         self._bar = tqdm(
             total=total,
             initial=done,
@@ -56,6 +60,8 @@ class Progress:
         """Count one update."""
         self._examples += examples
         self._bar.update()
+        if time.perf_counter() - self._shown_at > REFRESH_SECONDS:
+            self._refresh()
 
     def timing(self) -> dict[str, float]:
         """Examples a second and the share of the time spent waiting for data."""
@@ -66,22 +72,26 @@ class Progress:
         }
 
     def show(self, metrics: Mapping[str, float]) -> None:
-        """Put the latest metrics and the speed behind the bar."""
+        """Put the latest metrics behind the bar, beside speed, waiting and time left."""
+        self._metrics = {name.split("/")[-1]: f"{value:.3g}" for name, value in metrics.items()}
+        self._refresh()
+
+    def seconds_left(self) -> float:
+        """Time that the updates still to do will take."""
+        done = max(self._bar.n - self._first, 1)
+        return self.training_seconds() / done * (self._bar.total - self._bar.n)
+
+    def _refresh(self) -> None:
+        self._shown_at = time.perf_counter()
         timing = self.timing()
-        rate = self.training_seconds() / max(self._bar.n - self._first, 1)
-        shown = {name.split("/")[-1]: f"{value:.3f}" for name, value in metrics.items()}
         self._bar.set_postfix(
-            shown
+            self._metrics
             | {
                 "examples/s": f"{timing['examples_per_second']:.0f}",
                 "waiting": f"{timing['data_wait_share']:.0%}",
-                "left": tqdm.format_interval(rate * (self._bar.total - self._bar.n)),
+                "left": tqdm.format_interval(self.seconds_left()),
             }
         )
-
-    def write(self, line: str) -> None:
-        """Print a line above the bar."""
-        self._bar.write(line)
 
     def close(self) -> None:
         """Leave the bar as it is."""

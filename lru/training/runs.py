@@ -1,7 +1,9 @@
 """Run folders: `runs/<name>/` with its configuration and logs; started, resumed, kept aside."""
 
 import dataclasses
+import hashlib
 import itertools
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,11 +41,20 @@ class Run(NamedTuple):
 
 def run_path(config: Config) -> Path:
     """The folder of a configuration's run."""
-    name = config.run.name or (
-        f"{config.data.dataset.removesuffix('-classification')}-{config.model.model}"
-        f"-seed{config.train.jax_seed}"
+    return Path(config.run.runs_dir) / (config.run.name or _default_name(config))
+
+
+def _default_name(config: Config) -> str:
+    """Data set, model, seed, and a hash of all that changes the result: same command, same run."""
+    values = json.dumps(config.result_values(), sort_keys=True, default=str)
+    return "-".join(
+        [
+            config.data.dataset.removesuffix("-classification"),
+            config.model.model,
+            f"seed{config.train.jax_seed}",
+            hashlib.sha256(values.encode()).hexdigest()[:6],
+        ]
     )
-    return Path(config.run.runs_dir) / name
 
 
 def open_run(config: Config) -> Run:
@@ -76,8 +87,10 @@ def open_run(config: Config) -> Run:
                 f"the run in {path} has another configuration ({listed}); choose another --name, "
                 "or start it over with --reset"
             )
+    if config.run.eval_only:
+        return Run(path)
     path.mkdir(parents=True, exist_ok=True)
-    once = dataclasses.replace(config.run, reset=False, eval_only=False)
+    once = dataclasses.replace(config.run, reset=False)
     dataclasses.replace(config, run=once).save(file)
     return Run(path)
 

@@ -9,9 +9,10 @@ import pytest
 from flax import nnx
 from jax.test_util import check_grads
 
+import lru.layers
 from lru.layers import LAYERS, Bidirectional, layer_options, make_layer
 from lru.layers.diagonal import PARAMETRIZATIONS
-from lru.scan import DENSE_METHODS, LINEAR_METHODS
+from lru.scan import DENSE_METHODS, LINEAR_METHODS, reference
 
 D, N, B, T = 5, 6, 3, 11
 CUT = 4
@@ -199,3 +200,48 @@ def test_a_bidirectional_layer_has_no_step():
     layer = build(("lru", {}), bidirectional=True)
     with pytest.raises(ValueError, match="no step mode"):
         layer.step(inputs()[:, 0], layer.initial_state(B))
+
+
+def oracle(name):
+    def scan(*arguments, method, **options):
+        return getattr(reference, name)(*arguments, **options)
+
+    return scan
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each_variant
+def test_equals_itself_on_the_oracle(variant, dtype, monkeypatch):
+    """The same layer on `lru.scan.reference`: outputs, states and all gradients."""
+    with jax.enable_x64(dtype == "float64"):
+        graphdef, params = nnx.split(build(variant))
+        params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+        x = inputs().astype(dtype)
+        zeros = nnx.merge(graphdef, params).initial_state(B)
+        start = jax.tree.map(lambda leaf: leaf + 0.5, zeros)
+        lengths = jnp.array([T, CUT, 1])
+        resets = jnp.zeros((B, T), bool).at[:, CUT - 1].set(True)
+        mask = (jnp.arange(T) < lengths[:, None])[..., None]
+
+        def evaluated():
+            @jax.jit
+            @partial(jax.value_and_grad, argnums=(0, 1, 2), has_aux=True)
+            def loss(params, x, start):
+                layer = nnx.merge(graphdef, params)
+                y, state = layer(x, start, lengths=lengths, resets=resets)
+                y = jnp.where(mask, y, 0)
+                sizes = [jnp.sum(jnp.abs(leaf) ** 2) for leaf in jax.tree.leaves(state)]
+                return jnp.sum(y**2) + sum(sizes), (y, state)
+
+            return loss(params, x, start)
+
+        result = evaluated()
+        for module in vars(lru.layers).values():
+            for name in ("linear_scan", "dense_scan"):
+                if hasattr(module, name):
+                    monkeypatch.setattr(module, name, oracle(name))
+        expected = evaluated()
+    tolerance = 2e-5 if dtype == "float32" else 1e-11
+    for x, y in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
+        scale = max(1.0, np.abs(y).max())
+        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * scale)

@@ -1,10 +1,10 @@
 """The loop: what it logs, how it selects and stops, and that a resumed run is the same run."""
 
-import json
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from lru.cli import resolve
+from lru.dataloaders import Dataset
 from lru.flags import parse
 from lru.tasks import TASKS
 from lru.training.checkpoints import Checkpoints
@@ -112,8 +113,11 @@ def test_killed_at_five_random_moments_and_resumed_logs_the_same(flags, tmp_path
         time.sleep(random.uniform(0, 0.05))
         process.kill()
         assert process.wait() == -signal.SIGKILL, "the run was over before it was killed"
-    _, resumed = train([*common, "--name", "killed"])
+    summary, resumed = train([*common, "--name", "killed"])
     assert resumed == undisturbed
+    _, trainer = make_trainer(["--name", "killed", "--runs_dir", str(tmp_path), "--eval_only"])
+    assert (trainer.step, trainer.evaluate()) == (summary.best_step, summary.best)
+    trainer.close()
 
 
 def test_a_finished_run_is_not_trained_again(flags):
@@ -160,26 +164,65 @@ def test_lowers_the_rate_on_a_plateau(flags):
     np.testing.assert_allclose(losses(records, "lr"), [1e-3, 1e-3, 5e-4], rtol=1e-6)
 
 
-def test_stops_at_the_first_update_that_is_not_finite(flags, tmp_path):
-    arguments = [*flags, "--checkpoint_every", "2", "--name", "broken"]
+def test_does_not_lower_the_rate_below_its_least(flags):
+    def script(trainer):
+        trainer._evaluate = lambda evaluate: {"val/accuracy": 0.5, "val/loss": 1.0}
+
+    arguments = [*flags, "--cosine_anneal", "False", "--lr_patience", "1", "--reduce_factor", "0.1"]
+    arguments += ["--lr_min", "4e-4", "--log_every", "5"]
+    _, records = train(arguments, change=script)
+    np.testing.assert_allclose(losses(records, "lr"), [1e-3, 1e-3, 4e-4], rtol=1e-6)
+
+
+def test_numbers_are_fetched_only_when_later_updates_are_under_way(flags, monkeypatch):
+    events = []
+    fetch = jax.device_get
+
+    def watched(values):
+        if isinstance(values, tuple):
+            events.append("fetch")
+        return fetch(values)
+
+    def script(trainer):
+        schedule = trainer._schedule
+
+        def noted(count):
+            events.append("interval")
+            return schedule(count)
+
+        trainer._schedule = noted
+
+    monkeypatch.setattr(jax, "device_get", watched)
+    train([*flags, "--epochs", "1", "--log_every", "1"], change=script)
+    # Each of five intervals is fetched when the next one ends, the last before the evaluation.
+    assert events == ["interval", *["fetch", "interval"] * 4, "fetch"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "log_every", "checkpoint_every", "last_good"),
+    [(8, 2, 2, 6), (8, 4, 3, 6), (7, 4, 7, 5), (6, 5, 3, 5), (8, 50, 2, 6)],
+)
+def test_stops_at_the_first_update_that_is_not_finite(
+    flags, tmp_path, bad, log_every, checkpoint_every, last_good
+):
+    arguments = [*flags, "--checkpoint_every", str(checkpoint_every), "--name", "broken"]
+    arguments += ["--log_every", str(log_every)]
 
     def poison(trainer):
         train_step = trainer._steps.train
 
         def poisoned(state, batch):
-            weights = jnp.where(state.step == 7, jnp.nan, 1.0) * batch.weights
+            weights = jnp.where(state.step == bad - 1, jnp.nan, 1.0) * batch.weights
             return train_step(state, batch._replace(weights=weights))
 
         trainer._steps = trainer._steps._replace(train=poisoned)
 
-    with pytest.raises(NonFiniteError, match=r"update 8 is not finite.*checkpoint is of update 6"):
+    message = rf"update {bad} is not finite.*checkpoint is of update {last_good};.*--restore"
+    with pytest.raises(NonFiniteError, match=message):
         train(arguments, change=poison)
-    assert (
-        json.loads((tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()[-1])["step"]
-        == 6
-    )
+    assert max(r["step"] for r in read_jsonl(tmp_path / "broken" / "metrics.jsonl")) < bad
     _, trainer = make_trainer(arguments)
-    assert trainer.step == 6
+    assert trainer.step == last_good
     trainer.close()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trainer.state.params))
 
@@ -201,6 +244,44 @@ def test_restore_continues_another_run_with_other_flags(flags, tmp_path):
     assert summary.steps == 20
     assert [r["epoch"] for r in records if "val/loss" in r] == [1.0, 2.0, 3.0, 4.0]
     assert summary.best_step == 20, "only its own epochs have checkpoints here"
+
+
+@pytest.mark.parametrize("clip", [("None", "0.5"), ("0.5", "None")])
+def test_restore_with_and_without_clipping(flags, tmp_path, clip):
+    train([*flags, "--name", "first", "--clip_norm", clip[0]])
+    more = ["--name", "second", "--epochs", "4", "--clip_norm", clip[1]]
+    assert train(["--restore", str(tmp_path / "first"), *more])[0].steps == 20
+
+
+def test_a_run_is_not_resumed_on_other_data(flags, monkeypatch):
+    train(flags)
+    prepare = Dataset.load
+
+    def other_data(*arguments):
+        data = prepare(*arguments)
+        return replace(data, card=replace(data.card, checksum="other"))
+
+    monkeypatch.setattr(Dataset, "load", other_data)
+    with pytest.raises(ValueError, match=r"the data is not what the run in .* was trained on"):
+        make_trainer(flags)
+
+
+def test_evaluating_and_restoring_leave_the_other_folder_as_it_is(flags, tmp_path):
+    train([*flags, "--name", "first"])
+
+    def content():
+        files = (path for path in (tmp_path / "first").rglob("*") if path.is_file())
+        return {path: path.read_bytes() for path in files}
+
+    unfinished = tmp_path / "first" / "checkpoints" / "last" / "99.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    (unfinished / "part").write_text("in flight")
+    before = content()
+    train(["--restore", str(tmp_path / "first"), "--name", "second", "--epochs", "4"])
+    _, trainer = make_trainer(["--name", "first", "--runs_dir", str(tmp_path), "--eval_only"])
+    trainer.evaluate()
+    trainer.close()
+    assert content() == before
 
 
 def test_restore_with_nothing_left_to_do_is_refused(flags, tmp_path):
