@@ -1,10 +1,12 @@
 """Time of the scans, forward and with gradients, beside plain copies and autodiff of the peers.
 
-python benchmarks/scan.py [--steps 1024] [--repetitions 15]
+python benchmarks/scan.py [--problems linear dense] [--steps 1024] [--repetitions 15]
 
 Entrants take turns, and medians are shown. Inputs are donated, as they are inside a model, where b
 and the gradient of h come fresh from matrix products. "copies" moves what a scan must: forward
-reads b and writes h; with gradients it also reads g and h and writes the gradient of b.
+reads b and writes h; with gradients it also reads g and h and writes the gradient of b. "products"
+multiplies what a dense scan must, over all of time at once: A with every h, and with gradients also
+A^T with every gradient of b, and these with every h.
 """
 
 import argparse
@@ -39,6 +41,19 @@ def associative_peer(a: jax.Array, b: jax.Array) -> jax.Array:
     return jax.lax.associative_scan(combine, (repeated, b), axis=1)[1]
 
 
+def row_peer(A: jax.Array, b: jax.Array) -> jax.Array:
+    """The usual form: a loop over one sequence, mapped over the batch."""
+
+    def solve(b: jax.Array) -> jax.Array:
+        def step(h: jax.Array, b_t: jax.Array) -> tuple[jax.Array, jax.Array]:
+            h = A @ h + b_t
+            return h, h
+
+        return jax.lax.scan(step, jnp.zeros_like(b[0]), b)[1]
+
+    return jax.vmap(solve)(b)
+
+
 def on_parts(scan: Callable) -> Scan:
     """A scan between real arrays [B, T, 2, N], as matrix products leave and take them."""
     return lambda a, x: split(scan(a, join(x))[0])
@@ -67,6 +82,15 @@ def copies() -> tuple[Callable, Callable]:
     return forward, both
 
 
+def products() -> tuple[Callable, Callable]:
+    """The compulsory arithmetic of a dense scan and nothing else."""
+
+    def both(A: jax.Array, b: jax.Array, g: jax.Array) -> tuple:
+        return b @ A, g @ A, jnp.einsum("btn,btm->nm", g, b)
+
+    return jax.jit(lambda A, b, g: b @ A), jax.jit(both)
+
+
 def measure(entrants: dict[str, tuple[tuple, tuple]], repetitions: int) -> None:
     """Time every entrant's two programs by turns and print a table."""
     times = {(name, i): [] for name in entrants for i in range(2)}
@@ -88,17 +112,9 @@ def measure(entrants: dict[str, tuple[tuple, tuple]], repetitions: int) -> None:
         print(row)
 
 
-def main() -> None:
-    """Run the complex constant-a problem and the real dense one."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=1024)
-    parser.add_argument("--width", type=int, default=384, help="of the linear scan; dense: half")
-    parser.add_argument("--repetitions", type=int, default=15)
-    options = parser.parse_args()
-    batch, steps, width = options.batch, options.steps, options.width
-    keys = jax.random.split(jax.random.key(0), 4)
-
+def measure_linear(batch: int, steps: int, width: int, repetitions: int) -> None:
+    """The complex problem with a constant a."""
+    keys = jax.random.split(jax.random.key(0), 3)
     shape = (batch, steps, 2, width)
     x, g = (jax.random.normal(key, shape) for key in keys[:2])
     a = 0.99 * jnp.exp(1j * jax.random.uniform(keys[2], (width,), maxval=3))
@@ -108,21 +124,38 @@ def main() -> None:
     entrants["lax.scan, autodiff"] = (programs(on_parts(reference.linear_scan)), (a, x, g))
     peer = (a, join(x), join(g))
     entrants["lax.associative_scan, autodiff"] = (programs(associative_peer), peer)
-    measure({"copies": (copies(), (a, x, g)), **entrants}, options.repetitions)
+    measure({"copies": (copies(), (a, x, g)), **entrants}, repetitions)
 
-    width //= 2
+
+def measure_dense(batch: int, steps: int, width: int, repetitions: int) -> None:
+    """The real problem."""
+    keys = jax.random.split(jax.random.key(0), 3)
     b, g = (jax.random.normal(key, (batch, steps, width)) for key in keys[:2])
-    A = jax.random.normal(keys[3], (width, width)) * 0.9 / width**0.5
+    A = jax.random.normal(keys[2], (width, width)) * 0.9 / width**0.5
     print(f"dense, real: B {batch}, T {steps}, N {width}")
-    scans: dict[str, Callable] = {
-        **{name: partial(dense_scan, method=name) for name in DENSE_METHODS},
-        "lax.scan, autodiff": reference.dense_scan,
-    }
+    scans: dict[str, Callable] = {name: partial(dense_scan, method=name) for name in DENSE_METHODS}
     entrants = {
         name: (programs(lambda A, b, scan=scan: scan(A, b)[0]), (A, b, g))
-        for name, scan in scans.items()
+        for name, scan in {**scans, "lax.scan, autodiff": reference.dense_scan}.items()
     }
-    measure({"copies": (copies(), (A, b, g)), **entrants}, options.repetitions)
+    entrants["lax.scan under vmap, autodiff"] = (programs(row_peer), (A, b, g))
+    bounds = {"copies": (copies(), (A, b, g)), "products": (products(), (A, b, g))}
+    measure({**bounds, **entrants}, repetitions)
+
+
+def main() -> None:
+    """Run the problems that are asked for."""
+    problems = {"linear": measure_linear, "dense": measure_dense}
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--problems", nargs="+", choices=problems, default=list(problems))
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=1024)
+    parser.add_argument("--width", type=int, default=384, help="of the linear scan; dense: half")
+    parser.add_argument("--repetitions", type=int, default=15)
+    options = parser.parse_args()
+    for name in options.problems:
+        width = options.width // 2 if name == "dense" else options.width
+        problems[name](options.batch, options.steps, width, options.repetitions)
 
 
 if __name__ == "__main__":

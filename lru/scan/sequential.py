@@ -19,7 +19,9 @@ from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, differentiable_dense
 @differentiable_dense
 def dense(A: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
     """Solve the dense problem of `lru.scan.methods`."""
-    return _loop(lambda _, h: h @ A.T, b, h0, keep, reverse)
+    # Outside the loop: inside, every step would read the rows of A as columns, slowly on a CPU.
+    A_transposed = A.T
+    return _loop(lambda _, h: h @ A_transposed, b, h0, keep, reverse)
 
 
 def _linear(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
