@@ -2,5 +2,5 @@
 # Download the files of every data set that has any; arguments: --raw_dir DIR, or names of data sets.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source bin/_environment.sh .venv .
-exec python -m lru.dataloaders download "$@"
+[ -n "${PYTHON:-}" ] || source bin/_environment.sh .venv .
+exec "${PYTHON:-python}" -m lru.dataloaders download "$@"

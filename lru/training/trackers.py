@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, Protocol, SupportsFloat, runtime_checkable
+from typing import Any, Protocol, SupportsFloat, runtime_checkable
 from urllib.parse import urlparse
 
 from lru.files import write_atomically
@@ -177,7 +177,7 @@ class WandbTracker:
             config=dict(config),
             id=_run_id(run_dir / "wandb_id"),
             resume="allow",
-            mode=_wandb_mode(),
+            mode=_wandb_mode(),  # pyright: ignore[reportArgumentType]
         )
 
     def log(self, step: int, metrics: Metrics) -> None:
@@ -273,10 +273,13 @@ def _run_id(path: Path) -> str:
     return path.read_text().strip()
 
 
-def _wandb_mode() -> Literal["online", "offline"] | None:
-    """Decide the mode, or None where wandb takes it from WANDB_MODE itself."""
+def _wandb_mode() -> str:
+    """The mode that WANDB_MODE names, else the one that the login allows.
+
+    Given to wandb by hand: it reads the variable once in the life of a process.
+    """
     if os.environ.get("WANDB_MODE"):
-        return None
+        return os.environ["WANDB_MODE"]
     if _has_wandb_key():
         return "online"
     logger.warning("No Weights & Biases login found: logging offline; wandb sync uploads later")

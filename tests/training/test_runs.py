@@ -1,5 +1,7 @@
 """Run folders: fresh, resumed, mismatched, kept aside, evaluated."""
 
+import re
+
 import pytest
 
 from lru.training.config import Config
@@ -33,9 +35,12 @@ def test_a_fresh_run_is_a_folder_with_its_configuration(configure, tmp_path):
     assert Config.load(run.path / "config.yaml") == configure()
 
 
-def test_the_default_name_tells_data_model_and_seed(configure):
-    config = configure(name=None, model="rnn", dataset="copy-classification", jax_seed=3)
-    assert run_path(config).name == "copy-rnn-seed3"
+def test_the_default_name_tells_data_model_and_seed_and_differs_with_the_result(configure):
+    values = {"name": None, "model": "rnn", "dataset": "copy-classification", "jax_seed": 3}
+    name = run_path(configure(**values)).name
+    assert re.fullmatch(r"copy-rnn-seed3-[0-9a-f]{6}", name)
+    assert run_path(configure(**values, use_wandb=True)).name == name
+    assert run_path(configure(**values, lr_base=0.5)).name != name
 
 
 def test_the_same_configuration_resumes(configure):

@@ -10,6 +10,7 @@ import pytest
 
 from lru.dataloaders import Card
 from lru.dataloading import Batch
+from lru.layers import LAYERS
 from lru.models import ModelConfig
 from lru.tasks import TASKS
 from lru.training.config import TrainConfig
@@ -257,3 +258,15 @@ def test_stacked_states_train_as_they_do_apart(parts, start):
     expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *apart)
     assert_close(stacked, expected, rtol=1e-3, atol=1e-5)
     assert not np.allclose(stacked.sums["loss"][0], stacked.sums["loss"][1])
+
+
+@pytest.mark.parametrize("model", LAYERS)
+def test_a_step_multiplies_no_complex_matrices(model):
+    config = ModelConfig(model=model, n_layers=1, d_model=4, d_hidden=3)
+    task = TASKS["classification"](CARD, config)
+    optimizer = make_optimizer(TrainConfig(), rate)
+    graphdef, state = init_state(task, optimizer, 0)
+    text = jax.jit(make_steps(task, graphdef, optimizer).train).lower(state, batch()).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    assert products
+    assert not [line for line in products if "complex" in line]

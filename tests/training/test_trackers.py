@@ -305,7 +305,7 @@ def test_wandb_is_online_with_a_netrc_login(no_login):
 def test_wandb_mode_of_the_environment_wins(no_login, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert trackers._wandb_mode() is None
+    assert trackers._wandb_mode() == os.environ["WANDB_MODE"]
 
 
 @pytest.mark.filterwarnings("default")
