@@ -133,6 +133,10 @@ def test_long_files_come_in_chunks(tmp_path, monkeypatch):
         (b"\t2", "source is empty"),
         (b"( ( ) )\t2", "source is empty"),
         (b"( [MAX 2 ( [MIN 1 3 ] )\t2", "2 operators, but 1 closing"),
+        (b"] 3 [MAX\t3", "not one expression"),
+        (b"1 2 3\t3", "not one expression"),
+        (b"[MAX 1 2 ] [MIN 3 4 ]\t3", "not one expression"),
+        (b"[MAX 1 [MIN ] ]\t1", "an operator has no arguments"),
     ],
 )
 def test_a_corrupt_line_is_named_and_nothing_is_cached(raw_dir, cache_dir, line, wrong):
