@@ -30,21 +30,11 @@ from lru.training.state import TrainState, init_state, make_steps
 CARD = Card(
     name="benchmark",
     version=0,
-    options={},
     kind="tokens",
     n_classes=10,
     vocab_size=16,
-    n_features=None,
     targets="sequence",
     max_length=0,
-    mean=None,
-    std=None,
-    vocabulary=None,
-    splits={},
-    provenance="",
-    comparable="",
-    raw_files={},
-    checksum="",
 )
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -46,7 +46,7 @@ class Description:
     vocabulary: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Card:
     """What is known of a prepared data set without opening its arrays.
 
@@ -72,21 +72,21 @@ class Card:
 
     name: str
     version: int
-    options: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
     kind: Literal["tokens", "values"]
     n_classes: int
-    vocab_size: int | None
-    n_features: int | None
+    vocab_size: int | None = None
+    n_features: int | None = None
     targets: Literal["sequence", "step"]
     max_length: int
-    mean: list[float] | None
-    std: list[float] | None
-    vocabulary: list[str] | None
-    splits: dict[str, SplitSummary]
-    provenance: str
-    comparable: str
-    raw_files: dict[str, list[int]]
-    checksum: str
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    vocabulary: list[str] | None = None
+    splits: dict[str, SplitSummary] = field(default_factory=dict)
+    provenance: str = ""
+    comparable: str = ""
+    raw_files: dict[str, list[int]] = field(default_factory=dict)
+    checksum: str = ""
 
 
 def make_card(

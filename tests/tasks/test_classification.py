@@ -21,21 +21,11 @@ def card(**facts) -> Card:
     defaults = dict(
         name="toy",
         version=1,
-        options={},
         kind="tokens",
         n_classes=C,
         vocab_size=V,
-        n_features=None,
         targets="sequence",
         max_length=5,
-        mean=None,
-        std=None,
-        vocabulary=None,
-        splits={},
-        provenance="",
-        comparable="",
-        raw_files={},
-        checksum="",
     )
     return Card(**(defaults | facts))
 

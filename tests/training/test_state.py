@@ -21,21 +21,11 @@ B, T = 4, 5
 CARD = Card(
     name="toy",
     version=1,
-    options={},
     kind="values",
     n_classes=3,
-    vocab_size=None,
     n_features=1,
     targets="sequence",
     max_length=T,
-    mean=None,
-    std=None,
-    vocabulary=None,
-    splits={},
-    provenance="",
-    comparable="",
-    raw_files={},
-    checksum="",
 )
 MODEL = ModelConfig(model="lru", n_layers=1, d_model=4, d_hidden=3, p_dropout=0.3)
 
