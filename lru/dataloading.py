@@ -136,6 +136,7 @@ class _BatchSource(Sequence):
     """Random access to the batches of a plan."""
 
     split: Dense | Ragged
+    lengths: np.ndarray
     plan: Plan
     batch_size: int
     shard: tuple[int, int]
@@ -149,7 +150,7 @@ class _BatchSource(Sequence):
         share = self.batch_size // count
         mine = rows[index * share : (index + 1) * share]
         filler = share - len(mine)
-        lengths = self.split.lengths[mine]
+        lengths = self.lengths[mine]
 
         def fill(array: np.ndarray) -> np.ndarray:
             return np.pad(array, [(0, filler)] + [(0, 0)] * (array.ndim - 1))
@@ -160,7 +161,7 @@ class _BatchSource(Sequence):
             weights=fill(np.ones(len(mine), np.float32)),
             # The whole global batch must be full, so that all processes compile one program.
             lengths=None
-            if len(rows) == self.batch_size and (self.split.lengths[rows] == length).all()
+            if len(rows) == self.batch_size and (self.lengths[rows] == length).all()
             else fill(lengths.astype(np.int32)),
         )
 
@@ -200,14 +201,15 @@ class Batches:
                 f"got {config.batch_size}"
             )
         self._split, self._batch_size = split, config.batch_size
+        self._lengths = split.lengths
         self._seed, self._shard = seed, shard
-        self.bounds = bucket_bounds(split.lengths, config.n_buckets if config.bucketing else 1)
+        self.bounds = bucket_bounds(self._lengths, config.n_buckets if config.bucketing else 1)
         self.steps_per_epoch = -(-len(split) // config.batch_size)
 
     def plan(self, epoch: int) -> Plan:
         """The plan of an epoch, counted from 0."""
         rng = None if self._seed is None else np.random.default_rng((self._seed, epoch))
-        return plan_epoch(self._split.lengths, self._batch_size, self.bounds, rng)
+        return plan_epoch(self._lengths, self._batch_size, self.bounds, rng)
 
     def padding_share(self) -> float:
         """Share of an epoch's steps that are padding, fillers of the last batch left out."""
@@ -215,11 +217,13 @@ class Batches:
         padded = sum(
             len(rows) * length for rows, length in zip(plan.rows, plan.padded_lengths, strict=True)
         )
-        return 1 - self._split.lengths.sum() / padded
+        return 1 - self._lengths.sum() / padded
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Deliver the batches of an epoch from batch `start` on, read ahead by threads."""
-        source = _BatchSource(self._split, self.plan(epoch), self._batch_size, self._shard)
+        source = _BatchSource(
+            self._split, self._lengths, self.plan(epoch), self._batch_size, self._shard
+        )
         data = grain.MapDataset.source(source)[start:]
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
         return iter(data.to_iter_dataset(options))

@@ -17,6 +17,7 @@ from lru.dataloading import DataConfig
 from lru.layers import LAYERS, layer_options
 from lru.models import ModelConfig
 from lru.training.config import Config, RunConfig, TrainConfig
+from lru.training.runs import Run
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -271,12 +272,12 @@ def _base(command: CommandConfig, run: Any) -> tuple[Flat, str]:
     if command.recipe is not None:
         return load_recipe(command.recipe)["config"], f"recipe {command.recipe}"
     if run.restore is not None:
-        path = Path(run.restore) / "config.yaml"
+        path = Run(Path(run.restore)).config_file
         if not path.is_file():
             raise UsageError(f"restore must be the folder of a run, but {path} does not exist")
         return Config.load(path).flat() | {"name": None}, str(path)
     if run.name is not None and not run.reset:
-        path = Path(run.runs_dir) / run.name / "config.yaml"
+        path = Run(Path(run.runs_dir) / run.name).config_file
         if path.is_file():
             return Config.load(path).flat(), str(path)
     return {}, "the defaults"

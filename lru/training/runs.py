@@ -12,8 +12,6 @@ from typing import NamedTuple
 from lru.training.config import Config
 from lru.training.trackers import JsonLinesTracker, TensorBoardTracker, Trackers, WandbTracker
 
-CONFIG_NAME = "config.yaml"
-
 
 class RunMismatchError(ValueError):
     """A run folder holds another configuration."""
@@ -27,6 +25,11 @@ class Run(NamedTuple):
     """
 
     path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
 
     @property
     def metrics_file(self) -> Path:
@@ -66,7 +69,7 @@ def open_run(config: Config) -> Run:
         ValueError: if the run is to be restored from itself.
     """
     path = run_path(config)
-    file = path / CONFIG_NAME
+    file = Run(path).config_file
     if config.run.restore is not None and Path(config.run.restore).resolve() == path.resolve():
         raise ValueError(
             f"restore names the folder of this run itself, {path}; choose another --name, or "
