@@ -24,7 +24,7 @@ def dense(A: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> A
     return _loop(lambda _, h: h @ A_transposed, b, h0, keep, reverse)
 
 
-def _linear(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
+def solve(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
     """Solve the linear problem of `lru.scan.methods`."""
     constant = a.ndim == 2
     return _loop(lambda t, h: parts.multiply(a if constant else _at(a, t), h), b, h0, keep, reverse)
@@ -42,14 +42,14 @@ def _loop(multiply: Callable, b: Array, h0: Array, keep: Array | None, reverse: 
     return lax.fori_loop(0, last + 1, step, (h0, b))[1]
 
 
-def _linear_forward(
+def _forward(
     a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool
 ) -> tuple[Array, tuple]:
-    h = _linear(a, b, h0, keep, reverse)
+    h = solve(a, b, h0, keep, reverse)
     return h, (a, h, h0, keep)
 
 
-def _linear_backward(
+def gradients(
     reverse: bool, saved: tuple[Array, Array, Array, Array | None], g: Array
 ) -> tuple[Array, Array, Array, None]:
     """One loop against the scan makes the gradient of b and, beside it, collects that of a."""
@@ -82,8 +82,8 @@ def _linear_backward(
     return parts.collect([x.sum(0) for x in da]) if constant else da[0], db, dh0, None
 
 
-linear = jax.custom_vjp(_linear, nondiff_argnums=(4,))
-linear.defvjp(_linear_forward, _linear_backward)
+linear = jax.custom_vjp(solve, nondiff_argnums=(4,))
+linear.defvjp(_forward, gradients)
 LINEAR_METHODS.register("sequential")(linear)
 
 
