@@ -15,11 +15,11 @@ import subprocess
 import sys
 import tempfile
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 from jax import Array, ffi, lax
 
 from lru.scan import parts, sequential
@@ -69,8 +69,8 @@ def _load() -> None:
 
 def _compiled(compiler: str) -> Path:
     """The shared library, compiled unless that was done before."""
-    version = _run([compiler, "--version"])
-    identity = [SOURCE.read_text(), *FLAGS, version, jaxlib.__version__, _processor()]
+    identity = [SOURCE.read_text(), *FLAGS, _run([compiler, "--version"]), _processor()]
+    identity.append(version("jaxlib"))
     digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
     library = cache_folder() / f"scan-{digest}.so"
     if library.exists():
@@ -81,9 +81,7 @@ def _compiled(compiler: str) -> Path:
         library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             unfinished = Path(folder) / library.name
-            _run(
-                [compiler, *FLAGS, f"-I{ffi.include_dir()}", str(SOURCE), "-o", str(unfinished)]
-            )
+            _run([compiler, *FLAGS, f"-I{ffi.include_dir()}", str(SOURCE), "-o", str(unfinished)])
             unfinished.replace(library)
     except OSError as error:
         raise NativeUnavailableError(
@@ -149,7 +147,7 @@ def _forward(
 
 def _backward(
     reverse: bool, saved: tuple[Array, Array, Array, Array | None], g: Array
-) -> tuple[Array, Array, Array, None]:
+) -> tuple[Array | None, ...]:
     def on_cpu(
         a: Array, h: Array, h0: Array, keep: Array | None, g: Array
     ) -> tuple[Array, Array, Array]:
