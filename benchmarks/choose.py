@@ -1,6 +1,6 @@
 """Measure every scan method and write the table that `auto` reads, lru/scan/choice.json.
 
-python benchmarks/choose.py [--repetitions 7] [--methods native sequential ...]
+python -m benchmarks.choose [--repetitions 7] [--methods native sequential ...]
 
 For each problem and number of steps, all methods take turns at the scan with its gradients; complex
 numbers come and go as pairs, as between matrix products. Rows of the table order the methods by
