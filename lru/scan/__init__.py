@@ -5,7 +5,7 @@ Where b comes from a real matrix product [B, T, D] x [D, 2 N] and h goes into on
 pass over memory, in either direction. `lax.complex`, `h.real` and `h.imag` are as right, but slow.
 """
 
-from lru.scan import associative, chunked, native, reference, sequential
+from lru.scan import associative, chunked, native, pallas, reference, sequential
 from lru.scan.front import dense_scan, linear_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS
 from lru.scan.parts import join, split
@@ -20,6 +20,7 @@ __all__ = [
     "join",
     "linear_scan",
     "native",
+    "pallas",
     "projected_scan",
     "reference",
     "sequential",

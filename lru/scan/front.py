@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Inexact, Int
 
 from lru.scan import parts
 from lru.scan.choice import automatic
-from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, kept
+from lru.scan.methods import BFLOAT16_METHODS, DENSE_METHODS, LINEAR_METHODS, kept
 
 
 def linear_scan(
@@ -58,9 +58,12 @@ def linear_scan(
     solve = LINEAR_METHODS[
         method_named(method, "linear", varying=a.ndim == 3, dtype=dtype, steps=b.shape[1])
     ]
-    a = parts.split(a.astype(dtype if jnp.iscomplexobj(a) else jnp.finfo(dtype).dtype))
-    b = parts.split(b.astype(dtype))
-    first = jnp.zeros_like(b[:, 0]) if h0 is None else parts.split(h0.astype(dtype))
+    real = jnp.finfo(dtype).dtype
+    as_given = [jnp.bfloat16] if dtype == jnp.float32 and solve in BFLOAT16_METHODS else []
+    a = a if a.dtype in as_given else a.astype(dtype if jnp.iscomplexobj(a) else real)
+    b = b if b.dtype in as_given else b.astype(dtype)
+    a, b = parts.split(a), parts.split(b)
+    first = jnp.zeros_like(b[:, 0], real) if h0 is None else parts.split(h0.astype(dtype))
     h, h_last = _solve(solve, parts.multiply, a, b, first, reverse, resets, lengths)
     return parts.join(h), parts.join(h_last)
 
