@@ -5,7 +5,7 @@ Where b comes from a real matrix product [B, T, D] x [D, 2 N] and h goes into on
 pass over memory, in either direction. `lax.complex`, `h.real` and `h.imag` are as right, but slow.
 """
 
-from lru.scan import associative, chunked, chunked_dense, native, reference, sequential
+from lru.scan import associative, chunked, chunked_dense, native, reference, sequential, sharded
 from lru.scan.front import dense_scan, linear_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS
 from lru.scan.parts import join, split
@@ -22,5 +22,6 @@ __all__ = [
     "native",
     "reference",
     "sequential",
+    "sharded",
     "split",
 ]

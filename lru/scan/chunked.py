@@ -55,7 +55,9 @@ def cut(
     """Make blocks [B ceil(T / L), L, ...] of rows [B, T, ...]; a constant a has none.
 
     Args:
-        a, b, keep: as in `lru.scan.methods`.
+        a: as in `lru.scan.methods`.
+        b: as in `lru.scan.methods`.
+        keep: as in `lru.scan.methods`.
         length: L.
         at_start: what is missing to whole blocks is put before the first step in place of behind
             the last: steps that change no state, but for a constant a.
@@ -88,7 +90,9 @@ def compose(
     """Make one step of each block, in a problem of as many steps as a row has blocks.
 
     Args:
-        a, b, keep: blocks, as `cut` makes them.
+        a: factors, as `cut` leaves them.
+        b: blocks, as `cut` makes them.
+        keep: blocks, as `cut` makes them.
         rows: number of rows that were cut.
         reverse: as in `lru.scan.methods`.
         multiply: makes the products a h.

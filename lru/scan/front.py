@@ -58,7 +58,7 @@ def linear_scan(
             f"a has shape {a.shape}, but b {b.shape} allows {b.shape[-1:]} or {b.shape}"
         )
     _check_inexact("a", a)
-    solve = _choose(LINEAR_METHODS, method)
+    solve = choose(LINEAR_METHODS, method)
     dtype = _state_dtype(a, b, h0)
     a = parts.split(a.astype(dtype if jnp.iscomplexobj(a) else jnp.finfo(dtype).dtype))
     b = parts.split(b.astype(dtype))
@@ -101,7 +101,7 @@ def dense_scan(
     if A.shape != (b.shape[-1],) * 2:
         raise ValueError(f"A has shape {A.shape}, but b {b.shape} allows {(b.shape[-1],) * 2}")
     _check_inexact("A", A)
-    solve = _choose(DENSE_METHODS, method)
+    solve = choose(DENSE_METHODS, method)
     dtype = _state_dtype(A, b, h0)
     A, b = A.astype(dtype), b.astype(dtype)
     first = jnp.zeros_like(b[:, 0]) if h0 is None else h0.astype(dtype)
@@ -158,7 +158,8 @@ def _state_dtype(*arguments: Array | None) -> jnp.dtype:
     return jnp.result_type(jnp.float32, *(x for x in arguments if x is not None))
 
 
-def _choose(methods: Registry, method: str) -> Callable[..., Array]:
+def choose(methods: Registry, method: str) -> Callable[..., Array]:
+    """The method of a name, or of this platform for "auto"."""
     return methods[_automatic(jax.default_backend()) if method == "auto" else method]
 
 
