@@ -10,6 +10,9 @@ are corrected afterwards need four. The gradient is cut alike: it reads g, then 
 of b, and adds up that of a constant a on the way, from which nothing of size [T, N] is ever made.
 """
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -30,23 +33,18 @@ def solve(
     h0: Array,
     keep: Array | None,
     reverse: bool,
-    multiply: Product = parts.multiply,
+    product: Product = parts.multiply,
 ) -> Array:
-    """Solve the linear problem of `lru.scan.methods`; `multiply` makes the products a h."""
+    """Solve the linear problem of `lru.scan.methods`; `product` makes a h of a and h."""
     rows, steps = b.shape[:2]
     if steps < SHORTEST_SCAN:
-        return sequential.loop(multiply, a, b, h0, keep, reverse)
+        return sequential.loop(product, a, b, h0, keep, reverse)
     a, b, keep = cut(a, b, keep, _block_length(steps), at_start=reverse)
-    factor, ends, through = compose(a, b, keep, rows, reverse, multiply)
-    states = solve(factor, ends, h0, through, reverse, multiply_nothing)
+    factor, ends, through = compose(a, b, keep, rows, reverse)
+    states = solve(factor, ends, h0, through, reverse, multiply)
     starts = previous(states, h0, reverse).reshape(-1, *h0.shape[1:])
-    h = sequential.loop(multiply, a, b, starts, keep, reverse)
+    h = sequential.loop(product, a, b, starts, keep, reverse)
     return _join(h, rows, steps, at_start=reverse)
-
-
-def multiply_nothing(a: Array, h: Array) -> Array:
-    """The product a h, for an a that is a product of many: it may overflow where h is zero."""
-    return jnp.where(jnp.all(h == 0, axis=-2, keepdims=True), 0, parts.multiply(a, h))
 
 
 def cut(
@@ -78,14 +76,7 @@ def cut(
 
 
 def compose(
-    a: Array,
-    b: Array,
-    keep: Array | None,
-    rows: int,
-    reverse: bool,
-    multiply: Product = parts.multiply,
-    *,
-    adjoint: bool = False,
+    a: Array, b: Array, keep: Array | None, rows: int, reverse: bool, *, adjoint: bool = False
 ) -> tuple[Array, Array, Array | None]:
     """Make one step of each block, in a problem of as many steps as a row has blocks.
 
@@ -95,28 +86,48 @@ def compose(
         keep: blocks, as `cut` makes them.
         rows: number of rows that were cut.
         reverse: as in `lru.scan.methods`.
-        multiply: makes the products a h.
         adjoint: whether the steps are those of a gradient, h -> a_t (h + b_t).
     """
-    factor, state = None, jnp.zeros_like(b[:, 0])
-    for t in range(b.shape[1])[:: -1 if reverse else 1]:
-        a_t = a if a.ndim == 2 else a[:, t]
-        keep_t = None if keep is None else keep[:, t]
+    time = range(b.shape[1])[:: -1 if reverse else 1]
+    factor, state = None, [jnp.zeros_like(x) for x in _parts(b[:, 0])]
+    for t in time:
+        a_t, b_t = _parts(a if a.ndim == 2 else a[:, t]), _parts(b[:, t])
         if adjoint:
-            state = kept(keep_t, multiply(a_t, state + b[:, t]))
-        else:
-            state = kept(keep_t, multiply(a_t, state)) + b[:, t]
-        factor = a_t if factor is None else parts.multiply(a_t, factor)
+            state = [x + y for x, y in zip(state, b_t, strict=True)]
+        state = [kept(None if keep is None else keep[:, t], x) for x in _product(a_t, state)]
+        if not adjoint:
+            state = [x + y for x, y in zip(state, b_t, strict=True)]
+        factor = a_t if factor is None else _product(a_t, factor)
 
     def by_row(x: Array) -> Array:
         return x.reshape(rows, -1, *x.shape[1:])
 
-    assert factor is not None
+    factor, state = jnp.stack(factor or [], axis=-2), jnp.stack(state, axis=-2)
     return (
         factor if a.ndim == 2 else by_row(factor),
         by_row(state),
         None if keep is None else by_row(keep.all(1)),
     )
+
+
+def multiply(a: Array, h: Array) -> Array:
+    """The product a h for an a that is a product of many: it may overflow where h is zero."""
+    return jnp.stack(_product(_parts(a), _parts(h)), axis=-2)
+
+
+# A chain of products in one kernel needs its parts apart: `parts.multiply` takes both parts of h
+# for each part of the product, so the compiler would follow two paths from every step.
+def _parts(x: Array) -> list[Array]:
+    return [x[..., part, :] for part in range(x.shape[-2])]
+
+
+def _product(a: list[Array], h: list[Array]) -> list[Array]:
+    if len(a) == 1:
+        product = [a[0] * x for x in h]
+    else:
+        product = [a[0] * h[0] - a[1] * h[1], a[0] * h[1] + a[1] * h[0]]
+    nothing = functools.reduce(operator.and_, [x == 0 for x in h])
+    return [jnp.where(nothing, 0, x) for x in product]
 
 
 def _block_length(steps: int) -> int:
@@ -154,7 +165,7 @@ def _backward(
 
     conj, state = parts.conjugate(a), jnp.zeros_like(h0)
     factor, of_starts, through = compose(conj, g, keep, rows, not reverse, adjoint=True)
-    of_starts = solve(factor, of_starts, state, through, not reverse, multiply_nothing)
+    of_starts = solve(factor, of_starts, state, through, not reverse, multiply)
     of_ends = previous(of_starts, state, not reverse).reshape(-1, *h0.shape[1:])
     ends = h[:, end].reshape(rows, -1, *h0.shape[1:])
     starts = previous(ends, h0, reverse).reshape(-1, *h0.shape[1:])

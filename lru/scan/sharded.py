@@ -17,7 +17,7 @@ from jax import Array, lax
 from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
 
 from lru.scan import chunked, front, parts
-from lru.scan.methods import LINEAR_METHODS, Method, Product, previous
+from lru.scan.methods import LINEAR_METHODS, Method, previous
 
 AXIS = "time"
 
@@ -156,7 +156,7 @@ def _arriving(
         h0,
         None if through is None else through[:, :, 0, 0] > 0,
         reverse,
-        chunked.multiply_nothing,
+        chunked.multiply,
     )
     return previous(states, h0, reverse)[:, lax.axis_index(axis)]
 
@@ -177,15 +177,14 @@ def _one_step(
     """All steps as one: its factor, [Q, N] or [B, Q, N], what it adds, and whether it keeps [B]."""
     rows, steps = b.shape[:2]
     power = _power(a, steps) if a.ndim == 2 else None
-    multiply: Product = parts.multiply
     while True:
         length = min(chunked.LONGEST_BLOCK, b.shape[1])
         blocks = chunked.cut(a, b, keep, length, at_start=not reverse)
-        a, b, keep = chunked.compose(*blocks, rows, reverse, multiply, adjoint=adjoint)
+        a, b, keep = chunked.compose(*blocks, rows, reverse, adjoint=adjoint)
         if b.shape[1] == 1:
             factor = a[:, 0] if power is None else power
             return factor, b[:, 0], None if keep is None else keep[:, 0]
-        multiply, adjoint = chunked.multiply_nothing, False
+        adjoint = False
 
 
 def _power(a: Array, exponent: int) -> Array:
