@@ -47,6 +47,12 @@ def solve(
     return _join(h, rows, steps, at_start=reverse)
 
 
+def block_length(steps: int, longest: int) -> int:
+    """At most `longest`, and a divisor if there is one nearby: filling up blocks copies b."""
+    nearby = range(longest, max(1, longest // 4), -1)
+    return next((length for length in nearby if steps % length == 0), longest)
+
+
 def cut(
     a: Array, b: Array, keep: Array | None, length: int, *, at_start: bool
 ) -> tuple[Array, Array, Array | None]:
@@ -131,7 +137,8 @@ def _product(a: list[Array], h: list[Array]) -> list[Array]:
 
 
 def _block_length(steps: int) -> int:
-    return min(LONGEST_BLOCK, 1 << (steps.bit_length() - 1) // 2)
+    """About sqrt(T) for short scans, so that these are cut too."""
+    return block_length(steps, min(LONGEST_BLOCK, 1 << (steps.bit_length() - 1) // 2))
 
 
 def _join(blocks: Array, rows: int, steps: int, *, at_start: bool) -> Array:

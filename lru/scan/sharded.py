@@ -36,7 +36,7 @@ def method(*, mesh: Mesh | None = None, axis: str = AXIS, inner: str = "auto") -
     """
 
     def linear(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
-        devices = mesh or _mesh_of_context(axis)
+        devices = _mesh_of_context(axis) if mesh is None else mesh
         _check(devices, axis)
         steps = b.shape[1]
         a, b, keep = _fill_up(a, b, h0, keep, reverse, -steps % devices.shape[axis])
@@ -178,7 +178,7 @@ def _one_step(
     rows, steps = b.shape[:2]
     power = _power(a, steps) if a.ndim == 2 else None
     while True:
-        length = min(chunked.LONGEST_BLOCK, b.shape[1])
+        length = chunked.block_length(b.shape[1], min(chunked.LONGEST_BLOCK, b.shape[1]))
         blocks = chunked.cut(a, b, keep, length, at_start=not reverse)
         a, b, keep = chunked.compose(*blocks, rows, reverse, adjoint=adjoint)
         if b.shape[1] == 1:
