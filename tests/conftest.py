@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What splits over devices needs several; everything else stays on the first.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 # Threads of BLAS and of XLA would fight for the same cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

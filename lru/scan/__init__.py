@@ -5,7 +5,16 @@ Where b comes from a real matrix product [B, T, D] x [D, 2 N] and h goes into on
 pass over memory, in either direction. `lax.complex`, `h.real` and `h.imag` are as right, but slow.
 """
 
-from lru.scan import associative, chunked, native, pallas, reference, sequential
+from lru.scan import (
+    associative,
+    chunked,
+    chunked_dense,
+    native,
+    pallas,
+    reference,
+    sequential,
+    sharded,
+)
 from lru.scan.front import dense_scan, linear_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS
 from lru.scan.parts import join, split
@@ -16,6 +25,7 @@ __all__ = [
     "LINEAR_METHODS",
     "associative",
     "chunked",
+    "chunked_dense",
     "dense_scan",
     "join",
     "linear_scan",
@@ -24,5 +34,6 @@ __all__ = [
     "projected_scan",
     "reference",
     "sequential",
+    "sharded",
     "split",
 ]

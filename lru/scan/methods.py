@@ -24,6 +24,7 @@ from lru.registry import Registry
 from lru.scan import parts
 
 Method = Callable[[Array, Array, Array, Array | None, bool], Array]
+Product = Callable[[Array, Array], Array]
 
 LINEAR_METHODS: Registry[Method] = Registry("scan method")
 DENSE_METHODS: Registry[Method] = Registry("scan method")
