@@ -22,6 +22,10 @@ from lru.registry import Registry
 State = Any
 
 
+class NoStepError(ValueError):
+    """A layer cannot advance one step at a time."""
+
+
 class RecurrentParam(nnx.Param):
     """A parameter of the recurrence itself, grouped by type: lower rate and no weight decay."""
 

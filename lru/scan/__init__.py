@@ -9,6 +9,7 @@ from lru.scan import associative, chunked, native, reference, sequential
 from lru.scan.front import dense_scan, linear_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS
 from lru.scan.parts import join, split
+from lru.scan.portability import is_portable, portable
 
 __all__ = [
     "DENSE_METHODS",
@@ -16,9 +17,11 @@ __all__ = [
     "associative",
     "chunked",
     "dense_scan",
+    "is_portable",
     "join",
     "linear_scan",
     "native",
+    "portable",
     "reference",
     "sequential",
     "split",

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Inexact, Int
 from lru.registry import Registry
 from lru.scan import parts
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, kept
+from lru.scan.portability import METHOD, is_portable
 
 logger = logging.getLogger(__name__)
 
@@ -159,6 +160,8 @@ def _state_dtype(*arguments: Array | None) -> jnp.dtype:
 
 
 def _choose(methods: Registry, method: str) -> Callable[..., Array]:
+    if is_portable() and (method == "auto" or method in methods):
+        method = METHOD
     return methods[_automatic(jax.default_backend()) if method == "auto" else method]
 
 

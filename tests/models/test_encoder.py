@@ -38,6 +38,11 @@ def run(module, x, state=None, lengths=None, resets=None):
 
 
 @nnx.jit
+def advance(module, x_t, state):
+    return module.step(x_t, state)
+
+
+@nnx.jit
 def train(module, x, lengths=None, key=None):
     return module(x, lengths=lengths, train=True, key=key)[0]
 
@@ -222,6 +227,20 @@ def test_chunks_equal_the_whole_and_states_go_through():
     second, state = run(module, x[:, 3:], state)
     close = dict(rtol=2e-4, atol=2e-4)
     np.testing.assert_allclose(np.concatenate([first, second], axis=1), whole, **close)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), state, last)
+
+
+@pytest.mark.parametrize("prenorm", [True, False])
+def test_steps_equal_the_whole_in_evaluation(prenorm):
+    module, x = encoder(prenorm=prenorm), features()
+    train(module, x)
+    whole, last = run(module, x)
+    state, steps = module.initial_state(B), []
+    for t in range(T):
+        y, state = advance(module, x[:, t], state)
+        steps.append(y)
+    close = dict(rtol=2e-4, atol=2e-4)
+    np.testing.assert_allclose(np.stack(steps, axis=1), whole, **close)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), state, last)
 
 
