@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Integer, Key
 
 from lru.layers.base import State
@@ -62,11 +61,10 @@ def pool(
         raise ValueError(f"pooling must be mean, last or none, got {pooling!r}")
     if pooling == "none":
         return x, None
-    rows, steps, width = x.shape
     if before is None:
-        before = start_pooling(rows, width, jnp.promote_types(x.dtype, jnp.float32))
+        before = start_pooling(x[:, 0])
     if pooling == "mean":
-        mask = step_mask(steps, lengths)
+        mask = step_mask(x, lengths)
         valid = x if mask is None else jnp.where(mask, x, 0)
         features = before.features + valid.sum(axis=1, dtype=before.features.dtype)
     elif lengths is None:
@@ -74,16 +72,17 @@ def pool(
     else:
         last = jnp.take_along_axis(x, jnp.maximum(lengths - 1, 0)[:, None, None], axis=1)[:, 0]
         features = jnp.where(lengths[:, None] > 0, last, before.features)
-    new = steps if lengths is None else lengths.astype(before.steps.dtype)
+    new = x.shape[1] if lengths is None else lengths.astype(before.steps.dtype)
     gathered = Pooled(features, before.steps + new)
     if pooling == "mean":
         features = features / jnp.maximum(gathered.steps, 1)[:, None].astype(features.dtype)
     return features.astype(x.dtype), gathered
 
 
-def start_pooling(rows: int, width: int, dtype: DTypeLike) -> Pooled:
-    """Nothing gathered yet."""
-    return Pooled(jnp.zeros((rows, width), dtype), jnp.zeros(rows, jnp.int32))
+def start_pooling(like: Float[Array, "B D"]) -> Pooled:
+    """Nothing gathered yet, of features that are like these."""
+    features = jnp.zeros_like(like, jnp.promote_types(like.dtype, jnp.float32))
+    return Pooled(features, jnp.zeros(like.shape[0], jnp.int32))
 
 
 class Classifier(nnx.Module):
@@ -166,8 +165,8 @@ class Classifier(nnx.Module):
         if self.pooling == "none":
             return ClassifierState(blocks, None)
         kernel = self.head.kernel[...]
-        dtype = jnp.promote_types(kernel.dtype, jnp.float32)
-        return ClassifierState(blocks, start_pooling(batch_size, kernel.shape[0], dtype))
+        like = jnp.zeros((batch_size, kernel.shape[0]), kernel.dtype)
+        return ClassifierState(blocks, start_pooling(like))
 
     def step(
         self, inputs_t: Integer[Array, " B"] | Float[Array, "B F"], state: ClassifierState

@@ -17,11 +17,13 @@ BATCH_NORM_MOMENTUM = 0.9
 TIME_AXIS = 1
 
 
-def step_mask(n_steps: int, lengths: Int[Array, " B"] | None) -> Bool[Array, "B T 1"] | None:
-    """True on valid steps; None if all are."""
+def step_mask(
+    x: Float[Array, "B T D"], lengths: Int[Array, " B"] | None
+) -> Bool[Array, "B T 1"] | None:
+    """True on the valid steps of x; None if all are."""
     if lengths is None:
         return None
-    return (jnp.arange(n_steps) < lengths[:, None])[..., None]
+    return (jnp.arange(x.shape[TIME_AXIS]) < lengths[:, None])[..., None]
 
 
 class Block(nnx.Module):
@@ -77,7 +79,7 @@ class Block(nnx.Module):
     ) -> tuple[Float[Array, "B T D"], State]:
         """Run the block; arguments as for `Encoder.__call__`."""
         keys = (None, None) if key is None else jax.random.split(key)
-        mask = step_mask(x.shape[TIME_AXIS], lengths)
+        mask = step_mask(x, lengths)
         y = self._normalise(x, mask, train) if self.prenorm else x
         y, state = self.recurrence(y, state, lengths=lengths, resets=resets)
         y = self._drop(nnx.gelu(y), keys[0])

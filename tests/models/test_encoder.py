@@ -258,8 +258,9 @@ def test_blocks_start_from_different_parameters():
 
 
 def test_step_mask():
-    assert step_mask(3, None) is None
-    mask = step_mask(3, jnp.array([0, 2, 3]))
+    x = jnp.zeros((3, 3, 1))
+    assert step_mask(x, None) is None
+    mask = step_mask(x, jnp.array([0, 2, 3]))
     assert mask is not None
     np.testing.assert_array_equal(
         mask[..., 0], [[False] * 3, [True, True, False], [True, True, True]]

@@ -1,0 +1,118 @@
+"""Reading exported models: without the code of any model, and nothing but what was written."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lru.export import load
+from lru.export.artifact import CARD, STATE, STEP, WHOLE
+from lru.export.writer import write_model
+
+ROOT = Path(__file__).parents[2]
+B, T, V = 3, 6, 7
+
+# Both ways to read a folder, as in docs/export.md: with `lru.export`, and with jax alone.
+WITH_LRU = """
+from lru.export import load
+model = load(folder)
+outputs = model.whole(tokens, lengths)
+state = model.initial_state(len(tokens))
+for t in range(tokens.shape[1]):
+    last, state = model.step(tokens[:, t], state)
+unwanted = ("flax", "optax", "lru.layers", "lru.models", "lru.scan", "lru.tasks", "lru.training")
+"""
+WITH_JAX = """
+import jax
+from jax import export
+whole, step = (
+    export.deserialize(bytearray((folder / f"{name}.jax_export").read_bytes()))
+    for name in ("whole", "step")
+)
+outputs = whole.call(tokens, lengths)
+with np.load(folder / "initial_state.npz") as arrays:
+    state = [np.repeat(row, len(tokens), axis=0) for row in arrays.values()]
+advance = jax.jit(step.call)
+for t in range(tokens.shape[1]):
+    last, state = advance(tokens[:, t], state)
+unwanted = ("flax", "lru")
+"""
+SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np
+folder = Path(sys.argv[1])
+given = np.load(folder / "given.npz")
+tokens, lengths = given["tokens"], given["lengths"]
+{use}
+assert [name for name in unwanted if name in sys.modules] == []
+np.testing.assert_allclose(outputs, given["outputs"], rtol=1e-4, atol=1e-5)
+np.testing.assert_allclose(last, given["last"], rtol=1e-4, atol=1e-5)
+print("the same")
+"""
+
+
+@pytest.fixture(scope="module")
+def model(make_classifier):
+    return make_classifier()
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    write_model(tmp_path, model, jax.ShapeDtypeStruct((), jnp.int32))
+    return tmp_path
+
+
+@pytest.mark.parametrize("use", [WITH_LRU, WITH_JAX], ids=["lru.export", "jax"])
+def test_models_are_called_without_their_code(use, model, folder):
+    tokens = jax.random.randint(jax.random.key(0), (B, T), 0, V)
+    lengths = jnp.array([T, 2, 0])
+    np.savez(
+        folder / "given.npz",
+        tokens=tokens,
+        lengths=lengths,
+        outputs=model(tokens, lengths=lengths)[0],
+        last=model(tokens)[0],
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(use=use), str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "the same\n", done.stderr
+
+
+def test_a_step_is_compiled_once_and_a_state_stays_as_large_as_it_was(folder):
+    exported = load(folder)
+    start = state = exported.initial_state(B)
+    for t in range(20):
+        _, state = exported.step(jnp.full(B, t % V), state)
+    assert exported._step._cache_size() == 1
+    assert [leaf.shape for leaf in state] == [leaf.shape for leaf in start]
+
+
+@pytest.mark.parametrize("name", [WHOLE, STEP, STATE])
+def test_another_file_than_the_card_describes_is_refused(name, folder):
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(ValueError, match=rf"{name} does not have the sha256 of card.json"):
+        load(folder)
+
+
+def test_another_format_is_refused(folder):
+    card = json.loads((folder / CARD).read_text())
+    (folder / CARD).write_text(json.dumps(card | {"format": 2}))
+    with pytest.raises(ValueError, match="has format 2, but only 1 can be read"):
+        load(folder)
+
+
+def test_a_folder_without_a_card_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"card\.json"):
+        load(tmp_path)
