@@ -6,7 +6,8 @@ Parameters are constants of the programs. Scans are portable ones (`lru.scan.por
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -123,8 +124,20 @@ def _step(model: Streaming, inputs_t: jax.ShapeDtypeStruct, prepare: Prepare) ->
 
 
 def _export(function: Callable, *arguments: Any) -> jax.export.Exported:
-    with portable():
+    with portable(), _without_paths():
         return jax.export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
+
+
+@contextmanager
+def _without_paths() -> Iterator[None]:
+    """Programs do not say from which lines of which files of this machine they come."""
+    option = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, option)
+    jax.config.update(option, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
 
 
 def _described(value: Any) -> dict[str, Any]:

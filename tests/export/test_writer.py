@@ -130,6 +130,12 @@ def test_programs_are_for_every_platform_and_call_nothing_of_this_machine(
         assert called <= {"shape_assertion"}
 
 
+def test_programs_name_no_files_of_this_machine(make_classifier, tmp_path):
+    write_model(tmp_path, make_classifier(), TOKEN)
+    for name in (WHOLE, STEP):
+        assert b".py" not in (tmp_path / name).read_bytes()
+
+
 def test_the_card_describes_the_programs(make_classifier, tmp_path):
     card = write_model(tmp_path, make_classifier(), TOKEN, facts={"dataset": "toy"})
     assert json.loads((tmp_path / CARD).read_text()) == json.loads(json.dumps(card))
