@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from lru.cli import main
@@ -27,25 +26,6 @@ def flags(tmp_path):
         *("--n_layers", "1", "--d_model", "4", "--d_hidden", "4", "--batch_size", "8"),
         *("--max_steps", "3", "--runs_dir", tmp_path / "runs", "--dir_name", tmp_path / "cache"),
     ]
-
-
-@pytest.fixture
-def write_idx():
-    """Writes a few digits in the layout of the official files."""
-
-    def write(raw_dir):
-        random = np.random.default_rng(0)
-        folder = raw_dir / "MNIST" / "raw"
-        folder.mkdir(parents=True)
-        for part, count in (("train", 24), ("t10k", 8)):
-            images = random.integers(256, size=(count, 28, 28), dtype=np.uint8)
-            header = np.array([0x803, count, 28, 28], ">i4").tobytes()
-            (folder / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-            labels = (np.arange(count) % 10).astype(np.uint8)
-            header = np.array([0x801, count], ">i4").tobytes()
-            (folder / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
-
-    return write
 
 
 def test_lists_everything_that_can_be_named(capsys):

@@ -18,6 +18,7 @@ from lru.scan import (
 from lru.scan.front import dense_scan, linear_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS
 from lru.scan.parts import join, split
+from lru.scan.portability import is_portable, portable
 from lru.scan.projected import projected_scan
 
 __all__ = [
@@ -27,10 +28,12 @@ __all__ = [
     "chunked",
     "chunked_dense",
     "dense_scan",
+    "is_portable",
     "join",
     "linear_scan",
     "native",
     "pallas",
+    "portable",
     "projected_scan",
     "reference",
     "sequential",

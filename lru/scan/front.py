@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Inexact, Int
 from lru.scan import parts
 from lru.scan.choice import automatic
 from lru.scan.methods import BFLOAT16_METHODS, DENSE_METHODS, LINEAR_METHODS, kept
+from lru.scan.portability import METHOD, is_portable
 
 
 def linear_scan(
@@ -175,6 +176,9 @@ def _state_dtype(*arguments: Array | None) -> jnp.dtype:
 
 def method_named(method: str, problem: str, *, varying: bool, dtype: jnp.dtype, steps: int) -> str:
     """The name of a method, which may be "auto"; see `lru.scan.choice.automatic`."""
+    methods = LINEAR_METHODS if problem == "linear" else DENSE_METHODS
+    if is_portable() and (method == "auto" or method in methods):
+        return METHOD
     if method != "auto":
         return method
     is_complex = jnp.issubdtype(dtype, jnp.complexfloating)

@@ -59,8 +59,8 @@ class Classification:
             rngs=rngs,
         )
 
-    def _inputs(self, inputs: jax.Array) -> jax.Array:
-        """Tokens as int32; values scaled and normalised by the card's statistics."""
+    def prepare(self, inputs: jax.Array) -> jax.Array:
+        """See `Predicts.prepare`: tokens as int32; values scaled, normalised by the card."""
         if self._card.kind == "tokens":
             return inputs.astype(jnp.int32)
         values = inputs.astype(jnp.float32)
@@ -78,7 +78,7 @@ class Classification:
     ) -> tuple[Float[Array, ""], Float[Array, ""], Sums]:
         """See `Task.loss_and_metrics`; the metric is accuracy."""
         scores, _ = cast(Classifier, model)(
-            self._inputs(batch.inputs), lengths=batch.lengths, train=rng is not None, key=rng
+            self.prepare(batch.inputs), lengths=batch.lengths, train=rng is not None, key=rng
         )
         labelled = batch.labels >= 0
         labels = jnp.where(labelled, batch.labels, 0)
