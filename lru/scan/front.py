@@ -4,6 +4,7 @@ Complex numbers become parts, lengths become a mask, and a registered method sol
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -174,8 +175,11 @@ def _state_dtype(*arguments: Array | None) -> jnp.dtype:
     return jnp.result_type(jnp.float32, *(x for x in arguments if x is not None))
 
 
-def method_named(method: str, problem: str, *, varying: bool, dtype: jnp.dtype, steps: int) -> str:
-    """The name of a method, which may be "auto"; see `lru.scan.choice.automatic`."""
+def method_named(method: str, problem: str, *, varying: bool, dtype: jnp.dtype, steps: Any) -> str:
+    """The name of a method, which may be "auto"; see `lru.scan.choice.automatic`.
+
+    The number of steps may be a symbol of `jax.export` in a portable program.
+    """
     methods = LINEAR_METHODS if problem == "linear" else DENSE_METHODS
     if is_portable() and (method == "auto" or method in methods):
         return METHOD
