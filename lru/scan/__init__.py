@@ -1,4 +1,4 @@
-"""Linear recurrences on arrays: two scans, their methods by name, and the oracle.
+"""Recurrences on arrays: two linear scans, their methods by name, a gated one, and the oracle.
 
 Where b comes from a real matrix product [B, T, D] x [D, 2 N] and h goes into one, wrap them as
 `join(product.reshape(B, T, 2, N))` and `split(h).reshape(B, T, 2 N)`: compiled, neither costs a
@@ -15,7 +15,9 @@ from lru.scan import (
     sequential,
     sharded,
 )
+from lru.scan.forget import forget_mult
 from lru.scan.front import dense_scan, linear_scan
+from lru.scan.gated import Cell, States, gated_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS
 from lru.scan.parts import join, split
 from lru.scan.portability import is_portable, portable
@@ -24,10 +26,14 @@ from lru.scan.projected import projected_scan
 __all__ = [
     "DENSE_METHODS",
     "LINEAR_METHODS",
+    "Cell",
+    "States",
     "associative",
     "chunked",
     "chunked_dense",
     "dense_scan",
+    "forget_mult",
+    "gated_scan",
     "is_portable",
     "join",
     "linear_scan",
