@@ -17,8 +17,8 @@ from lru.scan import DENSE_METHODS, LINEAR_METHODS, reference
 D, N, B, T = 5, 6, 3, 11
 CUT = 4
 
-# Every layer as it comes, every layer with every scan method, every way to hold eigenvalues, and
-# sequences in blocks of time.
+# Every layer as it comes, every layer with every scan method, every way to hold eigenvalues,
+# sequences in blocks of time, and a window wide enough for pairs of inputs.
 VARIANTS = [
     *((name, {}) for name in LAYERS),
     *(
@@ -32,6 +32,7 @@ VARIANTS = [
         for name, gamma in zip(PARAMETRIZATIONS, (True, False, False), strict=True)
     ),
     *((name, {"block_length": 3}) for name in ("lru", "rnn")),
+    ("qrnn", {"window": 4, "gates": "ifo", "zoneout": 0.3}),
 ]
 IDS = ["-".join(map(str, (name, *options.values()))) for name, options in VARIANTS]
 
@@ -205,7 +206,7 @@ def test_a_bidirectional_layer_has_no_step():
 
 
 def oracle(name):
-    def scan(*arguments, method, **options):
+    def scan(*arguments, method=None, **options):
         return getattr(reference, name)(*arguments, **options)
 
     return scan
@@ -239,7 +240,7 @@ def test_equals_itself_on_the_oracle(variant, dtype, monkeypatch):
 
         result = evaluated()
         for module in vars(lru.layers).values():
-            for name in ("linear_scan", "dense_scan"):
+            for name in ("linear_scan", "dense_scan", "gated_scan"):
                 if hasattr(module, name):
                     monkeypatch.setattr(module, name, oracle(name))
         expected = evaluated()
