@@ -22,6 +22,7 @@ from lru.layers.linear_rnn import LinearRNN  # noqa: E402
 from lru.layers.lru import LRU  # noqa: E402
 from lru.layers.lstm import LSTM, LSTMCell, LSTMState  # noqa: E402
 from lru.layers.qrnn import QRNN, QRNNCell, QRNNState  # noqa: E402
+from lru.layers.stack import GRUStack, LSTMStack, QRNNStack  # noqa: E402
 
 __all__ = [
     "GRU",
@@ -32,12 +33,15 @@ __all__ = [
     "Bidirectional",
     "DiagonalRNN",
     "GRUCell",
+    "GRUStack",
     "GRUState",
     "LSTMCell",
+    "LSTMStack",
     "LSTMState",
     "LinearRNN",
     "NoStepError",
     "QRNNCell",
+    "QRNNStack",
     "QRNNState",
     "RecurrentLayer",
     "RecurrentParam",

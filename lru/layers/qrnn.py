@@ -4,8 +4,8 @@ z = tanh(W_z * x + b_z), and f, o, i = sigmoid(W * x + b) likewise; then one of
 f-pooling c_t = f_t c_{t-1} + (1 - f_t) z_t, h_t = c_t;
 fo-pooling, the same with h_t = o_t c_t;
 ifo-pooling c_t = f_t c_{t-1} + i_t z_t, h_t = o_t c_t.
-Bradbury et al. 2016 (arXiv 1611.01576), section 2; zoneout: section 2.1. Here f keeps the old
-state, as in the paper. The package `torchqrnn` has 1 - f in its place: `lru.interop.torch` converts.
+Bradbury et al. 2016 (arXiv 1611.01576), section 2; zoneout: section 2.1. As in the paper f keeps
+the old state; `torchqrnn` has 1 - f in its place, which `lru.interop.torch` converts.
 """
 
 from typing import ClassVar, NamedTuple
