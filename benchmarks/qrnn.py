@@ -1,8 +1,8 @@
 """Time of QRNN, LSTM and GRU layers beside `torch.nn.LSTM` and `GRU`.
 
-python benchmarks/qrnn.py train [--repetitions 9] [--give_memory_back]
-python benchmarks/qrnn.py inference | training [--repetitions 3] [--batches 8 16 ...]
-python benchmarks/qrnn.py plot
+python -m benchmarks.qrnn train [--repetitions 9] [--give_memory_back]
+python -m benchmarks.qrnn inference | training [--repetitions 3] [--batches 8 16 ...]
+python -m benchmarks.qrnn plot
 
 "train" is a forward and a backward pass, to the gradients of all parameters, in two sizes of the
 literature: 2 layers of 640 units (batch 20, 105 steps) and 1 of 320 (batch 8, 512 steps).
@@ -17,7 +17,6 @@ import argparse
 import io
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from flax import nnx
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.provenance import provenance
 from lru.files import write_atomically
 from lru.layers import GRUStack, LSTMStack, QRNNStack
 from lru.training.memory import keep_freed_memory
@@ -136,15 +136,6 @@ def measure_grid(train: bool, batches: list[int], repetitions: int) -> list[dict
     return rows
 
 
-def machine() -> str:
-    """What this runs on."""
-    description = Path("/proc/cpuinfo")
-    lines = description.read_text().splitlines() if description.exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    processor = names[0] if names else platform.processor()
-    return f"{os.cpu_count()} cores, {processor}; jax {jax.__version__}, torch {torch.__version__}"
-
-
 def load() -> dict[str, Any]:
     """The results so far."""
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -159,7 +150,8 @@ def save(name: str, rows: list[dict[str, Any]]) -> None:
     results = load()
     kept = results.get(name, {}).get("rows", [])
     rows = sorted(({size(row): row for row in kept} | {size(row): row for row in rows}).items())
-    results[name] = {"machine": machine(), "rows": [row for _, row in rows]}
+    origin = provenance() | {"torch": torch.__version__}
+    results[name] = {"provenance": origin, "rows": [row for _, row in rows]}
     RESULTS.parent.mkdir(exist_ok=True)
     write_atomically(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
 
