@@ -119,7 +119,8 @@ def _exported(module: QRNN | GatedRNN | Stack, forget_gate: ForgetGate) -> dict[
                 array = (array * _signs(cell, forget_gate, 4)).reshape(-1, array[0, 0].size)
             else:
                 array = (np.asarray(cell.bias[...]) * _signs(cell, forget_gate, 2)).reshape(-1)
-            arrays[name] = np.ascontiguousarray(array)
+            # A copy: arrays of JAX cannot be written to, and PyTorch insists that they can.
+            arrays[name] = np.array(array, order="C")
     return arrays
 
 
