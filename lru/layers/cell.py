@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
-from lru.layers.base import RecurrentLayer
+from lru.layers.base import RecurrentLayer, State
 from lru.scan.methods import kept
 
 
@@ -32,6 +32,14 @@ class CellLayer(RecurrentLayer):
             if self.reads_out and d_hidden != d_model
             else None
         )
+
+    def start(self, x: Float[Array, "B T D"], state: State) -> State:
+        """The state to start from: that given, or the initial one of as many rows."""
+        if state is not None:
+            return state
+        # From one row: the number of rows may be symbolic.
+        one = self.initial_state(1)
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (x.shape[0], *leaf.shape[1:])), one)
 
     def read_out(self, h: Float[Array, "B T N"], dtype: DTypeLike) -> Float[Array, "B T M"]:
         """The output: M is D, or N in a cell."""

@@ -72,7 +72,7 @@ class GatedRNN(CellLayer):
     ) -> tuple[Float[Array, "B T M"], tuple[Float[Array, "B N"], ...]]:
         """See `RecurrentLayer.__call__`."""
         self.check_inputs(x, state)
-        state = self.initial_state(x.shape[0]) if state is None else state
+        state = self.start(x, state)
         h, last = gated_scan(
             self.cell,
             self._inputs(without_padding(x, lengths)).astype(state[0].dtype),

@@ -131,7 +131,7 @@ class QRNN(CellLayer):
     ) -> tuple[Float[Array, "B T M"], QRNNState]:
         """See `RecurrentLayer.__call__`. `key` draws the zoneout of training; None evaluates."""
         self.check_inputs(x, state)
-        state = self.initial_state(x.shape[0]) if state is None else state
+        state = self.start(x, state)
         seen = without_padding(x, lengths).astype(state.c.dtype)
         if state.window is not None:
             window = state.window

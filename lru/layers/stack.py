@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from lru.layers.base import RecurrentLayer, noise
+from lru.layers.base import NoStepError, RecurrentLayer, noise
 from lru.layers.bidirectional import reverse_resets, reverse_rows
 from lru.layers.gru import GRUCell
 from lru.layers.lstm import LSTMCell
@@ -96,10 +96,10 @@ class Stack(nnx.Module):
         """Advance one step.
 
         Raises:
-            ValueError: if the stack runs in both directions.
+            NoStepError: if the stack runs in both directions.
         """
         if self.n_directions > 1:
-            raise ValueError("a bidirectional stack has no step mode: its output needs the future")
+            raise NoStepError("a bidirectional stack has no step mode: its output needs the future")
         y, state = self(x_t[:, None], state)
         return y[:, 0], state
 
