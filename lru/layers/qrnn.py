@@ -8,6 +8,7 @@ Bradbury et al. 2016 (arXiv 1611.01576), section 2; zoneout: section 2.1. As in 
 the old state; `torchqrnn` has 1 - f in its place, which `lru.interop.torch` converts.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -130,6 +131,29 @@ class QRNN(CellLayer):
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T M"], QRNNState]:
         """See `RecurrentLayer.__call__`. `key` draws the zoneout of training; None evaluates."""
+        c, gate, state = self.pooled(x, state, lengths=lengths, resets=resets, key=key)
+        return self.read_out(c if gate is None else gate * c, x.dtype), state
+
+    def pooled(
+        self,
+        x: Float[Array, "B T D"],
+        state: QRNNState | None,
+        *,
+        lengths: Int[Array, " B"] | None,
+        resets: Bool[Array, "B T"] | None,
+        key: Key[Array, ""] | None,
+        shifts: Sequence[Float[Array, "B N"]] | None = None,
+    ) -> tuple[Float[Array, "B T N"], Float[Array, "B T N"] | None, QRNNState]:
+        """States before the output gate, that gate if there is one, and what to hand on.
+
+        Args:
+            x: as in `__call__`, as are the other arguments.
+            state: where to start.
+            lengths: number of valid steps of each row.
+            resets: True where a row starts afresh.
+            key: source of the zoneout.
+            shifts: for each gate what is added to it at all steps.
+        """
         self.check_inputs(x, state)
         state = self.start(x, state)
         seen = without_padding(x, lengths).astype(state.c.dtype)
@@ -137,7 +161,7 @@ class QRNN(CellLayer):
             window = state.window
             window = jax.lax.stop_gradient(window) if self.detach_window else window
             seen = jnp.concatenate([window, seen], axis=1)
-        activations = self._activations(seen, resets)
+        activations = self._activations(seen, resets, shifts)
         f = activations["f"]
         update = activations["i"] if "i" in activations else 1 - f
         if self.zoneout and key is not None:
@@ -145,7 +169,7 @@ class QRNN(CellLayer):
             f, update = jnp.where(zoned, 1, f), jnp.where(zoned, 0, update)
         elif self.zoneout:
             f, update = ZONEOUT_EVALUATIONS[self.zoneout_eval](self.zoneout, f, update)
-        c, c_last = linear_scan(
+        c, last = linear_scan(
             f,
             update * activations["z"],
             state.c,
@@ -153,18 +177,22 @@ class QRNN(CellLayer):
             resets=resets,
             method=self.scan_method,
         )
-        h = activations["o"] * c if "o" in activations else c
-        last = QRNNState(c_last, self._next_window(seen, lengths, resets))
-        return self.read_out(h, x.dtype), last
+        window = self._next_window(seen, lengths, resets)
+        return c, activations.get("o"), QRNNState(last, window)
 
     def _activations(
-        self, seen: Float[Array, "B L D"], resets: Bool[Array, "B T"] | None
+        self,
+        seen: Float[Array, "B L D"],
+        resets: Bool[Array, "B T"] | None,
+        shifts: Sequence[Float[Array, "B N"]] | None,
     ) -> dict[str, Float[Array, "B T N"]]:
         """The gates by name, from the inputs and the window before them."""
         kernels = [getattr(self, f"weight_{gate}")[...] for gate in self.gates]
         out = causal_convolution(seen.astype(kernels[0].dtype), kernels, resets)
         if self.bias is not None:
             out = [y + bias for y, bias in zip(out, self.bias[...], strict=True)]
+        if shifts is not None:
+            out = [y + shift[:, None] for y, shift in zip(out, shifts, strict=True)]
         return {
             gate: (jnp.tanh if gate == "z" else jax.nn.sigmoid)(y.astype(seen.dtype))
             for gate, y in zip(self.gates, out, strict=True)
