@@ -79,7 +79,7 @@ class QRNN(CellLayer):
         Args:
             d_model: width D of inputs and outputs.
             d_hidden: width N of the state.
-            gates: f, fo or ifo: forget gate, with output gate, with separate input gate.
+            gates: those beside the candidate: f, fo or ifo, for forget, output and input gate.
             window: number K of inputs that each step sees, its own and those before.
             zoneout: probability with which training lets a unit keep its state at a step.
             zoneout_eval: how evaluation stands in for zoneout, expectation or identity.

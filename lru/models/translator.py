@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Integer, Key
 
 from lru.layers import QRNNCell, QRNNState
 from lru.layers.base import noise
-from lru.layers.decoder import QRNNDecoder
+from lru.layers.qrnn_decoder import QRNNDecoder
 
 FIRST_WINDOW, WINDOW = 6, 2
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lru.layers.decoder import QRNNDecoder, attend
+from lru.layers.qrnn_decoder import QRNNDecoder, attend
 
 RECORDED = np.load(Path(__file__).parents[1] / "fixtures" / "qrnn_reference.npz")
 CASE = "derived/attn_decoder/"
