@@ -17,8 +17,8 @@ from lru.scan import DENSE_METHODS, LINEAR_METHODS, reference
 D, N, B, T = 5, 6, 3, 11
 CUT = 4
 
-# Every layer as it comes, every layer with every scan method (but for the QRNN, which meets them all
-# in test_qrnn.py), every way to hold eigenvalues, sequences in blocks of time, and a wide window.
+# Every layer as it comes, every layer with every scan method (the QRNN meets them in test_qrnn.py),
+# every way to hold eigenvalues, sequences in blocks of time, and a wide window.
 VARIANTS = [
     *((name, {}) for name in LAYERS),
     *(
