@@ -17,6 +17,7 @@ from lru.scan import linear_scan, reference
 from lru.scan.pallas import launch
 
 TRITON, MOSAIC = "__gpu$xla.gpu.triton", "tpu_custom_call"
+by_platform = pytest.mark.parametrize(("platform", "target"), [("cuda", TRITON), ("tpu", MOSAIC)])
 # Not a multiple of any block below, along time or lanes.
 RAGGED = (2, 37, 40)
 pallas_scan = partial(linear_scan, method="pallas")
@@ -95,7 +96,7 @@ def lowered(platform: str, function, *given) -> str:
     return str(export(*given).mlir_module())
 
 
-@pytest.mark.parametrize(("platform", "target"), [("cuda", TRITON), ("tpu", MOSAIC)])
+@by_platform
 @pytest.mark.parametrize("dtype", ["complex64", "bfloat16"])
 def test_kernels_are_lowered_and_not_interpreted(platform: str, target: str, dtype: str) -> None:
     given = arguments((2, 131, 40), dtype, dtype, varying=True)
@@ -108,15 +109,16 @@ def test_kernels_are_lowered_and_not_interpreted(platform: str, target: str, dty
         assert "stablehlo.while" not in module
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_kernels_are_lowered_under_vmap_and_with_64_bits_enabled(platform: str) -> None:
+@by_platform
+def test_kernels_are_lowered_under_vmap_and_with_64_bits(platform: str, target: str) -> None:
     given = [jnp.stack([x, x]) for x in arguments((2, 131, 40), "float32", "float32", False)]
     with jax.enable_x64(True):
         module = lowered(platform, jax.vmap(partial(pull, pallas_scan)), *given)
+    assert module.count(f"@{target}") == 2
     assert "stablehlo.while" not in module
 
 
-@pytest.mark.parametrize(("platform", "target"), [("cuda", TRITON), ("tpu", MOSAIC)])
+@by_platform
 def test_bfloat16_is_read_by_the_kernel(platform: str, target: str) -> None:
     """So a pass over memory that converts it is saved."""
     given = arguments((2, 5, 40), "bfloat16", "bfloat16", varying=True)[:2]
