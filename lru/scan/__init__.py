@@ -5,10 +5,20 @@ Where b comes from a real matrix product [B, T, D] x [D, 2 N] and h goes into on
 pass over memory, in either direction. `lax.complex`, `h.real` and `h.imag` are as right, but slow.
 """
 
-from lru.scan import associative, chunked, chunked_dense, native, reference, sequential, sharded
+from lru.scan import (
+    associative,
+    chunked,
+    chunked_dense,
+    native,
+    pallas,
+    reference,
+    sequential,
+    sharded,
+)
 from lru.scan.front import dense_scan, linear_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS
 from lru.scan.parts import join, split
+from lru.scan.projected import projected_scan
 
 __all__ = [
     "DENSE_METHODS",
@@ -20,6 +30,8 @@ __all__ = [
     "join",
     "linear_scan",
     "native",
+    "pallas",
+    "projected_scan",
     "reference",
     "sequential",
     "sharded",

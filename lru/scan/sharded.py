@@ -40,7 +40,14 @@ def method(*, mesh: Mesh | None = None, axis: str = AXIS, inner: str = "auto") -
         _check(devices, axis)
         steps = b.shape[1]
         a, b, keep = _fill_up(a, b, h0, keep, reverse, -steps % devices.shape[axis])
-        solve = _program(devices, axis, front.choose(LINEAR_METHODS, inner), reverse, a.ndim == 2)
+        name = front.method_named(
+            inner,
+            "linear",
+            varying=a.ndim > 2,
+            dtype=jnp.result_type(b, jnp.complex64 if b.shape[2] == 2 else b),
+            steps=b.shape[1] // devices.shape[axis],
+        )
+        solve = _program(devices, axis, LINEAR_METHODS[name], reverse, a.ndim == 2)
         return solve(a, b, h0, keep)[:, :steps]
 
     return linear
