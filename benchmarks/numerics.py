@@ -173,7 +173,7 @@ def measure(limits: dict[str, int]) -> Iterator[dict[str, Any]]:
 def sums_over_time() -> Iterator[dict[str, Any]]:
     """Errors of the sum that is the gradient of a constant factor alone: its terms are right."""
     for steps in STEPS:
-        terms = np.random.default_rng(0).standard_normal((steps, WIDTH), np.float32)
+        terms = np.random.default_rng(0).standard_normal((steps, WIDTH)).astype(np.float32)
         right = terms.sum(0, dtype=np.float64)
         # The size of such a sum if its terms are independent: it may cancel to less.
         size = steps**0.5

@@ -16,7 +16,7 @@ from lru.scan import (
     sharded,
 )
 from lru.scan.front import dense_scan, linear_scan
-from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS
+from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, TIME_SPLITTING_METHODS
 from lru.scan.parts import join, split
 from lru.scan.portability import is_portable, portable
 from lru.scan.projected import projected_scan
@@ -24,6 +24,7 @@ from lru.scan.projected import projected_scan
 __all__ = [
     "DENSE_METHODS",
     "LINEAR_METHODS",
+    "TIME_SPLITTING_METHODS",
     "associative",
     "chunked",
     "chunked_dense",
