@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from lru.dataloaders import Dense, Ragged
+from lru.dataloaders import Split
 
 # Candidates between which the bucket bounds are chosen; their number bounds the search's cost.
 BOUND_CANDIDATES = 128
@@ -135,7 +135,7 @@ def plan_epoch(
 class _BatchSource(Sequence):
     """Random access to the batches of a plan."""
 
-    split: Dense | Ragged
+    split: Split
     lengths: np.ndarray
     plan: Plan
     batch_size: int
@@ -176,7 +176,7 @@ class Batches:
 
     def __init__(
         self,
-        split: Dense | Ragged,
+        split: Split,
         config: DataConfig,
         *,
         seed: int | None = None,

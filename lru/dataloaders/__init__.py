@@ -2,7 +2,7 @@
 
 import sys
 
-from lru.dataloaders.arrays import NO_TARGET, Dense, Ragged
+from lru.dataloaders.arrays import NO_TARGET, Dense, Pairs, Ragged, Split
 from lru.dataloaders.base import DATASETS, Card, Dataset, Prepared, dataset_from_options
 from lru.registry import import_submodules
 
@@ -14,7 +14,9 @@ __all__ = [
     "Card",
     "Dataset",
     "Dense",
+    "Pairs",
     "Prepared",
     "Ragged",
+    "Split",
     "dataset_from_options",
 ]

@@ -87,7 +87,7 @@ def verb(
 
 def _described(prepared: Prepared) -> Iterator[str]:
     card = prepared.card
-    size = f"{card.vocab_size} ids" if card.kind == "tokens" else f"{card.n_features} features"
+    size = f"{card.vocab_size} ids" if card.vocab_size else f"{card.n_features} features"
     yield f"{card.kind} ({size}), {card.n_classes} classes, one target a {card.targets}"
     for split in SPLITS:
         figures = card.splits[split]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from lru.dataloaders import cache
-from lru.dataloaders.arrays import Dense, Ragged
+from lru.dataloaders.arrays import Split
 from lru.dataloaders.card import Card, Description, make_card, read_card, write_card
 from lru.dataloaders.fetch import Source, download
 from lru.dataloaders.options import converted
@@ -28,9 +28,9 @@ class Prepared:
     """A data set ready to use: its card and three memory-mapped splits."""
 
     card: Card
-    train: Dense | Ragged
-    val: Dense | Ragged
-    test: Dense | Ragged
+    train: Split
+    val: Split
+    test: Split
 
 
 @dataclass(frozen=True)

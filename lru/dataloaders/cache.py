@@ -13,12 +13,13 @@ from types import TracebackType
 import numpy as np
 from jaxtyping import Int, Int32, Integer, Shaped, UInt
 
-from lru.dataloaders.arrays import Dense, Ragged
+from lru.dataloaders.arrays import Dense, Pairs, Ragged, Split
 
 SPLITS = ("train", "val", "test")
 ABANDONED_AFTER = 3600.0
 """Seconds without a write after which a partial folder is taken for a killed process's."""
 
+_DOCUMENTS = ("first", "second")
 _HEADER_BYTES = 128
 _SUFFIX = ".partial"
 
@@ -94,12 +95,9 @@ class RaggedWriter:
     def __init__(
         self, folder: Path, split: str, dtype: np.typing.DTypeLike, steps: int | None = None
     ):
-        self._values = ArrayWriter(_file(folder, split, "values"), dtype)
-        self._offsets = ArrayWriter(_file(folder, split, "offsets"), np.int64)
+        self._rows = _RowWriter(folder, split, dtype)
         row_shape = () if steps is None else (steps,)
         self._labels = ArrayWriter(_file(folder, split, "labels"), np.int32, row_shape)
-        self._total = 0
-        self._offsets.append(np.zeros(1, np.int64))
 
     def append(
         self,
@@ -108,11 +106,8 @@ class RaggedWriter:
         labels: Integer[np.ndarray, " n"] | Integer[np.ndarray, "n T"],
     ) -> None:
         """Add rows: their ids one after the other, their lengths and their labels."""
-        self._values.append(values)
-        ends = self._total + np.cumsum(lengths, dtype=np.int64)
-        self._offsets.append(ends)
+        self._rows.append(values, lengths)
         self._labels.append(labels)
-        self._total += len(values)
 
     def __enter__(self) -> "RaggedWriter":
         return self
@@ -123,8 +118,68 @@ class RaggedWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for writer in (self._values, self._offsets, self._labels):
+        self._rows.close()
+        self._labels.close()
+
+
+class PairWriter:
+    """One split of pairs of documents, written a chunk of rows at a time.
+
+    Args:
+        folder: where the split's files go.
+        split: name of the split.
+        dtype: type of the token ids.
+    """
+
+    def __init__(self, folder: Path, split: str, dtype: np.typing.DTypeLike):
+        self._first, self._second = (
+            _RowWriter(folder, f"{split}.{document}", dtype) for document in _DOCUMENTS
+        )
+        self._labels = ArrayWriter(_file(folder, split, "labels"), np.int32)
+
+    def append(
+        self,
+        first: tuple[UInt[np.ndarray, " total1"], Int[np.ndarray, " n"]],
+        second: tuple[UInt[np.ndarray, " total2"], Int[np.ndarray, " n"]],
+        labels: Integer[np.ndarray, " n"],
+    ) -> None:
+        """Add rows: ids one after the other and lengths of both documents, and their labels."""
+        self._first.append(*first)
+        self._second.append(*second)
+        self._labels.append(labels)
+
+    def __enter__(self) -> "PairWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for writer in (self._first, self._second, self._labels):
             writer.close()
+
+
+class _RowWriter:
+    """Rows of any length: `NAME.values.npy` and `NAME.offsets.npy`."""
+
+    def __init__(self, folder: Path, name: str, dtype: np.typing.DTypeLike):
+        self._values = ArrayWriter(_file(folder, name, "values"), dtype)
+        self._offsets = ArrayWriter(_file(folder, name, "offsets"), np.int64)
+        self._offsets.append(np.zeros(1, np.int64))
+        self._total = 0
+
+    def append(self, values: UInt[np.ndarray, " total"], lengths: Int[np.ndarray, " n"]) -> None:
+        """Add rows: their ids one after the other, and their lengths."""
+        self._values.append(values)
+        self._offsets.append(self._total + np.cumsum(lengths, dtype=np.int64))
+        self._total += len(values)
+
+    def close(self) -> None:
+        """Close both files."""
+        self._values.close()
+        self._offsets.close()
 
 
 def write_dense(
@@ -138,7 +193,7 @@ def write_dense(
     np.save(_file(folder, split, "labels"), labels, allow_pickle=False)
 
 
-def read_split(folder: Path, split: str) -> Dense | Ragged:
+def read_split(folder: Path, split: str) -> Split:
     """A stored split, memory-mapped.
 
     Raises:
@@ -148,8 +203,10 @@ def read_split(folder: Path, split: str) -> Dense | Ragged:
         labels = _mapped(_file(folder, split, "labels"))
         if _file(folder, split, "inputs").exists():
             return Dense(_mapped(_file(folder, split, "inputs")), labels)
-        values, offsets = (_mapped(_file(folder, split, part)) for part in ("values", "offsets"))
-        return Ragged(values, offsets, labels)
+        if _file(folder, split, "first.values").exists():
+            first, second = (_ragged(folder, f"{split}.{part}", labels) for part in _DOCUMENTS)
+            return Pairs(first, second)
+        return _ragged(folder, split, labels)
     except (OSError, ValueError, EOFError) as error:
         raise damaged(folder, f"split {split!r} cannot be read ({error})") from error
 
@@ -159,19 +216,37 @@ def damaged(folder: Path, what: str) -> CacheError:
     return CacheError(f"the cached data set is damaged: {what}; delete {folder} and prepare again")
 
 
-def checksum(splits: Mapping[str, Dense | Ragged]) -> str:
+def checksum(splits: Mapping[str, Split]) -> str:
     """Hex sha256 over the types, shapes and contents of all arrays."""
     total = hashlib.sha256()
     for name, split in sorted(splits.items()):
-        for part, array in sorted(vars(split).items()):
+        for part, array in sorted(_arrays(split).items()):
             total.update(f"{name}.{part} {array.dtype.str} {array.shape}\n".encode())
             total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()
 
 
-def size_in_bytes(splits: Mapping[str, Dense | Ragged]) -> int:
+def size_in_bytes(splits: Mapping[str, Split]) -> int:
     """Bytes of all arrays."""
-    return sum(array.nbytes for split in splits.values() for array in vars(split).values())
+    return sum(array.nbytes for split in splits.values() for array in _arrays(split).values())
+
+
+def _arrays(split: Split) -> dict[str, np.ndarray]:
+    """The arrays of a split by the names of their files; labels once."""
+    if not isinstance(split, Pairs):
+        return vars(split)
+    arrays = {
+        f"{document}.{part}": array
+        for document in _DOCUMENTS
+        for part, array in vars(getattr(split, document)).items()
+        if part != "labels"
+    }
+    return arrays | {"labels": split.labels}
+
+
+def _ragged(folder: Path, name: str, labels: np.ndarray) -> Ragged:
+    values, offsets = (_mapped(_file(folder, name, part)) for part in ("values", "offsets"))
+    return Ragged(values, offsets, labels)
 
 
 @contextmanager

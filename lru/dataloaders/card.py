@@ -9,14 +9,19 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from jaxtyping import Float64
 
-from lru.dataloaders.arrays import NO_TARGET, Dense, Ragged
+from lru.dataloaders.arrays import NO_TARGET, Dense, Split
 from lru.dataloaders.cache import checksum, damaged
 
 CARD_NAME = "card.json"
 
+Kind = Literal["tokens", "token_pairs", "values"]
+
 
 class SplitSummary(TypedDict):
-    """Figures of one split; `class_counts[c]` counts rows, or steps if targets are per step."""
+    """Figures of one split; `class_counts[c]` counts rows, or steps if targets are per step.
+
+    The length of a pair is that of its longer document.
+    """
 
     examples: int
     min_length: int
@@ -30,7 +35,8 @@ class Description:
     """What a data set knows of itself once it is built.
 
     Attributes:
-        kind: "tokens" (ids; 0 is padding) or "values" (real features).
+        kind: "tokens" (ids; 0 is padding), "token_pairs" (two documents of them a row) or "values"
+            (real features).
         n_classes: number of classes.
         targets: "sequence" (one class a row) or "step" (one class at some steps).
         provenance: one sentence: which files, or how generated.
@@ -38,7 +44,7 @@ class Description:
         vocabulary: the text of each id, id 0 included, or None.
     """
 
-    kind: Literal["tokens", "values"]
+    kind: Kind
     n_classes: int
     targets: Literal["sequence", "step"]
     provenance: str
@@ -54,12 +60,12 @@ class Card:
         name: registered name of the data set.
         version: of the code that prepared it; another version prepares again.
         options: the options that it was prepared with.
-        kind: "tokens" or "values".
+        kind: "tokens", "token_pairs" or "values".
         n_classes: number of classes.
         vocab_size: number of ids, padding id 0 included, or None for values.
         n_features: features a step, or None for tokens.
         targets: "sequence" or "step".
-        max_length: longest row of all splits, in steps.
+        max_length: longest row of all splits, in steps; of pairs, the longest document.
         mean: per feature over train, of inputs scaled to [0, 1]; None for tokens.
         std: standard deviation, likewise.
         vocabulary: the text of each id, or None.
@@ -73,7 +79,7 @@ class Card:
     name: str
     version: int
     options: dict[str, Any] = field(default_factory=dict)
-    kind: Literal["tokens", "values"]
+    kind: Kind
     n_classes: int
     vocab_size: int | None = None
     n_features: int | None = None
@@ -89,9 +95,7 @@ class Card:
     checksum: str = ""
 
 
-def make_card(
-    description: Description, splits: Mapping[str, Dense | Ragged], **identity: Any
-) -> Card:
+def make_card(description: Description, splits: Mapping[str, Split], **identity: Any) -> Card:
     """The card of `splits`.
 
     Args:
@@ -136,7 +140,7 @@ def read_card(folder: Path) -> Card:
         raise damaged(folder, f"{CARD_NAME} cannot be read ({error})") from error
 
 
-def _summary(split: Dense | Ragged, n_classes: int) -> SplitSummary:
+def _summary(split: Split, n_classes: int) -> SplitSummary:
     lengths = split.lengths
     labels = split.labels[split.labels != NO_TARGET]
     return SplitSummary(

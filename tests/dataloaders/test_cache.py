@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from lru.dataloaders import cache
-from lru.dataloaders.cache import ArrayWriter, CacheError, RaggedWriter
+from lru.dataloaders.arrays import Pairs
+from lru.dataloaders.cache import ArrayWriter, CacheError, PairWriter, RaggedWriter
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, np.int64])
@@ -46,6 +47,39 @@ def test_ragged_chunks_join(tmp_path):
     assert split.labels.tolist() == [7, 8, 9]
     assert split.labels.dtype == np.int32
     assert not split.values.flags.writeable
+
+
+def write_pairs(folder, first: list[int]) -> None:
+    with PairWriter(folder, "val", np.uint8) as writer:
+        writer.append(
+            (np.array(first, np.uint8), np.array([1, 2])),
+            (np.array([4], np.uint8), np.array([1, 0])),
+            np.array([1, 0]),
+        )
+        writer.append(
+            (np.array([9], np.uint8), np.array([1])),
+            (np.array([8, 7], np.uint8), np.array([2])),
+            np.array([1]),
+        )
+
+
+def test_chunks_of_pairs_join_and_have_a_checksum_over_both_documents(tmp_path):
+    write_pairs(tmp_path, [1, 2, 3])
+    split = cache.read_split(tmp_path, "val")
+    assert isinstance(split, Pairs)
+    assert split.padded([0, 1, 2], 2).tolist() == [
+        [[1, 0], [4, 0]],
+        [[2, 3], [0, 0]],
+        [[9, 0], [8, 7]],
+    ]
+    assert split.labels.tolist() == [1, 0, 1]
+    assert cache.size_in_bytes({"val": split}) == 4 + 3 + 2 * 4 * 8 + 3 * 4
+    before = cache.checksum({"val": split})
+    write_pairs(tmp_path, [1, 2, 4])
+    assert cache.checksum({"val": cache.read_split(tmp_path, "val")}) != before
+    (tmp_path / "val.second.offsets.npy").unlink()
+    with pytest.raises(CacheError, match="split 'val' cannot be read"):
+        cache.read_split(tmp_path, "val")
 
 
 def test_a_missing_split_is_damage(tmp_path):
