@@ -97,6 +97,8 @@ class RunConfig:
     """Folder of another run whose last checkpoint this one continues from."""
     eval_only: bool = False
     """Evaluate the best checkpoint of the run and stop."""
+    on_device: bool | None = None
+    """Keep the data on the device and gather batches there; unset: if it takes little memory."""
     checkpoint_every: int = 1000
     """Updates between two checkpoints; one is also written after each epoch."""
     tensorboard: bool = False
