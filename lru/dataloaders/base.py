@@ -44,12 +44,20 @@ class Dataset(ABC):
         name: what flags call it.
         sources: the public files that it can be made from.
         task: what is learned from it, by its registered name.
+        aliases: other names that flags can use for it.
+        class_names: what the classes are called, if not by their numbers.
+        picture: rows and columns, if a row's steps are the pixels of an image in that order.
+        separator: what stands between the tokens of a row when it is shown as text.
         version: raised whenever `build` gives other arrays from the same files and options.
     """
 
     name: ClassVar[str]
     sources: ClassVar[tuple[Source, ...]] = ()
     task: ClassVar[str] = "classification"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    class_names: ClassVar[tuple[str, ...]] = ()
+    picture: ClassVar[tuple[int, int] | None] = None
+    separator: ClassVar[str] = " "
     version: ClassVar[int] = 1
 
     def raw_files(self, raw_dir: Path) -> tuple[Path, ...]:
@@ -151,8 +159,8 @@ DatasetType = TypeVar("DatasetType", bound=type[Dataset])
 
 
 def register(dataset: DatasetType) -> DatasetType:
-    """Class decorator: file a data set under its `name`."""
-    DATASETS.register(dataset.name)(dataset)
+    """Class decorator: file a data set under its `name` and its `aliases`."""
+    DATASETS.register(dataset.name, *dataset.aliases)(dataset)
     return dataset
 
 
