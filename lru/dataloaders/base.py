@@ -13,8 +13,9 @@ from typing import Any, ClassVar, TypeVar
 from lru.dataloaders import cache
 from lru.dataloaders.arrays import Split
 from lru.dataloaders.card import Card, Description, make_card, read_card, write_card
-from lru.dataloaders.fetch import Source, download
+from lru.dataloaders.fetch import Source, download, set_aside
 from lru.dataloaders.options import converted
+from lru.dataloaders.unpack import ArchiveError, unpack
 from lru.registry import Registry
 
 VERIFIED_ON_LOAD = 256 * 2**20
@@ -61,9 +62,9 @@ class Dataset(ABC):
     version: ClassVar[int] = 1
 
     def raw_files(self, raw_dir: Path) -> tuple[Path, ...]:
-        """The files under `raw_dir` that `build` would read now.
+        """The files under `raw_dir` that `build` would read now; of many, their folders.
 
-        Empty if it reads none, or if they have to be downloaded first.
+        Empty if it reads none, or if they have to be downloaded or unpacked first.
         """
         del raw_dir
         return ()
@@ -72,14 +73,33 @@ class Dataset(ABC):
     def build(self, raw_dir: Path, folder: Path) -> Description:
         """Write the three splits into the empty `folder`; all that `raw_files` names is there."""
 
-    def download(self, raw_dir: StrPath) -> tuple[Path, ...]:
-        """Fetch the sources into `raw_dir`, unless the files are there already; the files."""
+    def download(self, raw_dir: StrPath, mirror: str | None = None) -> tuple[Path, ...]:
+        """Fetch and unpack the sources into `raw_dir`, unless the files are there; the files.
+
+        Args:
+            raw_dir: where they go.
+            mirror: base URL to use instead of the sources' own.
+
+        Raises:
+            FileNotFoundError: if files are missing from a folder that is there, or from the source.
+        """
         raw_dir = Path(raw_dir)
         found = self.raw_files(raw_dir)
-        if not found and self.sources:
-            for source in self.sources:
-                download(source, raw_dir)
-            found = self.raw_files(raw_dir)
+        if found or not self.sources:
+            return found
+        for source in self.sources:
+            if source.unpacked is not None and (raw_dir / source.unpacked).exists():
+                raise FileNotFoundError(
+                    f"{self.name}: {raw_dir / source.unpacked} is there, but has not all files; "
+                    "complete it, or move it away to have it fetched"
+                )
+            fetch(source, raw_dir, mirror)
+        found = self.raw_files(raw_dir)
+        if not found:
+            raise FileNotFoundError(
+                f"{self.name}: {', '.join(source.filename for source in self.sources)} has not the "
+                f"files that are expected in {raw_dir}"
+            )
         return found
 
     def folder(self, cache_dir: StrPath) -> Path:
@@ -183,6 +203,21 @@ def dataset_from_options(name: str, options: Mapping[str, Any] | None = None) ->
         where = f"data set {name!r}: option {option!r}"
         values[option] = converted(where, value, types_of[option])
     return kind(**values)
+
+
+def fetch(source: Source, raw_dir: Path, mirror: str | None = None) -> None:
+    """Download a source, and unpack it if it is an archive.
+
+    Raises:
+        ArchiveError: if it cannot be unpacked; then it is set aside.
+    """
+    path = download(source, raw_dir, mirror)
+    if source.unpacked is None:
+        return
+    try:
+        unpack(path, raw_dir / source.unpacked, source.member)
+    except ArchiveError as error:
+        raise ArchiveError(f"{error}; it was set aside as {set_aside(path)}") from error
 
 
 def check_at_least(dataset: Dataset, **least: int) -> None:

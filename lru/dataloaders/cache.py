@@ -301,7 +301,7 @@ def _sweep(folder: Path) -> None:
     """Delete what killed processes left of their attempts at `folder`."""
     for partial in folder.parent.glob(f".{folder.name}.*{_SUFFIX}"):
         try:
-            written = max(os.stat(path).st_mtime for path in (partial, *partial.iterdir()))
+            written = max(os.stat(path).st_mtime for path in (partial, *partial.rglob("*")))
         except FileNotFoundError:
             continue
         if time.time() - written > ABANDONED_AFTER:

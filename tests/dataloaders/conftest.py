@@ -1,9 +1,14 @@
 """Where the real data sets lie, for the tests that read them."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from lru.dataloaders import fetch
+
+from .site import Site, serving
 
 VARIABLE = "LRU_TEST_DATA"
 
@@ -29,6 +34,15 @@ def raw_dir(tmp_path: Path) -> Path:
 def cache_dir(tmp_path: Path) -> Path:
     """A cache folder that does not exist yet."""
     return tmp_path / "cache_dir"
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A web server on this machine; transfers that break off go on at once."""
+    monkeypatch.delenv(fetch.MIRROR_VARIABLE, raising=False)
+    monkeypatch.setattr(fetch, "BACK_OFF_SECONDS", (0.0,) * len(fetch.BACK_OFF_SECONDS))
+    with serving() as server:
+        yield server
 
 
 def real_file(path: Path) -> Path:
