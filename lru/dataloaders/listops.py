@@ -22,9 +22,9 @@ from lru.dataloaders.listops_grammar import (
     Sequences,
     sequences,
 )
+from lru.dataloaders.lra import lra_compares, lra_places
 
-PLACES = ("listops-1000", "lra_release/listops-1000", "lra_release/lra_release/listops-1000")
-"""Folders under the raw folder in which the official files are looked for, first to last."""
+PLACES = lra_places("listops-1000")
 
 PUBLISHED_SIZES = {"train": 96_000, "val": 2_000, "test": 2_000}
 
@@ -130,7 +130,7 @@ class ListOps(Dataset):
                 for split, path in zip(SPLITS, files, strict=True)
             }
             provenance = f"Read from {files[0].parent.name}/basic_{{train,val,test}}.tsv."
-            comparable = _official_compares(sizes)
+            comparable = lra_compares(sizes, PUBLISHED_SIZES, "examples")
         else:
             self._generate(folder)
             provenance = (
@@ -294,20 +294,6 @@ def _cut(batch: Sequences, rows: int) -> tuple[Sequences, Sequences]:
     return (
         Sequences(batch.tokens[:end], batch.lengths[:rows], batch.values[:rows]),
         Sequences(batch.tokens[end:], batch.lengths[rows:], batch.values[rows:]),
-    )
-
-
-def _official_compares(sizes: dict[str, int]) -> str:
-    if sizes == PUBLISHED_SIZES:
-        return (
-            "The splits of the Long Range Arena, as in published results, if the files are the "
-            "released ones."
-        )
-    found = " / ".join(f"{size:,}" for size in sizes.values())
-    published = " / ".join(f"{size:,}" for size in PUBLISHED_SIZES.values())
-    return (
-        f"The files hold {found} examples instead of the published {published}: numbers do not "
-        "compare with published ones."
     )
 
 
