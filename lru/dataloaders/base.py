@@ -102,6 +102,10 @@ class Dataset(ABC):
             )
         return found
 
+    def obtain(self, raw_dir: Path) -> tuple[Path, ...]:
+        """The files that `prepare` needs, fetched if they are not there."""
+        return self.download(raw_dir)
+
     def folder(self, cache_dir: StrPath) -> Path:
         """Where the data set lies in the cache: its name, and a hash of options not by default."""
         changed = {
@@ -127,7 +131,7 @@ class Dataset(ABC):
         raw_dir, folder = Path(raw_dir), self.folder(cache_dir)
         if self._is_current(folder, _stamps(self.raw_files(raw_dir), raw_dir)):
             return folder
-        stamps = _stamps(self.download(raw_dir), raw_dir)
+        stamps = _stamps(self.obtain(raw_dir), raw_dir)
         with cache.staging(folder) as partial:
             description = self.build(raw_dir, partial)
             splits = {split: cache.read_split(partial, split) for split in cache.SPLITS}

@@ -35,7 +35,7 @@ def test_prepare_describes_what_it_made(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["prepare", "nothing"], "unknown data set 'nothing'; known: copy-classification"),
+        (["prepare", "nothing"], "unknown data set 'nothing'; known: .*copy-classification"),
         (["prepare", "copy-classification", "--option", "delay"], "'delay' is not KEY=VALUE"),
         (["prepare", "copy-classification", "--option", "delay=x"], "must be a whole number"),
         (["download", "nothing"], "unknown data set 'nothing'"),
