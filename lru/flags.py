@@ -206,8 +206,6 @@ def _checked(values: Flat, kinds: Mapping[str, Any], origin: str) -> Flat:
     for name, value in values.items():
         if name == "data_options":
             checked[name] = tuple(f"{option}={text}" for option, text in value.items())
-        elif name == "plugins":
-            checked[name] = tuple(value)
         else:
             checked[name] = converted(f"{origin}: {name}", value, kinds[name])
     return checked
@@ -248,7 +246,7 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
 
     first = read({})
     base, origin = _base(first.command, first.run)
-    if load_plugins(base.get("plugins", ())):
+    if load_plugins(base.get("plugins")):
         return parse(arguments)
     base = _checked(base, values_kinds, origin)
     args = read(base)
@@ -264,10 +262,10 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     return args.command, Config.from_flat(given)
 
 
-def _typed_plugins(arguments: Sequence[str]) -> list[str]:
+def _typed_plugins(arguments: Sequence[str]) -> str | None:
     """The plugins on a command line, which may define the other flags on it."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--plugins", nargs="*", default=[])
+    parser.add_argument("--plugins", nargs="?")
     return parser.parse_known_args(list(arguments))[0].plugins
 
 

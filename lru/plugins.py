@@ -3,15 +3,14 @@
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 
-def load_plugins(names: Iterable[str]) -> bool:
+def load_plugins(names: str | None) -> bool:
     """Run each plugin, unless it has been run before.
 
     Args:
-        names: paths of `.py` files, or names of modules that Python finds.
+        names: paths of `.py` files, or names of modules that Python finds, separated by commas.
 
     Returns:
         Whether any of them had not been run before.
@@ -19,20 +18,22 @@ def load_plugins(names: Iterable[str]) -> bool:
     Raises:
         ValueError: if there is no such file or module.
     """
-    new = False
-    for name in names:
-        path = Path(name)
-        module = f"plugin {path.resolve()}" if path.suffix == ".py" else name
-        if module in sys.modules:
-            continue
-        if path.suffix != ".py":
-            _import(name)
-        elif path.is_file():
-            _run(module, path)
-        else:
-            raise ValueError(f"plugins: there is no file {name}")
-        new = True
-    return new
+    # Every one is run, whatever the first one gives.
+    return any([_load(name.strip()) for name in (names or "").split(",") if name.strip()])
+
+
+def _load(name: str) -> bool:
+    path = Path(name)
+    module = f"plugin {path.resolve()}" if path.suffix == ".py" else name
+    if module in sys.modules:
+        return False
+    if path.suffix != ".py":
+        _import(name)
+    elif path.is_file():
+        _run(module, path)
+    else:
+        raise ValueError(f"plugins: there is no file {name}")
+    return True
 
 
 def _import(name: str) -> None:

@@ -37,17 +37,17 @@ def plugin(tmp_path):
 
 def test_a_file_is_run_once_whatever_its_path_is_written_like(plugin, monkeypatch):
     path, runs = plugin
-    assert load_plugins([str(path)])
+    assert load_plugins(str(path))
     monkeypatch.chdir(path.parent)
-    assert not load_plugins([str(path), "counting.py", "./counting.py"])
+    assert not load_plugins(f"{path}, counting.py,./counting.py")
     assert runs() == 1
 
 
 def test_a_module_is_imported_by_its_name(plugin, monkeypatch):
     path, runs = plugin
     monkeypatch.syspath_prepend(path.parent)
-    assert load_plugins(["counting"])
-    assert not load_plugins(["counting"])
+    assert load_plugins("counting")
+    assert not load_plugins("counting")
     assert runs() == 1
 
 
@@ -56,18 +56,18 @@ def test_a_file_that_failed_is_run_again(tmp_path):
     path.write_text("1 / 0")
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            load_plugins([str(path)])
+            load_plugins(str(path))
 
 
 def test_missing_plugins_are_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"plugins: there is no file nowhere/x\.py"):
-        load_plugins(["nowhere/x.py"])
+        load_plugins("nowhere/x.py")
     with pytest.raises(ValueError, match=r"plugins: there is no module 'nowhere\.x'"):
-        load_plugins(["nowhere.x"])
+        load_plugins("nowhere.x")
     (tmp_path / "needs_more.py").write_text("import nowhere")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="No module named 'nowhere'"):
-        load_plugins(["needs_more"])
+        load_plugins("needs_more")
 
 
 def test_a_plugin_brings_its_flags(tmp_path):
@@ -83,7 +83,7 @@ def test_a_plugin_brings_its_flags(tmp_path):
     typed = ["--plugins", str(path), "--model", "mine", "--half_life", "5", "--epochs", "2"]
     config = parse(typed)[1]
     assert config.model.options == {"half_life": 5}
-    assert config.run.plugins == (str(path),)
+    assert config.run.plugins == str(path)
 
 
 def test_the_example_trains_and_its_run_remembers_where_the_data_set_is(tmp_path, capsys):

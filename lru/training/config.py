@@ -91,8 +91,8 @@ class RunConfig:
     """Folder of the prepared data."""
     raw_dir: str = "raw_datasets"
     """Folder of the data as downloaded."""
-    plugins: tuple[str, ...] = ()
-    """Files or modules that define more models, data sets or tasks."""
+    plugins: str | None = None
+    """Files or modules that define more models, data sets or tasks; separated by commas."""
     reset: bool = False
     """Start the run over; the old folder is kept aside."""
     restore: str | None = None
@@ -145,14 +145,13 @@ class Config:
             for part in dataclasses.fields(group)
         }
         values["data_options"] = dict(values["data_options"])
-        values["plugins"] = list(values["plugins"])
         options = values.pop("options")
         return values | dict(options)
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> "Config":
         """The inverse of `flat`; names of no group are options of the model."""
-        left = dict(values) | {"plugins": tuple(values.get("plugins", ()))}
+        left = dict(values)
         groups = {}
         for group in dataclasses.fields(cls):
             kind: Any = group.default_factory

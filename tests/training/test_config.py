@@ -38,13 +38,7 @@ configs = st.builds(
         clip_norm=st.none() | positive,
         jax_seed=st.integers(0, 2**32 - 1),
     ),
-    st.builds(
-        RunConfig,
-        runs_dir=texts,
-        restore=st.none() | texts,
-        plots=st.booleans(),
-        plugins=st.lists(texts, max_size=2).map(tuple),
-    ),
+    st.builds(RunConfig, runs_dir=texts, restore=st.none() | texts, plots=st.booleans()),
 )
 
 
