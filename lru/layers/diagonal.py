@@ -15,10 +15,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Complex, Float, Int
 
-from lru.layers.base import LAYERS, RecurrentLayer, RecurrentParam, known_scan_method
+from lru.layers.base import LAYERS, RecurrentParam, known_scan_method
+from lru.layers.blocks import LayerInBlocks
 from lru.layers.initializers import EIGENVALUE_INITIALIZERS, Ring
 from lru.registry import Registry
-from lru.scan import LINEAR_METHODS, join, linear_scan, split
+from lru.scan import LINEAR_METHODS, projected_scan
 
 # The closest to 0 and to 1 that a modulus may lie where a parametrisation takes logarithms of it.
 SMALLEST_MODULUS = 1e-6
@@ -87,7 +88,7 @@ PARAMETRIZATIONS.register("stable_exp")(
 
 
 @LAYERS.register("diag-rnn")
-class DiagonalRNN(RecurrentLayer):
+class DiagonalRNN(LayerInBlocks):
     """Linear RNN with a complex diagonal recurrence, its eigenvalues drawn from a dense matrix.
 
     Attributes:
@@ -111,6 +112,7 @@ class DiagonalRNN(RecurrentLayer):
         r_max: float = 1.0,
         max_phase: float = 2 * np.pi,
         scan_method: str = "auto",
+        block_length: int = 4096,
         rngs: nnx.Rngs,
     ):
         """Draw the parameters.
@@ -124,10 +126,12 @@ class DiagonalRNN(RecurrentLayer):
             r_min: smallest initial modulus, for the ring and uniform rules.
             r_max: largest initial modulus, for the ring and uniform rules.
             max_phase: largest initial phase in radians, for the ring and uniform rules.
-            scan_method: algorithm of the scan; auto picks by platform.
+            scan_method: algorithm of the scan; auto picks the fastest one measured.
+            block_length: longer sequences run in blocks of so many steps, and gradients run each
+                block again instead of keeping all states; 0 keeps them.
             rngs: source of the initial parameters.
         """
-        super().__init__(d_model, d_hidden)
+        super().__init__(d_model, d_hidden, block_length)
         self.parametrization = PARAMETRIZATIONS.resolve(parametrization)
         self.scan_method = known_scan_method(scan_method, LINEAR_METHODS)
         draw = EIGENVALUE_INITIALIZERS[A_init]
@@ -157,27 +161,26 @@ class DiagonalRNN(RecurrentLayer):
         """Zeros."""
         return jnp.zeros((batch_size, self.d_hidden), jnp.result_type(self.B[...], jnp.complex64))
 
-    def __call__(
+    def whole(
         self,
         x: Float[Array, "B T D"],
-        state: Complex[Array, "B N"] | None = None,
-        *,
-        lengths: Int[Array, " B"] | None = None,
-        resets: Bool[Array, "B T"] | None = None,
+        state: Complex[Array, "B N"] | None,
+        lengths: Int[Array, " B"] | None,
+        resets: Bool[Array, "B T"] | None,
     ) -> tuple[Float[Array, "B T D"], Complex[Array, "B N"]]:
-        """See `RecurrentLayer.__call__`."""
-        self.check_inputs(x, state)
+        """See `LayerInBlocks.whole`."""
         B = self.B[...]
         if self.gamma_log is not None:
             B = B * jnp.tile(jnp.exp(self.gamma_log[...]), 2)
-        driven = (x.astype(B.dtype) @ B).reshape(*x.shape[:-1], 2, self.d_hidden)
-        h, state = linear_scan(
+        y, state = projected_scan(
             jax.lax.complex(*self._lambda()),
-            join(driven),
+            x.astype(B.dtype),
+            B,
+            self.C[...],
             state,
             lengths=lengths,
             resets=resets,
             method=self.scan_method,
         )
-        y = split(h).reshape(*x.shape[:-1], 2 * self.d_hidden) @ self.C[...] + self.D[...] * x
+        y = y + self.D[...] * x
         return y.astype(x.dtype), state

@@ -9,13 +9,14 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Complex, Float, Int
 
-from lru.layers.base import LAYERS, RecurrentLayer, RecurrentParam, known_scan_method
+from lru.layers.base import LAYERS, RecurrentParam, known_scan_method
+from lru.layers.blocks import LayerInBlocks
 from lru.layers.initializers import MATRIX_INITIALIZERS, matrix_eigenvalues
 from lru.scan import DENSE_METHODS, dense_scan
 
 
 @LAYERS.register("rnn")
-class LinearRNN(RecurrentLayer):
+class LinearRNN(LayerInBlocks):
     """Linear RNN with a dense recurrence.
 
     Attributes:
@@ -32,6 +33,7 @@ class LinearRNN(RecurrentLayer):
         *,
         A_init: str = "calibrated_glorot",
         scan_method: str = "auto",
+        block_length: int = 4096,
         rngs: nnx.Rngs,
     ):
         """Draw the parameters.
@@ -40,10 +42,12 @@ class LinearRNN(RecurrentLayer):
             d_model: width D of inputs and outputs.
             d_hidden: width N of the state.
             A_init: rule of the initial recurrence.
-            scan_method: algorithm of the scan; auto picks by platform.
+            scan_method: algorithm of the scan; auto picks the fastest one measured.
+            block_length: longer sequences run in blocks of so many steps, and gradients run each
+                block again instead of keeping all states; 0 keeps them.
             rngs: source of the initial parameters.
         """
-        super().__init__(d_model, d_hidden)
+        super().__init__(d_model, d_hidden, block_length)
         self.scan_method = known_scan_method(scan_method, DENSE_METHODS)
         self.A = RecurrentParam(MATRIX_INITIALIZERS[A_init](rngs.params(), d_hidden))
         width = (d_model, d_hidden)
@@ -59,16 +63,14 @@ class LinearRNN(RecurrentLayer):
         """Zeros."""
         return jnp.zeros((batch_size, self.d_hidden), self.A[...].dtype)
 
-    def __call__(
+    def whole(
         self,
         x: Float[Array, "B T D"],
-        state: Float[Array, "B N"] | None = None,
-        *,
-        lengths: Int[Array, " B"] | None = None,
-        resets: Bool[Array, "B T"] | None = None,
+        state: Float[Array, "B N"] | None,
+        lengths: Int[Array, " B"] | None,
+        resets: Bool[Array, "B T"] | None,
     ) -> tuple[Float[Array, "B T D"], Float[Array, "B N"]]:
-        """See `RecurrentLayer.__call__`."""
-        self.check_inputs(x, state)
+        """See `LayerInBlocks.whole`."""
         h, state = dense_scan(
             self.A[...],
             x.astype(self.B[...].dtype) @ self.B[...],

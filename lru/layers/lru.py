@@ -27,6 +27,7 @@ class LRU(DiagonalRNN):
         r_max: float = 0.9,
         max_phase: float = np.pi,
         scan_method: str = "auto",
+        block_length: int = 4096,
         rngs: nnx.Rngs,
     ):
         """Draw the parameters; arguments as for `DiagonalRNN`."""
@@ -40,5 +41,6 @@ class LRU(DiagonalRNN):
             r_max=r_max,
             max_phase=max_phase,
             scan_method=scan_method,
+            block_length=block_length,
             rngs=rngs,
         )

@@ -9,6 +9,7 @@ from lru.scan import associative, chunked, native, reference, sequential
 from lru.scan.front import dense_scan, linear_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS
 from lru.scan.parts import join, split
+from lru.scan.projected import projected_scan
 
 __all__ = [
     "DENSE_METHODS",
@@ -19,6 +20,7 @@ __all__ = [
     "join",
     "linear_scan",
     "native",
+    "projected_scan",
     "reference",
     "sequential",
     "split",

@@ -3,19 +3,15 @@
 Complex numbers become parts, lengths become a mask, and a registered method solves what is left.
 """
 
-import logging
 from collections.abc import Callable
-from functools import cache
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact, Int
 
-from lru.registry import Registry
 from lru.scan import parts
+from lru.scan.choice import automatic
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, kept
-
-logger = logging.getLogger(__name__)
 
 
 def linear_scan(
@@ -52,14 +48,16 @@ def linear_scan(
         ValueError: if an argument has the wrong shape or type.
         UnknownNameError: if there is no such method.
     """
-    _check_common(b, h0, resets, lengths)
+    check_common(b, h0, resets, lengths)
     if a.shape not in (b.shape[-1:], b.shape):
         raise ValueError(
             f"a has shape {a.shape}, but b {b.shape} allows {b.shape[-1:]} or {b.shape}"
         )
     _check_inexact("a", a)
-    solve = _choose(LINEAR_METHODS, method)
     dtype = _state_dtype(a, b, h0)
+    solve = LINEAR_METHODS[
+        method_named(method, "linear", varying=a.ndim == 3, dtype=dtype, steps=b.shape[1])
+    ]
     a = parts.split(a.astype(dtype if jnp.iscomplexobj(a) else jnp.finfo(dtype).dtype))
     b = parts.split(b.astype(dtype))
     first = jnp.zeros_like(b[:, 0]) if h0 is None else parts.split(h0.astype(dtype))
@@ -97,12 +95,14 @@ def dense_scan(
         ValueError: if an argument has the wrong shape or type.
         UnknownNameError: if there is no such method.
     """
-    _check_common(b, h0, resets, lengths)
+    check_common(b, h0, resets, lengths)
     if A.shape != (b.shape[-1],) * 2:
         raise ValueError(f"A has shape {A.shape}, but b {b.shape} allows {(b.shape[-1],) * 2}")
     _check_inexact("A", A)
-    solve = _choose(DENSE_METHODS, method)
     dtype = _state_dtype(A, b, h0)
+    solve = DENSE_METHODS[
+        method_named(method, "dense", varying=False, dtype=dtype, steps=b.shape[1])
+    ]
     A, b = A.astype(dtype), b.astype(dtype)
     first = jnp.zeros_like(b[:, 0]) if h0 is None else h0.astype(dtype)
     if jnp.iscomplexobj(b):
@@ -125,28 +125,40 @@ def _solve(
     lengths: Array | None,
 ) -> tuple[Array, Array]:
     """Reduce lengths to a mask and to zeros in b, which keep the state at zero in the padding."""
-    steps = b.shape[1]
-    keep = None if resets is None else ~resets
-    if lengths is None:
+    b, keep = mask_lengths(b, resets, lengths)
+    if lengths is None or keep is None:
         h = solve(a, b, h0, keep, reverse)
         return h, h[:, 0 if reverse else -1]
-    lengths = jnp.clip(lengths, 0, steps)[:, None]
-    time = jnp.arange(steps)
-    valid = time < lengths
-    keep = valid if keep is None else valid & keep
-    b = kept(valid, b)
-    empty = lengths[:, 0] == 0
+    lengths = jnp.clip(lengths, 0, b.shape[1])[:, None]
     if reverse:
         # The scan passes through the padding first, so h0 is put in behind it.
-        a_start = a if a.ndim == 2 else kept(~empty, _take(a, lengths - 1))
-        start = (time == lengths - 1) & keep
+        a_start = a if a.ndim == 2 else kept(lengths[:, 0] > 0, _take(a, lengths - 1))
+        start = (jnp.arange(b.shape[1]) == lengths - 1) & keep
         b = b + kept(start, multiply(a_start, h0)[:, None])
         h = solve(a, b, jnp.zeros_like(h0), keep, reverse)
         h_last = h[:, 0]
     else:
         h = solve(a, b, h0, keep, reverse)
         h_last = _take(h, lengths - 1)
-    return h, jnp.where(empty.reshape(-1, *[1] * (h0.ndim - 1)), h0, h_last)
+    return h, state_after(h_last, h0, lengths[:, 0])
+
+
+def mask_lengths(
+    b: Array, resets: Array | None, lengths: Array | None
+) -> tuple[Array, Array | None]:
+    """The inputs without what the padding holds, and where the previous state is kept."""
+    keep = None if resets is None else ~resets
+    if lengths is None:
+        return b, keep
+    valid = jnp.arange(b.shape[1]) < lengths[:, None]
+    return kept(valid, b), valid if keep is None else valid & keep
+
+
+def state_after(h_last: Array, h0: Array, lengths: Array | None) -> Array:
+    """The last state of each row: that before the first step where no step is valid."""
+    if lengths is None:
+        return h_last
+    return jnp.where((lengths > 0).reshape(-1, *[1] * (h0.ndim - 1)), h_last, h0)
 
 
 def _take(x: Array, index: Array) -> Array:
@@ -158,19 +170,25 @@ def _state_dtype(*arguments: Array | None) -> jnp.dtype:
     return jnp.result_type(jnp.float32, *(x for x in arguments if x is not None))
 
 
-def _choose(methods: Registry, method: str) -> Callable[..., Array]:
-    return methods[_automatic(jax.default_backend()) if method == "auto" else method]
+def method_named(method: str, problem: str, *, varying: bool, dtype: jnp.dtype, steps: int) -> str:
+    """The name of a method, which may be "auto"; see `lru.scan.choice.automatic`."""
+    if method != "auto":
+        return method
+    is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
+    return automatic(jax.default_backend(), problem, varying, is_complex, steps)
 
 
-@cache
-def _automatic(platform: str) -> str:
-    """The method for a platform; cached so that each choice is logged once."""
-    method = "sequential" if platform == "cpu" else "associative"
-    logger.info("scan method on %s: %s", platform, method)
-    return method
+def check_common(
+    b: Array | jax.ShapeDtypeStruct,
+    h0: Array | None,
+    resets: Array | None,
+    lengths: Array | None,
+) -> None:
+    """Refuse arguments that do not fit the inputs b.
 
-
-def _check_common(b: Array, h0: Array | None, resets: Array | None, lengths: Array | None) -> None:
+    Raises:
+        ValueError: if an argument has the wrong shape or type.
+    """
     if b.ndim != 3 or b.shape[1] == 0:
         raise ValueError(f"b has shape {b.shape}, but [B, T, N] with T of at least 1 is allowed")
     _check_inexact("b", b)
@@ -190,6 +208,6 @@ def _check_common(b: Array, h0: Array | None, resets: Array | None, lengths: Arr
         raise ValueError(f"lengths has dtype {lengths.dtype}, but only integers are allowed")
 
 
-def _check_inexact(name: str, x: Array) -> None:
+def _check_inexact(name: str, x: Array | jax.ShapeDtypeStruct) -> None:
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         raise ValueError(f"{name} has dtype {x.dtype}, but only real or complex floats are allowed")

@@ -13,6 +13,7 @@ float64 alike.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -40,61 +41,69 @@ def previous(h: Array, first: Array, reverse: bool) -> Array:
     return jnp.concatenate([h[:, 1:], first] if reverse else [first, h[:, :-1]], axis=1)
 
 
-def differentiable_linear(solve: Method) -> Method:
-    """Give a linear solver its gradient: the same solver, run in the other direction.
+def differentiable(solve: Method, gradients: Callable) -> Method:
+    """Give a solver its gradient rule.
 
-    With g the gradient of h, and l_t = g_t + conj(a_{t+1}) l_{t+1}: the gradient of b is l, that
-    of a_t is l_t conj(h_{t-1}), that of h0 is conj(a_0) l_0. Only a, h, h0 and keep are saved.
+    Args:
+        solve: the method.
+        gradients: from reverse, the saved (a, h, h0, keep) and the gradient of h to the gradients
+            of a, b, h0 and None for keep.
     """
 
     def forward(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool):
         h = solve(a, b, h0, keep, reverse)
         return h, (a, h, h0, keep)
 
-    def backward(reverse: bool, saved: tuple, g: Array):
-        a, h, h0, keep = saved
-        conj = parts.conjugate(a)
-        conj_next = conj if a.ndim == 2 else previous(conj, jnp.zeros_like(a[:, 0]), not reverse)
-        keep_next = None
-        if keep is not None:
-            keep_next = previous(keep, jnp.zeros_like(keep[:, 0]), not reverse)
-        db = solve(conj_next, g, jnp.zeros_like(h0), keep_next, not reverse)
-        products = parts.correlate(db, previous(h, h0, reverse), a.shape[-2])
-        terms = [kept(keep, x) for x in products]
-        da = parts.collect([x.sum((0, 1)) for x in terms] if a.ndim == 2 else terms)
-        start = -1 if reverse else 0
-        dh0 = parts.multiply(conj if a.ndim == 2 else conj[:, start], db[:, start])
-        dh0 = kept(None if keep is None else keep[:, start], dh0)
-        return da, db, dh0, None
-
     method = jax.custom_vjp(solve, nondiff_argnums=(4,))
-    method.defvjp(forward, backward)
+    method.defvjp(forward, gradients)
     return method
+
+
+def linear_gradients(solve: Method, reverse: bool, saved: tuple, g: Array) -> tuple:
+    """The gradient rule of a linear solver: the same solver, run in the other direction.
+
+    With g the gradient of h, and l_t = g_t + conj(a_{t+1}) l_{t+1}: the gradient of b is l, that
+    of a_t is l_t conj(h_{t-1}), that of h0 is conj(a_0) l_0.
+    """
+    a, h, h0, keep = saved
+    conj = parts.conjugate(a)
+    conj_next = conj if a.ndim == 2 else previous(conj, jnp.zeros_like(a[:, 0]), not reverse)
+    keep_next = None
+    if keep is not None:
+        keep_next = previous(keep, jnp.zeros_like(keep[:, 0]), not reverse)
+    db = solve(conj_next, g, jnp.zeros_like(h0), keep_next, not reverse)
+    products = parts.correlate(db, previous(h, h0, reverse), a.shape[-2])
+    terms = [kept(keep, x) for x in products]
+    da = parts.collect([x.sum((0, 1)) for x in terms] if a.ndim == 2 else terms)
+    start = -1 if reverse else 0
+    dh0 = parts.multiply(conj if a.ndim == 2 else conj[:, start], db[:, start])
+    dh0 = kept(None if keep is None else keep[:, start], dh0)
+    return da, db, dh0, None
+
+
+def dense_gradients(solve: Method, reverse: bool, saved: tuple, g: Array) -> tuple:
+    """The gradient rule of a dense solver: the same solver, run the other way with A transposed.
+
+    With l_t = g_t + A^T l_{t+1}: the gradient of b is l, that of A is sum_t l_t h_{t-1}^T (one
+    matrix product over all of B and T), that of h0 is A^T l_0.
+    """
+    A, h, h0, keep = saved
+    keep_next = None
+    if keep is not None:
+        keep_next = previous(keep, jnp.zeros_like(keep[:, 0]), not reverse)
+    db = solve(A.T, g, jnp.zeros_like(h0), keep_next, not reverse)
+    before = previous(h, h0, reverse)
+    dA = jnp.einsum("btn,btm->nm", kept(keep, db), kept(keep, before))
+    start = -1 if reverse else 0
+    dh0 = kept(None if keep is None else keep[:, start], db[:, start] @ A)
+    return dA, db, dh0, None
+
+
+def differentiable_linear(solve: Method) -> Method:
+    """Give a linear solver the gradient rule `linear_gradients`."""
+    return differentiable(solve, partial(linear_gradients, solve))
 
 
 def differentiable_dense(solve: Method) -> Method:
-    """Give a dense solver its gradient: the same solver, run the other way with A transposed.
-
-    With l_t = g_t + A^T l_{t+1}: the gradient of b is l, that of A is sum_t l_t h_{t-1}^T (one
-    matrix product over all of B and T), that of h0 is A^T l_0. Saves A, h, h0 and keep.
-    """
-
-    def forward(A: Array, b: Array, h0: Array, keep: Array | None, reverse: bool):
-        h = solve(A, b, h0, keep, reverse)
-        return h, (A, h, h0, keep)
-
-    def backward(reverse: bool, saved: tuple, g: Array):
-        A, h, h0, keep = saved
-        keep_next = None
-        if keep is not None:
-            keep_next = previous(keep, jnp.zeros_like(keep[:, 0]), not reverse)
-        db = solve(A.T, g, jnp.zeros_like(h0), keep_next, not reverse)
-        before = previous(h, h0, reverse)
-        dA = jnp.einsum("btn,btm->nm", kept(keep, db), kept(keep, before))
-        start = -1 if reverse else 0
-        dh0 = kept(None if keep is None else keep[:, start], db[:, start] @ A)
-        return dA, db, dh0, None
-
-    method = jax.custom_vjp(solve, nondiff_argnums=(4,))
-    method.defvjp(forward, backward)
-    return method
+    """Give a dense solver the gradient rule `dense_gradients`."""
+    return differentiable(solve, partial(dense_gradients, solve))

@@ -7,21 +7,28 @@ few passes over cached rows.
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from lru.scan import parts
-from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, differentiable_dense, kept
+from lru.scan.methods import (
+    DENSE_METHODS,
+    LINEAR_METHODS,
+    differentiable,
+    differentiable_dense,
+    kept,
+)
 
 
-@DENSE_METHODS.register("sequential")
-@differentiable_dense
-def dense(A: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
+def solve_dense(A: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
     """Solve the dense problem of `lru.scan.methods`."""
     # Outside the loop: inside, every step would read the rows of A as columns, slowly on a CPU.
     A_transposed = A.T
     return _loop(lambda _, h: h @ A_transposed, b, h0, keep, reverse)
+
+
+dense = differentiable_dense(solve_dense)
+DENSE_METHODS.register("sequential")(dense)
 
 
 def solve(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
@@ -42,16 +49,7 @@ def _loop(multiply: Callable, b: Array, h0: Array, keep: Array | None, reverse: 
     return lax.fori_loop(0, last + 1, step, (h0, b))[1]
 
 
-def _forward(
-    a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool
-) -> tuple[Array, tuple]:
-    h = solve(a, b, h0, keep, reverse)
-    return h, (a, h, h0, keep)
-
-
-def gradients(
-    reverse: bool, saved: tuple[Array, Array, Array, Array | None], g: Array
-) -> tuple[Array, Array, Array, None]:
+def gradients(reverse: bool, saved: tuple, g: Array) -> tuple[Array, Array, Array, None]:
     """One loop against the scan makes the gradient of b and, beside it, collects that of a."""
     a, h, h0, keep = saved
     constant, parts_of_a = a.ndim == 2, a.shape[-2]
@@ -82,9 +80,7 @@ def gradients(
     return parts.collect([x.sum(0) for x in da]) if constant else da[0], db, dh0, None
 
 
-linear = jax.custom_vjp(solve, nondiff_argnums=(4,))
-linear.defvjp(_forward, gradients)
-LINEAR_METHODS.register("sequential")(linear)
+LINEAR_METHODS.register("sequential")(differentiable(solve, gradients))
 
 
 def _at(x: Array, t: Array | int) -> Array:

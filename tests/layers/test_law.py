@@ -17,7 +17,8 @@ from lru.scan import DENSE_METHODS, LINEAR_METHODS, reference
 D, N, B, T = 5, 6, 3, 11
 CUT = 4
 
-# Every layer as it comes, every layer with every scan method, every way to hold eigenvalues.
+# Every layer as it comes, every layer with every scan method, every way to hold eigenvalues, and
+# sequences in blocks of time.
 VARIANTS = [
     *((name, {}) for name in LAYERS),
     *(
@@ -30,6 +31,7 @@ VARIANTS = [
         ("lru", {"parametrization": name, "gamma": gamma})
         for name, gamma in zip(PARAMETRIZATIONS, (True, False, False), strict=True)
     ),
+    *((name, {"block_length": 3}) for name in ("lru", "rnn")),
 ]
 IDS = ["-".join(map(str, (name, *options.values()))) for name, options in VARIANTS]
 

@@ -6,14 +6,12 @@
 // Rows of the batch, and slices of N where there are fewer rows than cores, are independent tasks.
 
 #include <algorithm>
-#include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <functional>
-#include <memory>
-#include <mutex>
+#include <type_traits>
 #include <vector>
 
+#include "parallel.h"
+#include "recurrence.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -36,33 +34,6 @@ struct Sizes {
   bool varying, reverse;
 };
 
-// Runs task(0..count-1) on the calling thread and on those of XLA's pool that are free. The caller
-// takes tasks until none is left, so a pool whose threads all wait like this one cannot lock up.
-void InParallel(ffi::ThreadPool& pool, int64_t count, int64_t threads,
-                const std::function<void(int64_t)>& task) {
-  struct Shared {
-    std::atomic<int64_t> next{0};
-    std::atomic<int64_t> done{0};
-    std::mutex mutex;
-    std::condition_variable finished;
-  };
-  auto shared = std::make_shared<Shared>();
-  // A helper that starts late finds no task left and does not touch `task`, which may be gone.
-  auto take = [shared, count, &task] {
-    for (int64_t i; (i = shared->next.fetch_add(1)) < count;) {
-      task(i);
-      if (shared->done.fetch_add(1) + 1 == count) {
-        std::lock_guard<std::mutex> lock(shared->mutex);
-        shared->finished.notify_one();
-      }
-    }
-  };
-  for (int64_t i = 1; i < std::min(threads, count); ++i) pool.Schedule(std::function<void()>(take));
-  take();
-  std::unique_lock<std::mutex> lock(shared->mutex);
-  shared->finished.wait(lock, [&] { return shared->done.load() == count; });
-}
-
 // Calls run(row, first, last) for slices [first, last) of N of every row.
 template <typename Run>
 void OverSlices(ffi::ThreadPool& pool, const Sizes& sizes, int64_t parts, const Run& run) {
@@ -77,60 +48,6 @@ void OverSlices(ffi::ThreadPool& pool, const Sizes& sizes, int64_t parts, const 
     int64_t row = task / slices, slice = task % slices;
     run(row, sizes.width * slice / slices, sizes.width * (slice + 1) / slices);
   });
-}
-
-// re + i im of [2, N] arrays at hand; for real ones the second pointer is not read.
-template <typename T, int Q, int P>
-struct Step {
-  // out = a h + b, or b alone where the previous state is dropped.
-  static void Advance(int64_t n, int64_t stride, bool kept, const T* __restrict a, int64_t stride_a,
-                      T* __restrict h, const T* b, T* out) {
-    for (int64_t i = 0; i < n; ++i) {
-      if constexpr (P == 1) {
-        h[i] = kept ? a[i] * h[i] + b[i] : b[i];
-        out[i] = h[i];
-      } else {
-        T re = b[i], im = b[stride + i];
-        if (kept) {
-          T h_re = h[i], h_im = h[n + i];
-          if constexpr (Q == 1) {
-            re += a[i] * h_re;
-            im += a[i] * h_im;
-          } else {
-            T a_re = a[i], a_im = a[stride_a + i];
-            re += a_re * h_re - a_im * h_im;
-            im += a_re * h_im + a_im * h_re;
-          }
-        }
-        h[i] = out[i] = re;
-        h[n + i] = out[stride + i] = im;
-      }
-    }
-  }
-
-  // terms (+)= db conj(h), its real part alone for a real a.
-  template <bool kAdd>
-  static void Correlate(int64_t n, const T* __restrict db, const T* __restrict h, int64_t stride,
-                        T* __restrict terms, int64_t stride_terms) {
-    for (int64_t i = 0; i < n; ++i) {
-      T re = db[i] * h[i];
-      if constexpr (P == 2) re += db[n + i] * h[stride + i];
-      terms[i] = kAdd ? terms[i] + re : re;
-      if constexpr (Q == 2) {
-        T im = db[n + i] * h[i] - db[i] * h[stride + i];
-        terms[stride_terms + i] = kAdd ? terms[stride_terms + i] + im : im;
-      }
-    }
-  }
-};
-
-// A slice of a constant a, or of its conjugate, side by side.
-template <typename T, int Q>
-void Gather(const T* a, int64_t width, int64_t n, bool conjugate, T* out) {
-  for (int64_t i = 0; i < n; ++i) {
-    out[i] = a[i];
-    if constexpr (Q == 2) out[n + i] = conjugate ? -a[width + i] : a[width + i];
-  }
 }
 
 template <typename T, int Q, int P>

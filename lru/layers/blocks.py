@@ -1,0 +1,177 @@
+"""Long sequences block after block: gradients recompute the states that they need.
+
+A layer that runs over all of time at once keeps its states [B, T, N] for the gradient. Here time
+is cut into blocks of L steps; a block's input product, scan and output product stay in a
+processor's cache, only the state that each block starts from is kept, and the gradient, going
+through the blocks from the last to the first, runs each of them once more. Chen et al. 2016
+(arXiv 1604.06174), section 4, with the carried state as the checkpoint.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from lru.layers.base import RecurrentLayer, State
+
+# (parameters, x, state, lengths, resets) -> (y, state), a layer as a pure function.
+Run = Callable[..., tuple[Array, State]]
+
+
+class LayerInBlocks(RecurrentLayer):
+    """A layer that runs sequences of more than `block_length` steps block after block.
+
+    A subclass states `whole`.
+
+    Attributes:
+        block_length: steps of a block; 0 for one block, however long.
+    """
+
+    def __init__(self, d_model: int, d_hidden: int, block_length: int):
+        super().__init__(d_model, d_hidden)
+        if block_length < 0:
+            raise ValueError(f"block_length must be at least 0, got {block_length}")
+        self.block_length = block_length
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        state: State = None,
+        *,
+        lengths: Int[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+    ) -> tuple[Float[Array, "B T D"], State]:
+        """See `RecurrentLayer.__call__`."""
+        self.check_inputs(x, state)
+        if not 0 < self.block_length < x.shape[1]:
+            return self.whole(x, state, lengths, resets)
+        graphdef, params = nnx.split(self)
+
+        def run(params: Any, *arguments: Any) -> tuple[Array, State]:
+            return nnx.merge(graphdef, params).whole(*arguments)
+
+        start = self.initial_state(x.shape[0]) if state is None else state
+        return run_in_blocks(run, params, x, start, lengths, resets, self.block_length)
+
+    def whole(
+        self,
+        x: Float[Array, "B T D"],
+        state: State,
+        lengths: Int[Array, " B"] | None,
+        resets: Bool[Array, "B T"] | None,
+    ) -> tuple[Float[Array, "B T D"], State]:
+        """The layer over all steps at once; arguments have been checked, state may be None."""
+        raise NotImplementedError
+
+
+def run_in_blocks(
+    run: Run,
+    params: Any,
+    x: Float[Array, "B T D"],
+    state: State,
+    lengths: Int[Array, " B"] | None,
+    resets: Bool[Array, "B T"] | None,
+    length: int,
+) -> tuple[Float[Array, "B T D"], State]:
+    """A layer over time in blocks; values and gradients are those of `run` on the whole.
+
+    Args:
+        run: the layer as a pure function of (params, x, state, lengths, resets), whose outputs are
+            shaped like x, and whose state is handed on unchanged by rows of length 0.
+        params: its parameters, real floats.
+        x: inputs.
+        state: where to start.
+        lengths: number of valid steps of each row; None if all are valid.
+        resets: True where a row starts afresh; None if nowhere.
+        length: number L of steps in a block; the last one has the rest.
+    """
+    return _blocks(run, length, params, x, state, lengths, resets)
+
+
+def _slice(x: Array | None, start: Array | int, size: int) -> Array | None:
+    return None if x is None else lax.dynamic_slice_in_dim(x, start, size, axis=1)
+
+
+def _write(whole: Array, part: Array, start: Array | int) -> Array:
+    return lax.dynamic_update_slice_in_dim(whole, part, start, axis=1)
+
+
+def _options(start: Array | int, size: int, lengths: Array | None, resets: Array | None) -> tuple:
+    inside = None if lengths is None else jnp.clip(lengths - start, 0, size)
+    return inside, _slice(resets, start, size)
+
+
+def _forward(
+    run: Run,
+    length: int,
+    params: Any,
+    x: Array,
+    state: State,
+    lengths: Array | None,
+    resets: Array | None,
+) -> tuple[tuple[Array, State], tuple]:
+    count, rest = divmod(x.shape[1], length)
+
+    def block(start: Array | int, size: int, y: Array, state: State) -> tuple[Array, State]:
+        options = _options(start, size, lengths, resets)
+        part, state = run(params, _slice(x, start, size), state, *options)
+        return _write(y, part, start), state
+
+    def step(k: Array, carry: tuple) -> tuple:
+        y, state, starts = carry
+        starts = jax.tree.map(lambda all, one: all.at[k].set(one), starts, state)
+        return *block(k * length, length, y, state), starts
+
+    starts = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), state)
+    y, state, starts = lax.fori_loop(0, count, step, (lax.empty(x.shape, x.dtype), state, starts))
+    saved = (params, x, starts, state, lengths, resets)
+    if rest:
+        y, state = block(count * length, rest, y, state)
+    return (y, state), saved
+
+
+def _backward(run: Run, length: int, saved: tuple, gradients: tuple[Array, State]) -> tuple:
+    params, x, starts, start_of_rest, lengths, resets = saved
+    dy, dstate = gradients
+    count, rest = divmod(x.shape[1], length)
+
+    def block(start: Array | int, size: int, before: State, carry: tuple) -> tuple:
+        dparams, dx, dstate = carry
+        options = _options(start, size, lengths, resets)
+
+        def partly(params: Any, x: Array, state: State) -> tuple[Array, State]:
+            return run(params, x, state, *options)
+
+        _, pull = jax.vjp(partly, params, _slice(x, start, size), before)
+        more, part, dstate = pull((_slice(dy, start, size), dstate))
+        return jax.tree.map(jnp.add, dparams, more), _write(dx, part, start), dstate
+
+    def step(i: Array, carry: tuple) -> tuple:
+        k = count - 1 - i
+        return block(k * length, length, jax.tree.map(lambda all: all[k], starts), carry)
+
+    carry = (jax.tree.map(jnp.zeros_like, params), lax.empty(x.shape, x.dtype), dstate)
+    if rest:
+        carry = block(count * length, rest, start_of_rest, carry)
+    return *lax.fori_loop(0, count, step, carry), None, None
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _blocks(
+    run: Run,
+    length: int,
+    params: Any,
+    x: Array,
+    state: State,
+    lengths: Array | None,
+    resets: Array | None,
+) -> tuple[Array, State]:
+    return _forward(run, length, params, x, state, lengths, resets)[0]
+
+
+_blocks.defvjp(_forward, _backward)

@@ -1,0 +1,234 @@
+// h_t = A h_{t-1} + b_t on a CPU, at the rate of its multipliers.
+//
+// Arrays are those of lru/scan/methods.py, row-major, with any axes that vmap put in front:
+//   A [..., N, N], b [..., B, T, N], h0 [..., B, N], keep [..., B, T], or no elements where every
+//   step keeps the one before.
+// A step of a few rows of the batch is a product of matrices whose small one fits registers: A is
+// streamed from the second-level cache and used for all of them. Each group of rows is a task. The
+// gradient of A is collected from a block of steps while these are still in a cache.
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "parallel.h"
+#include "product.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace {
+
+// Steps whose states and gradients wait in the cache for the gradient of A.
+constexpr int64_t kBlock = 64;
+constexpr int64_t kProductsWorthAThread = 1 << 18;
+
+template <typename T>
+void Prefetch(const T* row, int64_t n) {
+  for (int64_t i = 0; i < n; i += kLine<T>) __builtin_prefetch(row + i);
+}
+
+struct Sizes {
+  int64_t problems, rows, steps, width;  // all axes in front of B, then B, T, N
+  bool reverse;
+
+  // The i-th step that the scan takes.
+  int64_t Step(int64_t i) const { return reverse ? steps - 1 - i : i; }
+};
+
+// Calls run(problem, task, row, rows) for groups of at most kTileRows rows of each problem; groups
+// of one task follow each other on one thread. Returns the number of tasks of a problem.
+struct Schedule {
+  int64_t threads, tasks, group;
+
+  Schedule(ffi::ThreadPool& pool, const Sizes& s) {
+    int64_t work = s.problems * s.rows * s.steps * s.width * s.width;
+    threads = std::clamp<int64_t>(work / kProductsWorthAThread, 1, pool.num_threads());
+    int64_t share = (threads + s.problems - 1) / s.problems;
+    group = std::clamp<int64_t>((s.rows + share - 1) / share, 1, kTileRows);
+    tasks = std::min(share, (s.rows + group - 1) / group);
+  }
+
+  template <typename Run>
+  void ForEach(ffi::ThreadPool& pool, const Sizes& s, const Run& run) const {
+    InParallel(pool, s.problems * tasks, threads, [&](int64_t i) {
+      int64_t problem = i / tasks, task = i % tasks;
+      for (int64_t row = task * group; row < s.rows; row += tasks * group)
+        run(problem, task, row, std::min(group, s.rows - row));
+    });
+  }
+};
+
+template <typename T>
+void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* A, const T* b, const T* h0,
+             const bool* keep, T* h) {
+  int64_t n = s.width, stride = s.steps * n;
+  const Panels<T> panels(n);
+  Schedule(pool, s).ForEach(pool, s, [&](int64_t problem, int64_t, int64_t row, int64_t rows) {
+    const std::vector<T> packed = Packed(panels, n, A + problem * n * n, true), zero(n, T(0));
+    int64_t first = problem * s.rows + row;
+    for (int64_t i = 0; i < s.steps; ++i) {
+      int64_t t = s.Step(i);
+      const T* x[kTileRows];
+      for (int64_t r = 0; r < rows; ++r) {
+        bool kept = !keep || keep[(first + r) * s.steps + t];
+        const T* before = i == 0 ? h0 + (first + r) * n : h + (first + r) * stride + s.Step(i - 1) * n;
+        x[r] = kept ? before : zero.data();
+      }
+      int64_t at = first * stride + t * n;
+      Product(panels, packed, n, rows, x, {b + at, stride}, {h + at, stride});
+    }
+  });
+}
+
+// Pairs (gradient of b, state before), to be multiplied: those of the steps of a block that keep
+// the state, with the states in rows of whole vectors.
+template <typename T>
+struct Pairs {
+  int64_t n, padded, count = 0;
+  std::vector<T> left, right;
+
+  explicit Pairs(const Panels<T>& panels) : n(panels.n), padded(panels.padded) {}
+
+  void Clear() {
+    count = 0;
+    left.resize(kTileRows * kBlock * n);
+    right.resize(kTileRows * kBlock * padded);
+  }
+
+  void Add(const T* db, const T* before) {
+    std::copy_n(db, n, left.data() + count * n);
+    std::copy_n(before, n, right.data() + count * padded);
+    ++count;
+  }
+};
+
+// One loop against the scan: db_t = g_t + A^T db_next where the next step keeps this one, and after
+// each block of steps da += db_t outer h_previous.
+template <typename T>
+void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* A, const T* g, const T* h,
+              const T* h0, const bool* keep, T* db, T* dA) {
+  int64_t n = s.width, stride = s.steps * n;
+  const Panels<T> panels(n);
+  int64_t padded = panels.padded;
+  Schedule schedule(pool, s);
+  std::vector<std::vector<T>> totals(s.problems * schedule.tasks);
+  schedule.ForEach(pool, s, [&](int64_t problem, int64_t task, int64_t row, int64_t rows) {
+    std::vector<T>& total = totals[problem * schedule.tasks + task];
+    total.resize(n * padded, T(0));
+    const std::vector<T> packed = Packed(panels, n, A + problem * n * n, false), zero(n, T(0));
+    Pairs<T> pairs(panels);
+    int64_t first = problem * s.rows + row;
+    auto kept = [&](int64_t r, int64_t t) { return !keep || keep[(first + r) * s.steps + t]; };
+    for (int64_t end = s.steps; end > 0; end = std::max<int64_t>(end - kBlock, 0)) {
+      int64_t begin = std::max<int64_t>(end - kBlock, 0);
+      for (int64_t i = end - 1; i >= begin; --i) {
+        const T* x[kTileRows];
+        for (int64_t r = 0; r < rows; ++r) {
+          bool drives = i + 1 < s.steps && kept(r, s.Step(i + 1));
+          x[r] = drives ? db + (first + r) * stride + s.Step(i + 1) * n : zero.data();
+          if (i == 0) continue;
+          Prefetch(g + (first + r) * stride + s.Step(i - 1) * n, n);
+          Prefetch(h + (first + r) * stride + s.Step(i - 1) * n, n);
+        }
+        int64_t at = first * stride + s.Step(i) * n;
+        Product(panels, packed, n, rows, x, {g + at, stride}, {db + at, stride});
+      }
+      const T *db_first = db + first * stride, *h_first = h + first * stride;
+      if (!keep && padded == n) {
+        int64_t i = std::max<int64_t>(begin, 1), t = std::min(s.Step(i), s.Step(end - 1));
+        const T* before = h_first + (s.reverse ? t + 1 : t - 1) * n;
+        AddOuterProducts<T>(panels, rows, stride, end - i, n, {db_first + t * n, n}, {before, n},
+                            total.data());
+        if (begin == 0) {
+          AddOuterProducts<T>(panels, 1, 0, rows, n, {db_first + s.Step(0) * n, stride},
+                              {h0 + first * n, n}, total.data());
+        }
+        continue;
+      }
+      pairs.Clear();
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t i = begin; i < end; ++i) {
+          if (!kept(r, s.Step(i))) continue;
+          pairs.Add(db_first + r * stride + s.Step(i) * n,
+                    i == 0 ? h0 + (first + r) * n : h_first + r * stride + s.Step(i - 1) * n);
+        }
+      }
+      AddOuterProducts<T>(panels, 1, 0, pairs.count, n, {pairs.left.data(), n},
+                          {pairs.right.data(), padded}, total.data());
+    }
+  });
+  std::fill_n(dA, s.problems * n * n, T(0));
+  for (int64_t i = 0; i < static_cast<int64_t>(totals.size()); ++i) {
+    T* out = dA + i / schedule.tasks * n * n;
+    if (totals[i].empty()) continue;
+    for (int64_t j = 0; j < n; ++j)
+      for (int64_t k = 0; k < n; ++k) out[j * n + k] += totals[i][j * padded + k];
+  }
+}
+
+Sizes SizesOf(const ffi::AnyBuffer& b, bool reverse) {
+  auto shape = b.dimensions();
+  size_t last = shape.size() - 1;
+  Sizes s{1, shape[last - 2], shape[last - 1], shape[last], reverse};
+  for (size_t i = 0; i + 3 < shape.size(); ++i) s.problems *= shape[i];
+  return s;
+}
+
+template <typename Run>
+ffi::Error WithType(const ffi::AnyBuffer& b, const Run& run) {
+  if (b.element_type() == ffi::F32) return run(float());
+  if (b.element_type() == ffi::F64) return run(double());
+  return ffi::Error::InvalidArgument("b is neither float32 nor float64");
+}
+
+const bool* MaskOf(const ffi::Buffer<ffi::PRED>& keep) {
+  return keep.element_count() == 0 ? nullptr : keep.typed_data();
+}
+
+ffi::Error ForwardCall(ffi::ThreadPool pool, bool reverse, ffi::AnyBuffer A, ffi::AnyBuffer b,
+                       ffi::AnyBuffer h0, ffi::Buffer<ffi::PRED> keep,
+                       ffi::Result<ffi::AnyBuffer> h) {
+  return WithType(b, [&](auto zero) {
+    using T = decltype(zero);
+    Forward(pool, SizesOf(b, reverse), A.reinterpret_data<T>(), b.reinterpret_data<T>(),
+            h0.reinterpret_data<T>(), MaskOf(keep), h->reinterpret_data<T>());
+    return ffi::Error::Success();
+  });
+}
+
+ffi::Error BackwardCall(ffi::ThreadPool pool, bool reverse, ffi::AnyBuffer A, ffi::AnyBuffer g,
+                        ffi::AnyBuffer h, ffi::AnyBuffer h0, ffi::Buffer<ffi::PRED> keep,
+                        ffi::Result<ffi::AnyBuffer> db, ffi::Result<ffi::AnyBuffer> dA) {
+  return WithType(g, [&](auto zero) {
+    using T = decltype(zero);
+    Backward(pool, SizesOf(g, reverse), A.reinterpret_data<T>(), g.reinterpret_data<T>(),
+             h.reinterpret_data<T>(), h0.reinterpret_data<T>(), MaskOf(keep),
+             db->reinterpret_data<T>(), dA->reinterpret_data<T>());
+    return ffi::Error::Success();
+  });
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_dense_forward, ForwardCall,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Attr<bool>("reverse")
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::PRED>>()
+                                  .Ret<ffi::AnyBuffer>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_dense_backward, BackwardCall,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Attr<bool>("reverse")
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::PRED>>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>());

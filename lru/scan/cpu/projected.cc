@@ -1,0 +1,242 @@
+// y_t = C h_t with h_t = a h_{t-1} + B x_t on a CPU, complex with a constant a: both products and
+// the recurrence over a block of steps while it is in a cache.
+//
+// Arrays are row-major, with any axes that vmap put in front:
+//   a [..., 2, N], x [..., B, T, D], B [..., D, 2 N], C [..., 2 N, E], h0 [..., B, 2, N],
+//   keep [..., B, T], or no elements where every step keeps the one before,
+//   y [..., B, T, E], h [..., B, T, 2, N].
+// Rows of the batch are dealt out to tasks.
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "parallel.h"
+#include "product.h"
+#include "recurrence.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace {
+
+// Steps of a block; four arrays of so many rows share the second-level cache with a panel.
+constexpr int64_t kBlock = 64;
+
+struct Sizes {
+  int64_t problems, rows, steps, inputs, width, outputs;  // all in front of B, then B, T, D, N, E
+
+  int64_t Tasks(ffi::ThreadPool& pool) const {
+    return std::min<int64_t>(rows, (pool.num_threads() + problems - 1) / problems);
+  }
+
+  // Calls run(problem, task of the problem, row among those of all problems).
+  template <typename Run>
+  void ForEachRow(ffi::ThreadPool& pool, const Run& run) const {
+    int64_t tasks = Tasks(pool);
+    InParallel(pool, problems * tasks, pool.num_threads(), [&](int64_t i) {
+      int64_t problem = i / tasks, task = i % tasks;
+      for (int64_t row = task; row < rows; row += tasks) run(problem, task, problem * rows + row);
+    });
+  }
+};
+
+template <typename T>
+void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* x, const T* B, const T* C,
+             const T* h0, const bool* keep, T* y, T* h) {
+  const int64_t wide = 2 * s.width;
+  const Panels<T> hidden(wide), out(s.outputs);
+  std::vector<std::vector<T>> packed_B, packed_C;
+  for (int64_t p = 0; p < s.problems; ++p) {
+    packed_B.push_back(Packed(hidden, s.inputs, B + p * s.inputs * wide, false));
+    packed_C.push_back(Packed(out, wide, C + p * wide * s.outputs, false));
+  }
+  s.ForEachRow(pool, [&](int64_t problem, int64_t, int64_t row) {
+    std::vector<T> state(h0 + row * wide, h0 + (row + 1) * wide);
+    const T* factor = a + problem * wide;
+    for (int64_t begin = 0; begin < s.steps; begin += kBlock) {
+      int64_t count = std::min(kBlock, s.steps - begin), at = row * s.steps + begin;
+      Rows<const T> x_rows{x + at * s.inputs, s.inputs};
+      Rows<T> h_rows{h + at * wide, wide}, y_rows{y + at * s.outputs, s.outputs};
+      Product(hidden, packed_B[problem], s.inputs, count, x_rows, {}, h_rows);
+      for (int64_t i = 0; i < count; ++i) {
+        Step<T, 2, 2>::Advance(s.width, s.width, !keep || keep[at + i], factor, s.width,
+                               state.data(), h_rows[i], h_rows[i]);
+      }
+      Product(out, packed_C[problem], wide, count, h_rows, {}, y_rows);
+    }
+  });
+}
+
+// Sums over the steps of a task.
+template <typename T>
+struct Totals {
+  std::vector<T> a, B, C;
+
+  Totals(const Sizes& s, const Panels<T>& hidden, const Panels<T>& out)
+      : a(2 * s.width, T(0)),
+        B(s.inputs * hidden.padded, T(0)),
+        C(2 * s.width * out.padded, T(0)) {}
+
+  // Adds these, whose rows of B and C are padded, to arrays whose rows are not.
+  void AddTo(const Panels<T>& hidden, const Panels<T>& out, T* da, T* dB, T* dC) const {
+    for (size_t i = 0; i < a.size(); ++i) da[i] += a[i];
+    auto add = [](const std::vector<T>& total, const Panels<T>& panels, T* sum) {
+      for (size_t i = 0; i < total.size() / panels.padded; ++i)
+        for (int64_t j = 0; j < panels.n; ++j)
+          sum[i * panels.n + j] += total[i * panels.padded + j];
+    };
+    add(B, hidden, dB);
+    add(C, out, dC);
+  }
+};
+
+// Blocks from the last to the first. With l the gradient of B x: l_t = C^T dy_t + conj(a) l_{t+1},
+// and where the row's last state counts, its gradient is added at the step `last`.
+template <typename T>
+void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* x, const T* B, const T* C,
+              const T* h0, const bool* keep, const int32_t* last, const T* h, const T* dy,
+              const T* dlast, T* da, T* dx, T* dB, T* dC, T* dh0) {
+  const int64_t wide = 2 * s.width, tasks = s.Tasks(pool);
+  const Panels<T> in(s.inputs), hidden(wide), out(s.outputs);
+  std::vector<std::vector<T>> packed_B, packed_C;
+  for (int64_t p = 0; p < s.problems; ++p) {
+    packed_B.push_back(Packed(in, wide, B + p * s.inputs * wide, true));
+    packed_C.push_back(Packed(hidden, s.outputs, C + p * wide * s.outputs, true));
+  }
+  std::vector<Totals<T>> totals(s.problems * tasks, Totals<T>(s, hidden, out));
+  s.ForEachRow(pool, [&](int64_t problem, int64_t task, int64_t row) {
+    Totals<T>& total = totals[problem * tasks + task];
+    std::vector<T> conj(a + problem * wide, a + (problem + 1) * wide);
+    for (int64_t j = s.width; j < wide; ++j) conj[j] = -conj[j];
+    std::vector<T> state(wide, T(0)), partial(wide), gradient(kBlock * hidden.padded, T(0)), padded;
+    bool keep_next = false;
+    for (int64_t begin = (s.steps - 1) / kBlock * kBlock; begin >= 0; begin -= kBlock) {
+      int64_t count = std::min(kBlock, s.steps - begin), at = row * s.steps + begin;
+      Rows<const T> dy_rows{dy + at * s.outputs, s.outputs}, h_rows{h + at * wide, wide};
+      Rows<T> l_rows{gradient.data(), hidden.padded};
+      Product(hidden, packed_C[problem], s.outputs, count, dy_rows, {}, l_rows);
+      std::fill(partial.begin(), partial.end(), T(0));
+      for (int64_t i = count - 1; i >= 0; --i) {
+        T* l = l_rows[i];
+        if (begin + i == last[row]) {
+          for (int64_t j = 0; j < wide; ++j) l[j] += dlast[row * wide + j];
+        }
+        Step<T, 2, 2>::Advance(s.width, s.width, keep_next, conj.data(), s.width, state.data(), l,
+                               l);
+        keep_next = !keep || keep[at + i];
+        const T* before = begin + i == 0 ? h0 + row * wide : h_rows[i - 1];
+        if (keep_next) {
+          Step<T, 2, 2>::template Correlate<true>(s.width, l, before, s.width, partial.data(),
+                                                  s.width);
+        }
+      }
+      for (int64_t j = 0; j < wide; ++j) total.a[j] += partial[j];
+      Product<T>(in, packed_B[problem], wide, count, l_rows, {},
+                 {dx + at * s.inputs, s.inputs});
+      AddOuterProducts<T>(hidden, 1, 0, count, s.inputs, {x + at * s.inputs, s.inputs},
+                          {l_rows.first, l_rows.stride}, total.B.data());
+      if (out.padded != s.outputs) {
+        padded.assign(kBlock * out.padded, T(0));
+        for (int64_t i = 0; i < count; ++i)
+          std::copy_n(dy_rows[i], s.outputs, padded.data() + i * out.padded);
+        dy_rows = {padded.data(), out.padded};
+      }
+      AddOuterProducts<T>(out, 1, 0, count, wide, h_rows, dy_rows, total.C.data());
+    }
+    // The step before the first, which adds nothing.
+    std::vector<T> zero(wide, T(0));
+    Step<T, 2, 2>::Advance(s.width, s.width, keep_next, conj.data(), s.width, state.data(),
+                           zero.data(), dh0 + row * wide);
+  });
+  std::fill_n(da, s.problems * wide, T(0));
+  std::fill_n(dB, s.problems * s.inputs * wide, T(0));
+  std::fill_n(dC, s.problems * wide * s.outputs, T(0));
+  for (int64_t i = 0; i < s.problems * tasks; ++i) {
+    int64_t p = i / tasks;
+    totals[i].AddTo(hidden, out, da + p * wide, dB + p * s.inputs * wide,
+                    dC + p * wide * s.outputs);
+  }
+}
+
+Sizes SizesOf(const ffi::AnyBuffer& x, const ffi::AnyBuffer& B, const ffi::AnyBuffer& C) {
+  auto shape = x.dimensions();
+  size_t last = shape.size() - 1;
+  Sizes s{1, shape[last - 2], shape[last - 1], shape[last], B.dimensions().back() / 2,
+          C.dimensions().back()};
+  for (size_t i = 0; i + 3 < shape.size(); ++i) s.problems *= shape[i];
+  return s;
+}
+
+const bool* MaskOf(const ffi::Buffer<ffi::PRED>& keep) {
+  return keep.element_count() == 0 ? nullptr : keep.typed_data();
+}
+
+template <typename Run>
+ffi::Error WithType(const ffi::AnyBuffer& x, const Run& run) {
+  if (x.element_type() == ffi::F32) return run(float());
+  if (x.element_type() == ffi::F64) return run(double());
+  return ffi::Error::InvalidArgument("x is neither float32 nor float64");
+}
+
+ffi::Error ForwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x, ffi::AnyBuffer B,
+                       ffi::AnyBuffer C, ffi::AnyBuffer h0, ffi::Buffer<ffi::PRED> keep,
+                       ffi::Result<ffi::AnyBuffer> y, ffi::Result<ffi::AnyBuffer> h) {
+  return WithType(x, [&](auto zero) {
+    using T = decltype(zero);
+    Forward(pool, SizesOf(x, B, C), a.reinterpret_data<T>(), x.reinterpret_data<T>(),
+            B.reinterpret_data<T>(), C.reinterpret_data<T>(), h0.reinterpret_data<T>(),
+            MaskOf(keep), y->reinterpret_data<T>(), h->reinterpret_data<T>());
+    return ffi::Error::Success();
+  });
+}
+
+ffi::Error BackwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x, ffi::AnyBuffer B,
+                        ffi::AnyBuffer C, ffi::AnyBuffer h0, ffi::Buffer<ffi::PRED> keep,
+                        ffi::Buffer<ffi::S32> last, ffi::AnyBuffer h, ffi::AnyBuffer dy,
+                        ffi::AnyBuffer dlast, ffi::Result<ffi::AnyBuffer> da,
+                        ffi::Result<ffi::AnyBuffer> dx, ffi::Result<ffi::AnyBuffer> dB,
+                        ffi::Result<ffi::AnyBuffer> dC, ffi::Result<ffi::AnyBuffer> dh0) {
+  return WithType(x, [&](auto zero) {
+    using T = decltype(zero);
+    Backward(pool, SizesOf(x, B, C), a.reinterpret_data<T>(), x.reinterpret_data<T>(),
+             B.reinterpret_data<T>(), C.reinterpret_data<T>(), h0.reinterpret_data<T>(),
+             MaskOf(keep), last.typed_data(), h.reinterpret_data<T>(), dy.reinterpret_data<T>(),
+             dlast.reinterpret_data<T>(), da->reinterpret_data<T>(), dx->reinterpret_data<T>(),
+             dB->reinterpret_data<T>(), dC->reinterpret_data<T>(), dh0->reinterpret_data<T>());
+    return ffi::Error::Success();
+  });
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_projected_forward, ForwardCall,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::PRED>>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_projected_backward, BackwardCall,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::PRED>>()
+                                  .Arg<ffi::Buffer<ffi::S32>>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>());

@@ -1,0 +1,143 @@
+"""y_t = C h_t with h_t = a h_{t-1} + B x_t: a scan between two products, as in diagonal layers.
+
+On a CPU both products and the recurrence run over a block of steps while it is in a cache, forwards
+and backwards (`lru.scan.cpu`); elsewhere they follow each other.
+"""
+
+import os
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Complex, Float, Int
+
+from lru.scan import cpu, parts, sequential
+from lru.scan.front import check_common, linear_scan, mask_lengths, method_named, state_after
+from lru.scan.methods import LINEAR_METHODS
+
+
+def projected_scan(
+    a: Complex[Array, " N"],
+    x: Float[Array, "B T D"],
+    B: Float[Array, "D M"],
+    C: Float[Array, "M E"],
+    h0: Complex[Array, "B N"] | None = None,
+    *,
+    resets: Bool[Array, "B T"] | None = None,
+    lengths: Int[Array, " B"] | None = None,
+    method: str = "auto",
+) -> tuple[Float[Array, "B T E"], Complex[Array, "B N"]]:
+    """Solve h_t = a * h_{t-1} + B x_t over time and read out y_t = C h_t.
+
+    Complex numbers are pairs of real ones, side by side: M = 2 N. Differentiable in a, x, B, C and
+    h0, through y and h_last.
+
+    Args:
+        a: factors, constant over time.
+        x: inputs; B and C have their type.
+        B: input weights, those of the real parts left and of the imaginary parts right.
+        C: output weights, those of the real parts above and of the imaginary parts below.
+        h0: state before the first step; None is zero.
+        resets: as in `linear_scan`.
+        lengths: as in `linear_scan`; at padding y is zero.
+        method: a name in `LINEAR_METHODS`, or "auto".
+
+    Returns:
+        y, and h_last as in `linear_scan`.
+
+    Raises:
+        ValueError: if an argument has the wrong shape or type.
+        UnknownNameError: if there is no such method.
+    """
+    (width,) = a.shape
+    driven = jax.ShapeDtypeStruct((*x.shape[:-1], width), jnp.result_type(a, x))
+    check_common(driven, h0, resets, lengths)
+    if B.shape != (x.shape[-1], 2 * width):
+        raise ValueError(f"B has shape {B.shape}, but x and a allow {(x.shape[-1], 2 * width)}")
+    if C.shape[:-1] != (2 * width,):
+        raise ValueError(f"C has shape {C.shape}, but a allows ({2 * width}, E)")
+    chosen = method_named(method, "linear", varying=False, dtype=driven.dtype, steps=x.shape[1])
+    if LINEAR_METHODS.resolve(chosen) != "native" or not _worth_fusing(len(x)):
+        b = parts.join((x @ B).reshape(*x.shape[:-1], 2, width))
+        h, h_last = linear_scan(a, b, h0, resets=resets, lengths=lengths, method=chosen)
+        return parts.split(h).reshape(*x.shape[:-1], 2 * width) @ C, h_last
+    cpu.require()
+    first = jnp.zeros((len(x), width), driven.dtype) if h0 is None else h0
+    x, keep = mask_lengths(x, resets, lengths)
+    last = jnp.full(len(x), x.shape[1]) if lengths is None else lengths
+    last = jnp.clip(last - 1, 0, x.shape[1] - 1).astype(jnp.int32)
+    first = parts.split(first.astype(driven.dtype))
+    y, h_last = _fused(parts.split(a), x, B, C, first, keep, last)
+    return y, parts.join(state_after(h_last, first, lengths))
+
+
+def _worth_fusing(rows: int) -> bool:
+    """Rows are dealt out to cores whole, so a few rows leave most of many cores idle."""
+    return 2 * rows >= (os.cpu_count() or 1)
+
+
+@jax.custom_vjp
+def _fused(
+    a: Array, x: Array, B: Array, C: Array, h0: Array, keep: Array | None, last: Array
+) -> tuple[Array, Array]:
+    """Y, and the states [B, 2, N] after the steps `last` [B]; arrays as in `cpu/projected.cc`."""
+    return _forward(a, x, B, C, h0, keep, last)[0]
+
+
+def _forward(
+    a: Array, x: Array, B: Array, C: Array, h0: Array, keep: Array | None, last: Array
+) -> tuple[tuple[Array, Array], tuple]:
+    shape_of_h = (*x.shape[:2], *h0.shape[1:])
+
+    def here(a: Array, x: Array, B: Array, C: Array, h0: Array, keep: Array | None) -> tuple:
+        shapes = ((*x.shape[:2], C.shape[1]), shape_of_h)
+        results = tuple(jax.ShapeDtypeStruct(shape, x.dtype) for shape in shapes)
+        return cpu.call("lru_projected_forward", results, a, x, B, C, h0, cpu.mask(keep))
+
+    def elsewhere(a: Array, x: Array, B: Array, C: Array, h0: Array, keep: Array | None) -> tuple:
+        h = sequential.solve(a, (x @ B).reshape(shape_of_h), h0, keep, False)
+        return h.reshape(*x.shape[:2], -1) @ C, h
+
+    arguments = (a, x, B, C, h0, keep)
+    y, h = lax.platform_dependent(*arguments, cpu=here, default=elsewhere)
+    h_last = jnp.take_along_axis(h, last[:, None, None, None], axis=1)[:, 0]
+    return (y, h_last), (*arguments, last, h)
+
+
+def _backward(saved: tuple, gradients: tuple[Array, Array]) -> tuple:
+    def here(
+        a: Array,
+        x: Array,
+        B: Array,
+        C: Array,
+        h0: Array,
+        keep: Array | None,
+        *others: Array,
+    ) -> tuple:
+        results = tuple(jax.ShapeDtypeStruct(z.shape, z.dtype) for z in (a, x, B, C, h0))
+        arguments = (a, x, B, C, h0, cpu.mask(keep), *others)
+        return tuple(cpu.call("lru_projected_backward", results, *arguments))
+
+    def elsewhere(
+        a: Array,
+        x: Array,
+        B: Array,
+        C: Array,
+        h0: Array,
+        keep: Array | None,
+        last: Array,
+        h: Array,
+        dy: Array,
+        dlast: Array,
+    ) -> tuple:
+        dh = (dy @ C.T).reshape(h.shape).at[jnp.arange(len(h)), last].add(dlast)
+        da, db, dh0, _ = sequential.gradients(False, (a, h, h0, keep), dh)
+        db, h = (z.reshape(*z.shape[:2], -1) for z in (db, h))
+        dB, dC = (jnp.einsum("bti,btj->ij", *pair) for pair in ((x, db), (h, dy)))
+        return da, db @ B.T, dB, dC, dh0
+
+    computed = lax.platform_dependent(*saved, *gradients, cpu=here, default=elsewhere)
+    return *computed, None, None
+
+
+_fused.defvjp(_forward, _backward)
