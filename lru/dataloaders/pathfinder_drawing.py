@@ -96,6 +96,7 @@ _SHARPEST = 0.6
 """Share of the sharpest turn with which a contour must still be able to turn before the border."""
 
 _DISTRACTORS_TRIED = 3
+_FAR = 1e6
 
 _ANGLES = np.linspace(-np.pi / 2, np.pi / 2, 1025)
 _ANGLES_BELOW = 0.5 + (_ANGLES + np.sin(_ANGLES) * np.cos(_ANGLES)) / np.pi
@@ -121,15 +122,16 @@ def draw(
         distractors: distracting contours to find room for, of a third of the length.
     """
     short = max(length // 3, 1)
-    sketch = _Sketch(rng, style, rng.choice(style.margins, n), 2 * length + short * distractors)
-    sketch = sketch.chosen(_draw_contours(sketch, length))
+    sketch = _Sketch(rng, style, rng.choice(style.margins, n), 2 * length)
+    sketch = sketch.chosen(_draw_contours(sketch, length), 2 * length + short * distractors)
     n = len(sketch.margins)
     labels, own = rng.integers(2, size=n), rng.integers(2, size=n)
-    other_end = 2 * (length - 1) + (own ^ labels ^ 1)
-    sketch.markers = np.stack([sketch.tip(own, -1), sketch.tip(other_end, 1)], axis=1)
+    end = 2 * (length - 1) + (own ^ labels ^ 1)
+    sketch.markers = np.stack([sketch.tip(own, -1), sketch.tip(end, 1)], axis=1)[:, :, None]
     for first in range(2 * length, sketch.centres.shape[1], short):
         _draw_distractor(sketch, first, short)
-    apart = np.linalg.norm(sketch.markers[:, 0] - sketch.markers[:, 1], axis=1)
+    markers = sketch.markers[:, :, 0]
+    apart = np.linalg.norm(markers[:, 0] - markers[:, 1], axis=1)
     kept = apart >= 2 * style.marker + 1
     return Drawing(
         centres=sketch.centres[kept],
@@ -139,7 +141,7 @@ def draw(
             [np.tile([0, 1], length), 2 + np.repeat(np.arange(distractors), short)]
         ),
         margins=sketch.margins[kept],
-        markers=sketch.markers[kept],
+        markers=markers[kept],
         labels=labels[kept],
     )
 
@@ -188,14 +190,21 @@ class _Sketch:
         self.rng, self.style, self.margins = rng, style, margins
         self.centres = np.zeros((n, dashes, 2))
         self.headings = np.zeros((n, dashes))
-        self.present = np.zeros((n, dashes), bool)
-        self.markers = np.zeros((n, 0, 2))
+        # Three points of each dash, of those that are not there far away.
+        self.points = np.full((n, dashes, 3, 2), _FAR)
+        self.markers = np.zeros((n, 0, 1, 2))
 
-    def chosen(self, rows: Rows) -> "_Sketch":
-        """Those pictures alone."""
-        part = _Sketch(self.rng, self.style, self.margins[rows], 0)
-        part.centres, part.headings = self.centres[rows], self.headings[rows]
-        part.present, part.markers = self.present[rows], self.markers[rows]
+    @property
+    def present(self) -> Bool[np.ndarray, "n dashes"]:
+        """Which dashes there are."""
+        return self.points[:, :, 0, 0] != _FAR
+
+    def chosen(self, rows: Rows, dashes: int) -> "_Sketch":
+        """Those pictures alone, with room for so many dashes."""
+        part = _Sketch(self.rng, self.style, self.margins[rows], dashes)
+        drawn = self.centres.shape[1]
+        part.centres[:, :drawn], part.headings[:, :drawn] = self.centres[rows], self.headings[rows]
+        part.points[:, :drawn] = self.points[rows]
         return part
 
     def tip(self, dashes: Int64[np.ndarray, " n"], way: int) -> Float64[np.ndarray, "n 2"]:
@@ -231,7 +240,8 @@ class _Sketch:
             placed = left[clear]
             at = rows[placed], dashes[placed]
             self.centres[at], self.headings[at] = centres[clear], headings[clear]
-            self.present[at] = found[placed] = True
+            self.points[at] = _along(centres[clear], headings[clear], self.style.dash)
+            found[placed] = True
         return found
 
     def _clear(
@@ -244,19 +254,15 @@ class _Sketch:
         """Whether dashes are far enough from the markers and from all dashes but the last."""
         style, dash = self.style, self.style.dash
         points = _along(centres, headings, dash)
-        others = _along(self.centres[rows], self.headings[rows], dash)
-        obstacles = self.present[rows]
+        others = self.points[rows]
         if last is not None:
-            obstacles[np.arange(len(rows)), last] = False
+            others[np.arange(len(rows)), last] = _FAR
         # Each dash stands for three points: the nearest places of two lines are at most a quarter
         # of a dash from such points.
         clearance = (2 * self.margins[rows] + style.thickness) ** 2 + (dash / 4) ** 2
-        clear = _nearest(points, others, obstacles) >= clearance
-        markers = self.markers[rows][:, :, None]
-        around = np.ones(markers.shape[:2], bool)
-        return clear & (
-            _nearest(points, markers, around) >= (style.marker + self.margins[rows]) ** 2
-        )
+        clear = _nearest(points, others) >= clearance
+        to_markers = (style.marker + self.margins[rows]) ** 2
+        return clear & (_nearest(points, self.markers[rows]) >= to_markers)
 
     def _inside(
         self, centres: Float64[np.ndarray, "m tried 2"], headings: Float64[np.ndarray, "m tried"]
@@ -343,7 +349,8 @@ def _draw_contours(sketch: _Sketch, length: int) -> Rows:
         stuck = rows[~found]
         back = rng.integers(1, _STEPS_BACK, size=len(stuck), endpoint=True)
         step[stuck] = np.maximum(step[stuck] - back, 2)
-        sketch.present[stuck] &= np.arange(sketch.present.shape[1]) < step[stuck, None]
+        taken_back = np.arange(2 * length) >= step[stuck, None]
+        sketch.points[stuck] = np.where(taken_back[..., None, None], _FAR, sketch.points[stuck])
     return np.flatnonzero(begun & (step == 2 * length))
 
 
@@ -365,22 +372,17 @@ def _draw_distractor(sketch: _Sketch, first: int, length: int) -> None:
             )
             rows = rows[found]
         left = np.setdiff1d(left, rows, assume_unique=True)
-        sketch.present[left, first : first + length] = False
+        sketch.points[left, first : first + length] = _FAR
 
 
 def _nearest(
-    points: Float64[np.ndarray, "m k 2"],
-    others: Float64[np.ndarray, "m others l 2"],
-    obstacles: Bool[np.ndarray, "m others"],
+    points: Float64[np.ndarray, "m k 2"], others: Float64[np.ndarray, "m others l 2"]
 ) -> Float64[np.ndarray, " m"]:
-    """Squared distance of the nearest of some points to those of the obstacles."""
+    """Squared distance of the nearest two of some points and others."""
     m, count, each, _ = others.shape
-    theirs = others.reshape(m, count * each, 2)
-    far = np.repeat(np.where(obstacles, 0, np.inf), each, axis=1)
-    # |a - b|² = |a|² + |b|² - 2 a·b, whose product is fast.
-    squares = (theirs**2).sum(-1) + far
-    least = (squares[:, None] - 2 * points @ theirs.swapaxes(1, 2)).min(axis=2, initial=np.inf)
-    return (least + (points**2).sum(-1)).min(axis=1)
+    theirs = others.reshape(m, 1, count * each, 2)
+    apart = points[:, :, None] - theirs
+    return np.einsum("mkoc,mkoc->mko", apart, apart).min(axis=(1, 2), initial=np.inf)
 
 
 def _direction(headings: Float64[np.ndarray, "..."]) -> Points:
