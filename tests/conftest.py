@@ -1,7 +1,10 @@
 """Settings of all tests; set before JAX and NumPy are imported."""
 
 import os
+import pickle
 from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Threads of BLAS and of XLA would fight for the same cores.
@@ -12,3 +15,38 @@ CACHE = Path(__file__).parents[1] / ".pytest_cache" / "compiled"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+@pytest.fixture(scope="session")
+def few_files(tmp_path_factory):
+    """A raw folder with a few examples of every data set that is read from files."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    raw_dir = tmp_path_factory.mktemp("raw_datasets")
+
+    def write(path, content):
+        (raw_dir / path).parent.mkdir(parents=True, exist_ok=True)
+        (raw_dir / path).write_bytes(content)
+
+    def idx(*sizes):
+        array = rng.integers(256 if len(sizes) > 1 else 10, size=sizes, dtype=np.uint8)
+        header = np.array([0x800 + len(sizes), *sizes], ">i4")
+        return header.tobytes() + array.tobytes()
+
+    for place in ("MNIST", "FashionMNIST"):
+        for part, n in (("train", 24), ("t10k", 8)):
+            write(f"{place}/raw/{part}-images-idx3-ubyte", idx(n, 28, 28))
+            write(f"{place}/raw/{part}-labels-idx1-ubyte", idx(n))
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        pixels = rng.integers(256, size=(4, 3072), dtype=np.uint8)
+        batch = {b"data": pixels, b"labels": [0, 1, 2, 9]}
+        write(f"cifar-10-batches-py/{name}", pickle.dumps(batch))
+    for part in ("train", "test"):
+        for i in range(8):
+            write(f"aclImdb/{part}/neg/{i}_2.txt", b"bad " * (i + 1))
+            write(f"aclImdb/{part}/pos/{i}_9.txt", b"good " * (i + 1))
+    for part in ("train", "eval", "test"):
+        rows = [f"{i % 2}.0\ta{i}\tb{i}\t{'ab ' * (i + 1)}\t{'ba' * 9}" for i in range(8)]
+        write(f"tsv_data/new_aan_pairs.{part}.tsv", "\n".join([*rows, ""]).encode())
+    return raw_dir

@@ -1,11 +1,11 @@
 """The command from end to end: listings, runs, reports, and one clear sentence for bad input."""
 
+import dataclasses
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from lru.cli import main
@@ -27,25 +27,6 @@ def flags(tmp_path):
         *("--n_layers", "1", "--d_model", "4", "--d_hidden", "4", "--batch_size", "8"),
         *("--max_steps", "3", "--runs_dir", tmp_path / "runs", "--dir_name", tmp_path / "cache"),
     ]
-
-
-@pytest.fixture
-def write_idx():
-    """Writes a few digits in the layout of the official files."""
-
-    def write(raw_dir):
-        random = np.random.default_rng(0)
-        folder = raw_dir / "MNIST" / "raw"
-        folder.mkdir(parents=True)
-        for part, count in (("train", 24), ("t10k", 8)):
-            images = random.integers(256, size=(count, 28, 28), dtype=np.uint8)
-            header = np.array([0x803, count, 28, 28], ">i4").tobytes()
-            (folder / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-            labels = (np.arange(count) % 10).astype(np.uint8)
-            header = np.array([0x801, count], ">i4").tobytes()
-            (folder / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
-
-    return write
 
 
 def test_lists_everything_that_can_be_named(capsys):
@@ -156,21 +137,47 @@ def test_runs_with_other_values_have_other_names(flags, tmp_path):
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
-@pytest.mark.parametrize("model", LAYERS)
+# Options that make a data set small, where it has them.
+FEW = {
+    "n_train": 16,
+    "n_val": 8,
+    "n_test": 8,
+    "source": "generated",
+    "min_length": 3,
+    "max_length": 30,
+    "min_frequency": 1,
+}
+
+
+@pytest.fixture
+def train_briefly(tmp_path, few_files):
+    """Two updates of a model on a data set; the exit status."""
+
+    def train(model, dataset):
+        known = {option.name for option in dataclasses.fields(DATASETS[dataset])}
+        options = [f"{name}={value}" for name, value in FEW.items() if name in known]
+        choice = ["--model", model, "--dataset", dataset, "--data_options", *options]
+        folders = ["--runs_dir", tmp_path, "--dir_name", tmp_path / "c", "--raw_dir", few_files]
+        sizes = ["--n_layers", "1", "--d_model", "4", "--d_hidden", "4", "--batch_size", "8"]
+        short = ["--max_steps", "2", "--n_buckets", "1", "--plots", "False"]
+        return run(*choice, *folders, *sizes, *short)
+
+    return train
+
+
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_every_model_trains_on_every_data_set(model, dataset, tmp_path, write_idx):
-    options = {
-        "listops-classification": ["source=generated", "min_length=3", "max_length=30"],
-        "mnist-classification": ["n_val=8"],
-    }.get(dataset, [])
-    if "mnist" not in dataset:
-        options += ["n_train=16", "n_val=8", "n_test=8"]
-    write_idx(tmp_path / "raw")
-    folders = ["--runs_dir", tmp_path, "--dir_name", tmp_path / "c", "--raw_dir", tmp_path / "raw"]
-    sizes = ["--n_layers", "1", "--d_model", "4", "--d_hidden", "4", "--batch_size", "8"]
-    short = ["--max_steps", "2", "--n_buckets", "1", "--plots", "False"]
-    choice = ["--model", model, "--dataset", dataset, "--data_options", *options]
-    assert run(*choice, *folders, *sizes, *short) == 0
+def test_every_data_set_trains(dataset, train_briefly):
+    assert train_briefly("lru", dataset) == 0
+
+
+@pytest.mark.parametrize("model", [model for model in LAYERS if model != "lru"])
+@pytest.mark.parametrize(
+    "dataset",
+    ["listops-classification", "copy-classification", "mnist-classification", "aan-classification"],
+    ids=["tokens", "labels a step", "values", "pairs"],
+)
+def test_every_model_trains_on_every_kind_of_data(model, dataset, train_briefly):
+    assert train_briefly(model, dataset) == 0
 
 
 def test_a_corrupt_line_is_named_and_nothing_is_cached(flags, tmp_path, capsys):
