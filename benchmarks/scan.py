@@ -1,23 +1,29 @@
 """Time of the scans, forward and with gradients, beside plain copies and autodiff of the peers.
 
-python benchmarks/scan.py [--problems linear dense] [--steps 1024] [--repetitions 15]
+python -m benchmarks.scan [--problems linear dense] [--steps 256 1024 4096] [--repetitions 15]
 
 Entrants take turns, and medians are shown. Inputs are donated, as they are inside a model, where b
 and the gradient of h come fresh from matrix products. "copies" moves what a scan must: forward
 reads b and writes h; with gradients it also reads g and h and writes the gradient of b. "products"
 multiplies what a dense scan must, over all of time at once: A with every h, and with gradients also
-A^T with every gradient of b, and these with every h.
+A^T with every gradient of b, and these with every h. Compile time and temporary memory are those of
+the program with gradients. Results go to benchmarks/results/scan-PROBLEM.json and, over the steps,
+to docs/images/scan-PROBLEM.png.
 """
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 
+from benchmarks.provenance import provenance
 from lru.scan import (
     DENSE_METHODS,
     LINEAR_METHODS,
@@ -29,6 +35,10 @@ from lru.scan import (
 )
 
 Scan = Callable[[jax.Array, jax.Array], jax.Array]
+
+HERE = Path(__file__).parent
+# One device has nothing to share, and kernels of other processors are interpreted on a CPU.
+NOT_TIMED = ("pallas", "sharded")
 
 
 def associative_peer(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -91,9 +101,17 @@ def products() -> tuple[Callable, Callable]:
     return jax.jit(lambda A, b, g: b @ A), jax.jit(both)
 
 
-def measure(entrants: dict[str, tuple[tuple, tuple]], repetitions: int) -> None:
-    """Time every entrant's two programs by turns and print a table."""
+def measure(entrants: dict[str, tuple[tuple, tuple]], repetitions: int) -> list[dict]:
+    """Time every entrant's two programs by turns; a row for each entrant."""
     times = {(name, i): [] for name in entrants for i in range(2)}
+    rows = []
+    for name, (both, arrays) in entrants.items():
+        start = time.perf_counter()
+        memory = None
+        if hasattr(both[1], "lower"):
+            memory = both[1].lower(*arrays).compile().memory_analysis().temp_size_in_bytes
+        seconds = time.perf_counter() - start
+        rows.append({"name": name, "compile_s": round(seconds, 2), "temporary_bytes": memory})
     for repetition in range(repetitions + 1):
         for name, (both, (a, b, g)) in entrants.items():
             for i, program in enumerate(both):
@@ -102,60 +120,93 @@ def measure(entrants: dict[str, tuple[tuple, tuple]], repetitions: int) -> None:
                 jax.block_until_ready(program(a, *fresh))
                 if repetition > 0:
                     times[name, i].append(1e3 * (time.perf_counter() - start))
-    middle = {key: statistics.median(values) for key, values in times.items()}
-    print(f"{'median ms':32}{'forward':>10}{'/ copies':>10}{'+ gradient':>12}{'/ copies':>10}")
-    for name in entrants:
-        row = f"{name:32}"
-        for i, width in enumerate((10, 12)):
-            ratio = middle[name, i] / middle["copies", i]
-            row += f"{middle[name, i]:{width}.1f}{ratio:10.1f}"
-        print(row)
+    for row in rows:
+        for i, which in enumerate(("forward", "both")):
+            values = times[row["name"], i]
+            row[f"{which}_ms"] = round(statistics.median(values), 3)
+            row[f"{which}_fastest_ms"] = round(min(values), 3)
+            copied = statistics.median(times["copies", i])
+            row[f"{which}_over_copies"] = round(statistics.median(values) / copied, 2)
+    return rows
 
 
-def measure_linear(batch: int, steps: int, width: int, repetitions: int) -> None:
+def linear_entrants(batch: int, steps: int, width: int) -> dict[str, tuple[tuple, tuple]]:
     """The complex problem with a constant a."""
     keys = jax.random.split(jax.random.key(0), 3)
     shape = (batch, steps, 2, width)
     x, g = (jax.random.normal(key, shape) for key in keys[:2])
     a = 0.99 * jnp.exp(1j * jax.random.uniform(keys[2], (width,), maxval=3))
-    print(f"linear, complex, constant a: B {batch}, T {steps}, N {width}")
-    scans = {name: on_parts(partial(linear_scan, method=name)) for name in LINEAR_METHODS}
+    scans = {
+        name: on_parts(partial(linear_scan, method=name))
+        for name in LINEAR_METHODS
+        if name not in NOT_TIMED
+    }
     entrants = {name: (programs(scan), (a, x, g)) for name, scan in scans.items()}
     entrants["lax.scan, autodiff"] = (programs(on_parts(reference.linear_scan)), (a, x, g))
     peer = (a, join(x), join(g))
     entrants["lax.associative_scan, autodiff"] = (programs(associative_peer), peer)
-    measure({"copies": (copies(), (a, x, g)), **entrants}, repetitions)
+    return {"copies": (copies(), (a, x, g)), **entrants}
 
 
-def measure_dense(batch: int, steps: int, width: int, repetitions: int) -> None:
+def dense_entrants(batch: int, steps: int, width: int) -> dict[str, tuple[tuple, tuple]]:
     """The real problem."""
     keys = jax.random.split(jax.random.key(0), 3)
     b, g = (jax.random.normal(key, (batch, steps, width)) for key in keys[:2])
     A = jax.random.normal(keys[2], (width, width)) * 0.9 / width**0.5
-    print(f"dense, real: B {batch}, T {steps}, N {width}")
     scans: dict[str, Callable] = {name: partial(dense_scan, method=name) for name in DENSE_METHODS}
     entrants = {
         name: (programs(lambda A, b, scan=scan: scan(A, b)[0]), (A, b, g))
         for name, scan in {**scans, "lax.scan, autodiff": reference.dense_scan}.items()
     }
     entrants["lax.scan under vmap, autodiff"] = (programs(row_peer), (A, b, g))
-    bounds = {"copies": (copies(), (A, b, g)), "products": (products(), (A, b, g))}
-    measure({**bounds, **entrants}, repetitions)
+    return {"copies": (copies(), (A, b, g)), "products": (products(), (A, b, g)), **entrants}
+
+
+def draw(results: dict, path: Path) -> None:
+    """Time over that of the copies, against the number of steps."""
+    sizes = sorted(results["steps"], key=int)
+    names = [row["name"] for row in results["steps"][sizes[0]] if row["name"] != "copies"]
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    for axis, which, title in zip(
+        axes, ("forward", "both"), ("forward", "forward + backward"), strict=True
+    ):
+        for name in names:
+            ratios = [
+                next(r for r in results["steps"][size] if r["name"] == name)[f"{which}_over_copies"]
+                for size in sizes
+            ]
+            axis.plot([int(size) for size in sizes], ratios, marker="o", label=name)
+        axis.axhline(1, color="grey", linewidth=0.8)
+        axis.set(xscale="log", yscale="log", xlabel="steps T", title=title)
+    axes[0].set_ylabel("time / time of plain copies")
+    axes[1].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
     """Run the problems that are asked for."""
-    problems = {"linear": measure_linear, "dense": measure_dense}
+    problems = {"linear": linear_entrants, "dense": dense_entrants}
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--problems", nargs="+", choices=problems, default=list(problems))
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=1024)
+    parser.add_argument("--steps", nargs="+", type=int, default=[256, 1024, 4096])
     parser.add_argument("--width", type=int, default=384, help="of the linear scan; dense: half")
     parser.add_argument("--repetitions", type=int, default=15)
     options = parser.parse_args()
     for name in options.problems:
         width = options.width // 2 if name == "dense" else options.width
-        problems[name](options.batch, options.steps, width, options.repetitions)
+        results = {"provenance": provenance(), "batch": options.batch, "width": width, "steps": {}}
+        for steps in options.steps:
+            # Batches of long sequences are cut, so that what the peers keep fits in memory.
+            batch = max(1, min(options.batch, options.batch * 4096 // steps))
+            rows = measure(problems[name](batch, steps, width), options.repetitions)
+            results["steps"][str(steps)] = rows
+            print(f"{name}: B {batch}, T {steps}, N {width}")
+            for row in rows:
+                print("  ", *(f"{key} {value}" for key, value in row.items()))
+        (HERE / "results").mkdir(exist_ok=True)
+        (HERE / "results" / f"scan-{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+        draw(results, HERE.parent / "docs" / "images" / f"scan-{name}.png")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,27 @@
 """Time of a whole training step beside the same model with plain complex arithmetic.
 
-python benchmarks/train_step.py [--repetitions 15]
+python -m benchmarks.train_step [--repetitions 15]
 
 The plain model has the same parameters and blocks, but its recurrence multiplies complex matrices,
 repeats the eigenvalues over time and goes through `jax.lax.associative_scan` under autodiff, as
-public LRU code does. The entrants take turns; medians and the ratio of each pair are shown.
+public LRU code does. The matrix products of the step alone, forwards and backwards, run in
+the same turns. Medians and the ratio of each pair are shown, and go to
+benchmarks/results/train_step.json.
 """
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.provenance import provenance
 from lru.dataloaders import Card
 from lru.dataloading import Batch
 from lru.layers import LAYERS, LRU, DiagonalRNN
@@ -96,38 +101,69 @@ def make_batch(sizes: argparse.Namespace) -> Batch:
     )
 
 
+def make_products(sizes: argparse.Namespace) -> tuple[Callable, tuple]:
+    """The products of all blocks and nothing else: x W, g W^T and x^T g for each weight W."""
+    rows, d_model, wide = sizes.batch_size * sizes.steps, sizes.d_model, 2 * sizes.d_hidden
+    shapes = [(d_model, wide), (wide, d_model), (d_model, d_model), (d_model, d_model)]
+    keys = iter(jax.random.split(jax.random.key(0), 3 * len(shapes)))
+
+    def draw(*shape: int) -> jax.Array:
+        return jax.random.normal(next(keys), shape)
+
+    weights = [(draw(rows, m), draw(m, n), draw(rows, n)) for m, n in shapes]
+
+    def run(weights: list) -> list:
+        return [(x @ w, g @ w.T, x.T @ g) for x, w, g in weights]
+
+    return jax.jit(run), (weights,)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="Time of a whole training step.")
     for name, default in [
         ("batch_size", 8),
         ("steps", 1024),
-        ("d_model", 128),
-        ("d_hidden", 128),
-        ("n_layers", 2),
-        ("repetitions", 15),
+        ("d_model", 256),
+        ("d_hidden", 192),
+        ("n_layers", 4),
+        ("repetitions", 11),
     ]:
         parser.add_argument(f"--{name}", type=int, default=default)
     sizes = parser.parse_args()
     batch = make_batch(sizes)
+    products, arrays = make_products(sizes)
+    results: dict[str, Any] = {"provenance": provenance(), "sizes": vars(sizes)}
     for model in ("lru", "diag-rnn"):
         entrants = {name: make_step(name, sizes) for name in (model, f"plain-{model}")}
-        seconds: dict[str, list[float]] = {name: [] for name in entrants}
+        seconds: dict[str, list[float]] = {name: [] for name in (*entrants, "products")}
         for repetition in range(sizes.repetitions + 1):
+            start = time.perf_counter()
+            for _ in range(sizes.n_layers):
+                jax.block_until_ready(products(*arrays))
+            took: dict[str, Any] = {"products": time.perf_counter() - start}
             for name, (step, state) in entrants.items():
                 start = time.perf_counter()
                 state = jax.block_until_ready(step(state, batch))
-                elapsed = time.perf_counter() - start
+                took[name] = time.perf_counter() - start
                 entrants[name] = (step, state)
-                if repetition:  # The first one compiles.
-                    seconds[name].append(elapsed)
-        ours, plain = seconds[model], seconds[f"plain-{model}"]
-        ratios = [b / a for a, b in zip(ours, plain, strict=True)]
-        print(
-            f"{model:10} {1e3 * statistics.median(ours):8.1f} ms   "
-            f"plain {1e3 * statistics.median(plain):8.1f} ms   "
-            f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            if repetition:  # The first one compiles.
+                for name, value in took.items():
+                    seconds[name].append(value)
+        ours = seconds[model]
+        plain, alone = (
+            [theirs / mine for mine, theirs in zip(ours, seconds[name], strict=True)]
+            for name in (f"plain-{model}", "products")
         )
+        row = {f"{name}_ms": round(1e3 * statistics.median(x), 1) for name, x in seconds.items()}
+        row["plain_over_ours"] = round(statistics.median(plain), 2)
+        row["plain_over_ours_range"] = [round(min(plain), 2), round(max(plain), 2)]
+        row["ours_over_products"] = round(statistics.median(1 / x for x in alone), 2)
+        results[model] = row
+        print(model, *(f"{key} {value}" for key, value in row.items()))
+    folder = Path(__file__).parent / "results"
+    folder.mkdir(exist_ok=True)
+    (folder / "train_step.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

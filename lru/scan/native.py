@@ -5,6 +5,7 @@ other platforms than a CPU `sequential` runs instead.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 from jax import Array, lax
@@ -46,8 +47,9 @@ def _linear_gradients(reverse: bool, saved: tuple, g: Array) -> tuple[Array | No
         dh0 = _gradient_of_start(parts.multiply(conj, db[:, start]), keep, start)
         return da.sum(0) if constant else da, db, dh0
 
-    def elsewhere(*saved_and_g: Array) -> tuple:
-        return sequential.gradients(reverse, saved_and_g[:-1], saved_and_g[-1])[:3]
+    def elsewhere(*saved_and_g: Any) -> tuple:
+        *before, g = saved_and_g
+        return sequential.gradients(reverse, tuple(before), g)[:3]
 
     return *lax.platform_dependent(*saved, g, cpu=here, default=elsewhere), None
 
@@ -73,7 +75,7 @@ def _dense_gradients(reverse: bool, saved: tuple, g: Array) -> tuple[Array | Non
         start = -1 if reverse else 0
         return dA, db, _gradient_of_start(db[:, start] @ A, keep, start)
 
-    def elsewhere(*saved_and_g: Array) -> tuple:
+    def elsewhere(*saved_and_g: Any) -> tuple:
         rule = partial(dense_gradients, sequential.solve_dense)
         return rule(reverse, saved_and_g[:-1], saved_and_g[-1])[:3]
 

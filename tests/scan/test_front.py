@@ -1,7 +1,6 @@
 """The public scans: what they refuse, which types they return, how `auto` chooses."""
 
 import inspect
-import logging
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,6 @@ import pytest
 
 from lru import scan
 from lru.registry import UnknownNameError
-from lru.scan import front
 
 # Below the annotations that tests enforce, so that the messages of the functions show.
 linear_scan = inspect.unwrap(scan.linear_scan)
@@ -68,11 +66,3 @@ def test_state_is_at_least_single_precision(call, matrix, of_a, of_b, of_h) -> N
     with jax.enable_x64(True):
         h, h_last = jax.eval_shape(call, matrix.astype(of_a), b.astype(of_b))
     assert h.dtype == h_last.dtype == of_h
-
-
-def test_auto_is_sequential_on_a_cpu_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
-    front._automatic.cache_clear()
-    with caplog.at_level(logging.INFO, logger="lru.scan"):
-        for _ in range(2):
-            jax.eval_shape(scan.linear_scan, a, b)
-    assert [r.getMessage() for r in caplog.records] == ["scan method on cpu: sequential"]

@@ -1,0 +1,76 @@
+"""What `auto` stands for: rows of a table, this machine's methods, and one line in the log."""
+
+import logging
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lru import scan
+from lru.scan import DENSE_METHODS, LINEAR_METHODS, choice, cpu
+
+
+@pytest.fixture(autouse=True)
+def _fresh_choices():
+    choice.automatic.cache_clear()
+    yield
+    choice.automatic.cache_clear()
+
+
+def choose(**changes) -> str:
+    arguments = {"platform": "cpu", "problem": "linear", "varying": False, "is_complex": True}
+    return choice.automatic(**{**arguments, "steps": 1000, **changes})
+
+
+def test_every_method_of_the_table_is_registered() -> None:
+    table = choice.table()
+    for row in table["measured"]:
+        known = LINEAR_METHODS if row["problem"] == "linear" else DENSE_METHODS
+        assert set(row["methods"]) <= set(known)
+    for methods in table["not_measured"].values():
+        assert set(methods) <= set(LINEAR_METHODS) & set(DENSE_METHODS)
+
+
+def test_the_table_says_where_it_was_measured() -> None:
+    assert {"command", "date", "jax", "machine"} <= set(choice.table()["provenance"])
+
+
+def test_every_problem_has_a_row_for_every_number_of_steps() -> None:
+    least: dict = {}
+    for row in choice.table()["measured"]:
+        kind = (row["platform"], row["problem"], row["factor"], row["number"])
+        least[kind] = min(row["least_steps"], least.get(kind, row["least_steps"]))
+    assert set(least.values()) == {1}
+    assert len(least) == 6
+
+
+def test_the_row_with_the_most_steps_not_above_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"platform": "cpu", "problem": "linear", "factor": "constant", "number": "complex"}
+    rows = [
+        {**row, "least_steps": 1, "methods": ["sequential"]},
+        {**row, "least_steps": 64, "methods": ["associative"]},
+    ]
+    monkeypatch.setattr(choice, "table", lambda: {"measured": rows, "not_measured": {}})
+    chosen = [choose(steps=steps) for steps in (1, 63, 64, 9999)]
+    assert chosen == ["sequential", "sequential", "associative", "associative"]
+
+
+def test_without_a_compiler_the_next_method_is_taken_and_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cpu, "problem", lambda: "no compiler here")
+    assert choose() == "sequential"
+    assert "no compiler here" in caplog.text
+
+
+def test_platforms_that_were_not_measured_have_a_method() -> None:
+    assert choose(platform="gpu") in LINEAR_METHODS
+    assert choose(platform="metal", problem="dense") in DENSE_METHODS
+
+
+def test_a_choice_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="lru.scan.choice"):
+        for _ in range(2):
+            jax.eval_shape(scan.linear_scan, jnp.ones(4), jnp.ones((2, 5, 4)))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("scan method on cpu, real linear problem")
