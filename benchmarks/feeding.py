@@ -1,6 +1,6 @@
 """What feeding costs: share of a training step spent waiting, throughput alone, and padding.
 
-python benchmarks/feeding.py [DATASET ...] [--seconds 12] [--table_only]
+python -m benchmarks.feeding [DATASET ...] [--seconds 12] [--table_only]
 
 Each data set is batched as published (`BATCH_SIZES`) for a network of 2 blocks of width 64. Waiting
 is the time in which the loop has no batch, out of all time. Feeding alone is the same iterator
@@ -10,21 +10,17 @@ set, and into the table of docs/data.md.
 """
 
 import argparse
-import datetime
 import itertools
 import json
-import os
-import platform
-import shlex
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from benchmarks.provenance import provenance
 from lru.dataloaders import DATASETS, Prepared, dataset_from_options
 from lru.dataloading import Batches, DataConfig
 from lru.device_data import Feed
@@ -142,19 +138,7 @@ def measure(name: str, folders: argparse.Namespace, seconds: float) -> dict[str,
         **figures,
         **alone,
         "share_if_nothing_overlapped": alone["ms_per_batch"] / figures["ms_per_step"],
-        "provenance": provenance(data),
-    }
-
-
-def provenance(data: Prepared) -> dict[str, Any]:
-    """Where, when, how and with what."""
-    device = jax.devices()[0]
-    return {
-        "command": shlex.join(["python", "benchmarks/feeding.py", *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{device.platform}, {os.cpu_count()} cores, {platform.machine()}",
-        "versions": {name: version(name) for name in ("jax", "jaxlib", "numpy", "grain")},
-        "data": data.card.provenance,
+        "provenance": provenance() | {"data": data.card.provenance},
     }
 
 
