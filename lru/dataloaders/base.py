@@ -224,7 +224,7 @@ def fetch(source: Source, raw_dir: Path, mirror: str | None = None) -> None:
         raise ArchiveError(f"{error}; it was set aside as {set_aside(path)}") from error
 
 
-def check_at_least(dataset: Dataset, **least: int) -> None:
+def check_at_least(dataset: Dataset, **least: int | float) -> None:
     """Check options that are numbers against their least values.
 
     Raises:

@@ -122,6 +122,42 @@ class RaggedWriter:
         self._labels.close()
 
 
+class DenseWriter:
+    """One dense split with a class per row, written a chunk of rows at a time.
+
+    Args:
+        folder: where the split's files go.
+        split: name of the split.
+        dtype: type of the inputs.
+        row_shape: steps and features of a row.
+    """
+
+    def __init__(
+        self, folder: Path, split: str, dtype: np.typing.DTypeLike, row_shape: tuple[int, int]
+    ):
+        self._inputs = ArrayWriter(_file(folder, split, "inputs"), dtype, row_shape)
+        self._labels = ArrayWriter(_file(folder, split, "labels"), np.int32)
+
+    def append(
+        self, inputs: Shaped[np.ndarray, "n T F"], labels: Integer[np.ndarray, " n"]
+    ) -> None:
+        """Add rows and their labels."""
+        self._inputs.append(inputs)
+        self._labels.append(labels)
+
+    def __enter__(self) -> "DenseWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._inputs.close()
+        self._labels.close()
+
+
 class PairWriter:
     """One split of pairs of documents, written a chunk of rows at a time.
 
