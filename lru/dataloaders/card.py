@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from jaxtyping import Float64, Shaped, UInt8
 
-from lru.dataloaders.arrays import NO_TARGET, Dense, Split
+from lru.dataloaders.arrays import NO_TARGET, Dense, Pairs, Split
 from lru.dataloaders.cache import checksum, damaged
 
 CARD_NAME = "card.json"
@@ -140,6 +140,28 @@ def read_card(folder: Path) -> Card:
         return Card(**json.loads((folder / CARD_NAME).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise damaged(folder, f"{CARD_NAME} cannot be read ({error})") from error
+
+
+def check_contents(card: Card, splits: Mapping[str, Split]) -> None:
+    """Check what a checksum cannot: that ids and labels are among those of the card.
+
+    Raises:
+        ValueError: naming the split and what is wrong.
+    """
+    for name, split in splits.items():
+        if split.labels.min(initial=0) < NO_TARGET or split.labels.max(initial=0) >= card.n_classes:
+            raise ValueError(f"{card.name}, {name}: labels are not all 0 to {card.n_classes - 1}")
+        documents = (split.first, split.second) if isinstance(split, Pairs) else (split,)
+        for document in documents:
+            if isinstance(document, Dense) or not document.values.size:
+                continue
+            low, high = int(document.values.min()), int(document.values.max())
+            last = (card.vocab_size or 0) - 1
+            if low < 1 or high > last:
+                raise ValueError(
+                    f"{card.name}, {name}: ids are {low} to {high}, but those of tokens are 1 to "
+                    f"{last}"
+                )
 
 
 def _summary(split: Split, n_classes: int) -> SplitSummary:

@@ -17,12 +17,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from lru.dataloaders.base import Description, check_at_least, register
-from lru.dataloaders.cache import SPLITS, DenseWriter
+from lru.dataloaders.cache import SPLITS
 from lru.dataloaders.fetch import Source
 from lru.dataloaders.lra import lra_compares, lra_places, lra_source
 from lru.dataloaders.official import OfficialOrGenerated
 from lru.dataloaders.pathfinder_contours import draw
 from lru.dataloaders.pathfinder_drawing import STYLES, render
+from lru.dataloaders.writers import DenseWriter
 
 LENGTHS = {"curv_baseline": 6, "curv_contour_length_9": 9, "curv_contour_length_14": 14}
 """Dashes of the contours with markers, by level of difficulty."""

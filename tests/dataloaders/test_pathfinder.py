@@ -127,7 +127,10 @@ def test_generated_splits_have_their_sizes_and_are_said_to_be_generated(raw_dir,
     assert prepared.train.inputs.max() == 255
     assert set(prepared.train.labels.tolist()) == {0, 1}
     assert "Generated with seed 0." in prepared.card.provenance
-    assert "differs from the benchmark in n_train, n_val, n_test, distractors" in prepared.card.comparable
+    assert (
+        "differs from the benchmark in n_train, n_val, n_test, distractors"
+        in prepared.card.comparable
+    )
     larger = Pathfinder(**{**FEW, "n_train": 20}).load(raw_dir, cache_dir)
     np.testing.assert_array_equal(larger.train.inputs[:12], prepared.train.inputs)
     np.testing.assert_array_equal(larger.test.inputs, prepared.test.inputs)
