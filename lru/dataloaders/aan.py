@@ -12,10 +12,10 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from lru.dataloaders.base import Dataset, Description, check_at_least, register
-from lru.dataloaders.cache import PairWriter
 from lru.dataloaders.fetch import Source
 from lru.dataloaders.lra import lra_compares, lra_places, lra_source
 from lru.dataloaders.vocabulary import CharacterCoder
+from lru.dataloaders.writers import PairWriter
 
 PLACES = lra_places("tsv_data")
 FILES = {"train": "train", "val": "eval", "test": "test"}

@@ -158,7 +158,20 @@ class Dataset(ABC):
         Raises:
             CacheError: if the arrays are not what the card says.
         """
-        folder = self.prepare(raw_dir, cache_dir)
+        self.prepare(raw_dir, cache_dir)
+        return self.stored(cache_dir, verify=verify)
+
+    def stored(self, cache_dir: StrPath, *, verify: bool) -> Prepared:
+        """The data set as it lies in the cache, memory-mapped.
+
+        Args:
+            cache_dir: where prepared data sets lie.
+            verify: check the arrays by sha256, however large they are.
+
+        Raises:
+            CacheError: if it is not there, or the arrays are not what the card says.
+        """
+        folder = self.folder(cache_dir)
         card = read_card(folder)
         splits = {split: cache.read_split(folder, split) for split in cache.SPLITS}
         if verify or cache.size_in_bytes(splits) <= VERIFIED_ON_LOAD:
@@ -224,7 +237,7 @@ def fetch(source: Source, raw_dir: Path, mirror: str | None = None) -> None:
         raise ArchiveError(f"{error}; it was set aside as {set_aside(path)}") from error
 
 
-def check_at_least(dataset: Dataset, **least: int) -> None:
+def check_at_least(dataset: Dataset, **least: int | float) -> None:
     """Check options that are numbers against their least values.
 
     Raises:

@@ -8,10 +8,9 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
-from jaxtyping import Int, Int32, Integer, Shaped, UInt
+from jaxtyping import Int32, Shaped
 
 from lru.dataloaders.arrays import Dense, Pairs, Ragged, Split
 
@@ -19,167 +18,14 @@ SPLITS = ("train", "val", "test")
 ABANDONED_AFTER = 3600.0
 """Seconds without a write after which a partial folder is taken for a killed process's."""
 
-_DOCUMENTS = ("first", "second")
-_HEADER_BYTES = 128
+DOCUMENTS = ("first", "second")
+"""Of a pair, as in the names of its files."""
+
 _SUFFIX = ".partial"
 
 
 class CacheError(RuntimeError):
     """A cached data set that is not what its card says; the message says what to delete."""
-
-
-class ArrayWriter:
-    """A `.npy` file written piece by piece along its first axis, so that it needs no memory.
-
-    Args:
-        path: file to create.
-        dtype: stored type.
-        row_shape: shape of one entry along the first axis.
-    """
-
-    def __init__(self, path: Path, dtype: np.typing.DTypeLike, row_shape: tuple[int, ...] = ()):
-        self._dtype = np.dtype(dtype)
-        self._row_shape = row_shape
-        self._rows = 0
-        self._file = path.open("wb")
-        self._file.write(bytes(_HEADER_BYTES))
-
-    def append(self, rows: Shaped[np.ndarray, "rows ..."]) -> None:
-        """Add `rows`, `[rows, *row_shape]`.
-
-        Raises:
-            ValueError: if the shape does not fit.
-        """
-        if rows.shape[1:] != self._row_shape:
-            raise ValueError(f"rows have shape {rows.shape[1:]}, but {self._row_shape} is stored")
-        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
-        self._rows += len(rows)
-
-    def close(self) -> None:
-        """Write the header, which holds the number of rows, and close the file."""
-        if self._file.closed:
-            return
-        entries = {
-            "descr": np.lib.format.dtype_to_descr(self._dtype),
-            "fortran_order": False,
-            "shape": (self._rows, *self._row_shape),
-        }
-        prefix = np.lib.format.magic(1, 0) + (_HEADER_BYTES - 10).to_bytes(2, "little")
-        text = repr(entries).encode("latin1").ljust(_HEADER_BYTES - 11) + b"\n"
-        self._file.seek(0)
-        self._file.write(prefix + text)
-        self._file.close()
-
-    def __enter__(self) -> "ArrayWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class RaggedWriter:
-    """One ragged split, written a chunk of rows at a time.
-
-    Args:
-        folder: where the split's files go.
-        split: name of the split.
-        dtype: type of the token ids.
-        steps: steps with a target in each row if targets are per step, else None.
-    """
-
-    def __init__(
-        self, folder: Path, split: str, dtype: np.typing.DTypeLike, steps: int | None = None
-    ):
-        self._rows = _RowWriter(folder, split, dtype)
-        row_shape = () if steps is None else (steps,)
-        self._labels = ArrayWriter(_file(folder, split, "labels"), np.int32, row_shape)
-
-    def append(
-        self,
-        values: UInt[np.ndarray, " total"],
-        lengths: Int[np.ndarray, " n"],
-        labels: Integer[np.ndarray, " n"] | Integer[np.ndarray, "n T"],
-    ) -> None:
-        """Add rows: their ids one after the other, their lengths and their labels."""
-        self._rows.append(values, lengths)
-        self._labels.append(labels)
-
-    def __enter__(self) -> "RaggedWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._rows.close()
-        self._labels.close()
-
-
-class PairWriter:
-    """One split of pairs of documents, written a chunk of rows at a time.
-
-    Args:
-        folder: where the split's files go.
-        split: name of the split.
-        dtype: type of the token ids.
-    """
-
-    def __init__(self, folder: Path, split: str, dtype: np.typing.DTypeLike):
-        self._first, self._second = (
-            _RowWriter(folder, f"{split}.{document}", dtype) for document in _DOCUMENTS
-        )
-        self._labels = ArrayWriter(_file(folder, split, "labels"), np.int32)
-
-    def append(
-        self,
-        first: tuple[UInt[np.ndarray, " total1"], Int[np.ndarray, " n"]],
-        second: tuple[UInt[np.ndarray, " total2"], Int[np.ndarray, " n"]],
-        labels: Integer[np.ndarray, " n"],
-    ) -> None:
-        """Add rows: ids one after the other and lengths of both documents, and their labels."""
-        self._first.append(*first)
-        self._second.append(*second)
-        self._labels.append(labels)
-
-    def __enter__(self) -> "PairWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for writer in (self._first, self._second, self._labels):
-            writer.close()
-
-
-class _RowWriter:
-    """Rows of any length: `NAME.values.npy` and `NAME.offsets.npy`."""
-
-    def __init__(self, folder: Path, name: str, dtype: np.typing.DTypeLike):
-        self._values = ArrayWriter(_file(folder, name, "values"), dtype)
-        self._offsets = ArrayWriter(_file(folder, name, "offsets"), np.int64)
-        self._offsets.append(np.zeros(1, np.int64))
-        self._total = 0
-
-    def append(self, values: UInt[np.ndarray, " total"], lengths: Int[np.ndarray, " n"]) -> None:
-        """Add rows: their ids one after the other, and their lengths."""
-        self._values.append(values)
-        self._offsets.append(self._total + np.cumsum(lengths, dtype=np.int64))
-        self._total += len(values)
-
-    def close(self) -> None:
-        """Close both files."""
-        self._values.close()
-        self._offsets.close()
 
 
 def write_dense(
@@ -189,8 +35,8 @@ def write_dense(
     labels: Int32[np.ndarray, " n"] | Int32[np.ndarray, "n T"],
 ) -> None:
     """Store a dense split that fits into memory."""
-    np.save(_file(folder, split, "inputs"), inputs, allow_pickle=False)
-    np.save(_file(folder, split, "labels"), labels, allow_pickle=False)
+    np.save(file_of(folder, split, "inputs"), inputs, allow_pickle=False)
+    np.save(file_of(folder, split, "labels"), labels, allow_pickle=False)
 
 
 def read_split(folder: Path, split: str) -> Split:
@@ -200,11 +46,11 @@ def read_split(folder: Path, split: str) -> Split:
         CacheError: if a file is missing or not what its header says.
     """
     try:
-        labels = _mapped(_file(folder, split, "labels"))
-        if _file(folder, split, "inputs").exists():
-            return Dense(_mapped(_file(folder, split, "inputs")), labels)
-        if _file(folder, split, "first.values").exists():
-            first, second = (_ragged(folder, f"{split}.{part}", labels) for part in _DOCUMENTS)
+        labels = _mapped(file_of(folder, split, "labels"))
+        if file_of(folder, split, "inputs").exists():
+            return Dense(_mapped(file_of(folder, split, "inputs")), labels)
+        if file_of(folder, split, "first.values").exists():
+            first, second = (_ragged(folder, f"{split}.{part}", labels) for part in DOCUMENTS)
             return Pairs(first, second)
         return _ragged(folder, split, labels)
     except (OSError, ValueError, EOFError) as error:
@@ -237,7 +83,7 @@ def _arrays(split: Split) -> dict[str, np.ndarray]:
         return vars(split)
     arrays = {
         f"{document}.{part}": array
-        for document in _DOCUMENTS
+        for document in DOCUMENTS
         for part, array in vars(getattr(split, document)).items()
         if part != "labels"
     }
@@ -245,7 +91,7 @@ def _arrays(split: Split) -> dict[str, np.ndarray]:
 
 
 def _ragged(folder: Path, name: str, labels: np.ndarray) -> Ragged:
-    values, offsets = (_mapped(_file(folder, name, part)) for part in ("values", "offsets"))
+    values, offsets = (_mapped(file_of(folder, name, part)) for part in ("values", "offsets"))
     return Ragged(values, offsets, labels)
 
 
@@ -288,7 +134,8 @@ def publish(partial: Path, folder: Path, is_current: Callable[[], bool]) -> None
                 raise
 
 
-def _file(folder: Path, split: str, part: str) -> Path:
+def file_of(folder: Path, split: str, part: str) -> Path:
+    """The file of one array of a split."""
     return folder / f"{split}.{part}.npy"
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Shaped, UInt8
 
-from lru.dataloaders.arrays import NO_TARGET, Dense, Split
+from lru.dataloaders.arrays import NO_TARGET, Dense, Pairs, Split
 from lru.dataloaders.cache import checksum, damaged
 
 CARD_NAME = "card.json"
+
+_ROWS_AT_ONCE = 1024
 
 Kind = Literal["tokens", "token_pairs", "values"]
 
@@ -140,6 +142,28 @@ def read_card(folder: Path) -> Card:
         raise damaged(folder, f"{CARD_NAME} cannot be read ({error})") from error
 
 
+def check_contents(card: Card, splits: Mapping[str, Split]) -> None:
+    """Check what a checksum cannot: that ids and labels are among those of the card.
+
+    Raises:
+        ValueError: naming the split and what is wrong.
+    """
+    for name, split in splits.items():
+        if split.labels.min(initial=0) < NO_TARGET or split.labels.max(initial=0) >= card.n_classes:
+            raise ValueError(f"{card.name}, {name}: labels are not all 0 to {card.n_classes - 1}")
+        documents = (split.first, split.second) if isinstance(split, Pairs) else (split,)
+        for document in documents:
+            if isinstance(document, Dense) or not document.values.size:
+                continue
+            low, high = int(document.values.min()), int(document.values.max())
+            last = (card.vocab_size or 0) - 1
+            if low < 1 or high > last:
+                raise ValueError(
+                    f"{card.name}, {name}: ids are {low} to {high}, but those of tokens are 1 to "
+                    f"{last}"
+                )
+
+
 def _summary(split: Split, n_classes: int) -> SplitSummary:
     lengths = split.lengths
     labels = split.labels[split.labels != NO_TARGET]
@@ -152,18 +176,35 @@ def _summary(split: Split, n_classes: int) -> SplitSummary:
     )
 
 
-def _moments(split: Dense, rows_at_once: int = 1024) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per feature, bytes scaled to [0, 1]; two passes in float64."""
-    scale = 255.0 if split.inputs.dtype == np.uint8 else 1.0
-    steps, features = split.inputs.shape[1:]
-    count = len(split) * steps
+def _moments(split: Dense) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per feature; bytes scaled to [0, 1]."""
+    if split.inputs.dtype == np.uint8:
+        return _moments_of_bytes(split.inputs)
+    return _moments_of_numbers(split.inputs)
+
+
+def _moments_of_bytes(inputs: UInt8[np.ndarray, "n T F"]) -> tuple[list[float], list[float]]:
+    """Exact, from how often each byte occurs: ten times faster than sums of numbers."""
+    counts = np.zeros((inputs.shape[2], 256), np.int64)
+    for start in range(0, len(inputs), _ROWS_AT_ONCE):
+        part = inputs[start : start + _ROWS_AT_ONCE]
+        for feature, count in enumerate(counts):
+            count += np.bincount(part[..., feature].ravel(), minlength=256)
+    share, values = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
+    mean = share @ values
+    deviation = (share * (values - mean[:, None]) ** 2).sum(axis=1)
+    return mean.tolist(), np.sqrt(deviation).tolist()
+
+
+def _moments_of_numbers(inputs: Shaped[np.ndarray, "n T F"]) -> tuple[list[float], list[float]]:
+    """Two passes in float64."""
 
     def mean_of(centre: Float64[np.ndarray, " F"], power: int) -> Float64[np.ndarray, " F"]:
-        total = np.zeros(features)
-        for start in range(0, len(split), rows_at_once):
-            part = split.inputs[start : start + rows_at_once] / np.float64(scale)
+        total = np.zeros(inputs.shape[2])
+        for start in range(0, len(inputs), _ROWS_AT_ONCE):
+            part = inputs[start : start + _ROWS_AT_ONCE].astype(np.float64)
             total += ((part - centre) ** power).sum((0, 1))
-        return total / count
+        return total / (len(inputs) * inputs.shape[1])
 
-    mean = mean_of(np.zeros(features), 1)
+    mean = mean_of(np.zeros(inputs.shape[2]), 1)
     return mean.tolist(), np.sqrt(mean_of(mean, 2)).tolist()

@@ -11,10 +11,10 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from lru.dataloaders.base import Description, check_at_least, register
-from lru.dataloaders.cache import RaggedWriter
 from lru.dataloaders.fetch import Source
 from lru.dataloaders.held_out import HeldOut
 from lru.dataloaders.vocabulary import CharacterCoder, Coder, WordCoder
+from lru.dataloaders.writers import RaggedWriter
 
 PLACES = ("aclImdb", "imdb/aclImdb")
 """Folders under the raw folder in which the official ones are looked for, first to last."""

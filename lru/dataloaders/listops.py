@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from lru.dataloaders.base import Description, check_at_least, register
-from lru.dataloaders.cache import SPLITS, RaggedWriter
+from lru.dataloaders.cache import SPLITS
 from lru.dataloaders.fetch import Source
 from lru.dataloaders.listops_grammar import (
     CLOSE,
@@ -25,6 +25,7 @@ from lru.dataloaders.listops_grammar import (
 )
 from lru.dataloaders.lra import lra_compares, lra_places, lra_source
 from lru.dataloaders.official import OfficialOrGenerated
+from lru.dataloaders.writers import RaggedWriter
 
 PLACES = lra_places("listops-1000")
 

@@ -44,7 +44,7 @@ def unpack(archive: Path, target: Path, member: str = "") -> None:
             entries = _zip_files if zipfile.is_zipfile(archive) else _tar_files
             room = MOST_BYTES
             for name, size, content in tqdm(
-                entries(archive), desc=archive.name, unit=" files", leave=False
+                entries(archive), desc=archive.name, unit=" files", leave=False, disable=None
             ):
                 room -= max(size, _BLOCK)
                 if room < 0:

@@ -46,7 +46,7 @@ class Handler(BaseHTTPRequestHandler):
             match = re.fullmatch(r"bytes=(\d+)-", wanted)
             assert match
             start = int(match[1])
-        if start >= len(content):
+        if start and start >= len(content):
             self.send_error(416)
             return
         self.send_response(206 if start else 200)
