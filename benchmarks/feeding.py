@@ -46,7 +46,9 @@ BATCH_SIZES = {
     "imdb-word-classification": 32,
     "aan-classification": 64,
     "pathfinder-classification": 64,
-    "pathx-classification": 32,
+    "pathfinder64-classification": 64,
+    "pathfinder128-classification": 32,
+    "pathfinder256-classification": 32,
 }
 OTHER_BATCH_SIZE = 50
 MODEL = ModelConfig("lru", n_layers=2, d_model=64, d_hidden=64)
@@ -176,6 +178,7 @@ def main() -> None:
     keep_freed_memory()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in [] if arguments.table_only else arguments.names or list(DATASETS):
+        name = DATASETS.resolve(name)
         try:
             results[name] = measure(name, arguments, arguments.seconds)
         except (RuntimeError, OSError) as error:
