@@ -60,8 +60,10 @@ class Batch(NamedTuple):
             in their stored type.
         labels: class of each row [B], or of each step [B, T] with -1 for none.
         weights: 1 for an example, 0 for a row that fills up the last batch [B].
-        lengths: valid steps of each row [B], or of both documents of each row [B, 2]; None where
-            every row is full.
+        lengths: valid steps of each row [B], or of both documents of each row [B, 2]; None if the
+            examples of the split have one length and no row is a filler. So each padded length is
+            one program to compile, and one more if the last batch of examples of one length is not
+            full.
     """
 
     inputs: Any
@@ -147,7 +149,8 @@ class Selection(NamedTuple):
     Attributes:
         rows: indices of the examples [B]; `FILLER` for a row that fills up the last batch.
         length: the length to which they are padded.
-        full: whether every row of the batch, in all processes, is an example without padding.
+        full: whether every row of the batch, in all processes, is an example, and the examples have
+            one length.
     """
 
     rows: np.ndarray
@@ -159,8 +162,8 @@ class Selection(NamedTuple):
 class _Selections(Sequence):
     """Random access to the share of one process in the batches of a plan."""
 
-    lengths: np.ndarray
     plan: Plan
+    one_length: bool
     batch_size: int
     shard: tuple[int, int]
 
@@ -176,7 +179,7 @@ class _Selections(Sequence):
             rows=np.pad(mine, (0, share - len(mine)), constant_values=FILLER),
             length=length,
             # The whole global batch must be full, so that all processes compile one program.
-            full=len(rows) == self.batch_size and bool((self.lengths[rows] == length).all()),
+            full=self.one_length and len(rows) == self.batch_size,
         )
 
 
@@ -249,7 +252,8 @@ class Batches:
 
     def selections(self, epoch: int = 0) -> Sequence[Selection]:
         """Which rows make the batches of an epoch, by random access."""
-        return _Selections(self._lengths, self.plan(epoch), self._batch_size, self._shard)
+        one_length = bool((self._lengths == self.bounds[-1]).all())
+        return _Selections(self.plan(epoch), one_length, self._batch_size, self._shard)
 
     def read(self, selection: Selection) -> Batch:
         """The batch of a selection, on the host."""

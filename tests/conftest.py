@@ -17,6 +17,18 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
+VARIABLE = "LRU_TEST_DATA"
+
+
+@pytest.fixture
+def real_data():
+    """The folder with the unpacked data sets; the test is skipped where there is none."""
+    folder = os.environ.get(VARIABLE)
+    if not folder:
+        pytest.skip(f"real data needed: set {VARIABLE} to a folder laid out like raw_datasets/")
+    return Path(folder)
+
+
 @pytest.fixture(scope="session")
 def few_files(tmp_path_factory):
     """A raw folder with a few examples of every data set that is read from files."""

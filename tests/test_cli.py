@@ -4,8 +4,10 @@ import dataclasses
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lru.cli import main
@@ -217,3 +219,38 @@ def test_the_published_command_runs_as_written(model, tmp_path):
     assert done.returncode == 0, done.stderr
     (log,) = (tmp_path / "runs").glob(f"listops-{model}-seed1919-*/metrics.jsonl")
     assert read_jsonl(log)[-1]["step"] == 3
+
+
+# The three commands of the README for arXiv 2505.19827, without `python run_train.py`.
+PUBLISHED = {
+    "cifar-classification": "--model diag-rnn --n_layers 6 --dataset cifar-classification "
+    "--warmup 18 --epochs 180 --batch_size 50 --d_model 512 --d_hidden 384 --lr_factor 0.025 "
+    "--A_init fixed",
+    "listops-classification": "--model diag-rnn --n_layers 6 --dataset listops-classification "
+    "--warmup_end 5 --d_model 256 --d_hidden 192 --epochs 50 --batch_size 32 --A_init fixed "
+    "--lr_factor 0.05 --p_dropout 0",
+    "imdb-classification": "--model diag-rnn --n_layers 6 --dataset imdb-classification "
+    "--warmup_end 7 --d_model 192 --d_hidden 256  --batch_size 32 --A_init fixed --epochs 65 "
+    "--lr_factor 0.025",
+}
+
+
+@pytest.mark.parametrize("dataset", PUBLISHED)
+def test_the_published_commands_make_three_updates_on_the_real_data(dataset, real_data, tmp_path):
+    """They are stopped before the evaluation of the whole test split, which takes long."""
+    script = Path(__file__).parents[1] / "run_train.py"
+    command = [sys.executable, script, *PUBLISHED[dataset].split(), "--max_steps", "3"]
+    (tmp_path / "raw_datasets").symlink_to(real_data)
+    with open(tmp_path / "printed", "w") as printed:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=printed, stderr=printed)
+    try:
+        while not (logs := [p for p in tmp_path.glob("runs/*/metrics.jsonl") if p.stat().st_size]):
+            assert process.poll() is None, (tmp_path / "printed").read_text()
+            time.sleep(0.5)
+    finally:
+        process.kill()
+        process.wait()
+    (log,) = logs
+    record = read_jsonl(log)[0]
+    assert record["step"] == 3
+    assert np.isfinite(record["train/loss"])

@@ -1,6 +1,5 @@
 """Where the real data sets lie, for the tests that read them."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,17 +8,6 @@ import pytest
 from lru.dataloaders import fetch
 
 from .site import Site, serving
-
-VARIABLE = "LRU_TEST_DATA"
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """The folder with the unpacked data sets; the test is skipped where there is none."""
-    folder = os.environ.get(VARIABLE)
-    if not folder:
-        pytest.skip(f"real data needed: set {VARIABLE} to a folder laid out like raw_datasets/")
-    return Path(folder)
 
 
 @pytest.fixture
