@@ -126,17 +126,16 @@ def measure(name: str, folders: argparse.Namespace, seconds: float) -> dict[str,
     step, state = training_step(dataset.task, data)
     figures = time_steps(feed, step, state, seconds)
     alone = time_alone(feed, min(2.0, seconds))
-    kept, plain = (
-        1 - batches.padding_share(),
-        1 - batches_of(name, data, bucketing=False).padding_share(),
+    share, plain = (
+        loader.padding_share() for loader in (batches, batches_of(name, data, bucketing=False))
     )
     return {
         "batch_size": BATCH_SIZES.get(name, OTHER_BATCH_SIZE),
         "training_examples": len(data.train),
         "padded_lengths": batches.bounds.tolist(),
-        "padding_share": 1 - kept,
-        "padding_share_without_buckets": 1 - plain,
-        "steps_fewer_by": kept / plain,
+        "padding_share": share,
+        "padding_share_without_buckets": plain,
+        "steps_fewer_by": (1 - share) / (1 - plain),
         **figures,
         **alone,
         "share_if_nothing_overlapped": alone["ms_per_batch"] / figures["ms_per_step"],

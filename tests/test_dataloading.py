@@ -157,26 +157,31 @@ def test_the_padding_share_is_that_of_the_rows_delivered(lengths, batch_size, bu
     np.testing.assert_allclose(loader.padding_share(), 1 - lengths.sum() / steps)
 
 
-def saving(split, **config) -> float:
-    """How many times fewer steps an epoch has than padded to the longest, with 8 buckets."""
-    bucketed, plain = (batches(split, bucketing=on, **config) for on in (True, False))
-    assert len(bucketed.bounds) <= 8
-    return (1 - bucketed.padding_share()) / (1 - plain.padding_share())
+def savings(split, **config):
+    """How many times fewer an epoch has with 8 buckets: steps in all, and steps of padding."""
+    shares = [batches(split, bucketing=on, **config).padding_share() for on in (True, False)]
+    bucketed, plain = (1 / (1 - share) for share in shares)
+    return plain / bucketed, (plain - 1) / (bucketed - 1)
 
 
 def test_bucketing_skewed_lengths_saves_as_it_should():
     """Lengths like those of reviews: mostly short, some as long as is allowed."""
     drawn = np.random.default_rng(0).lognormal(np.log(900), 0.7, 2000)
     split = ragged(np.minimum(drawn, 4096).astype(int))
-    assert saving(split, batch_size=32) > 2.5
+    of_all, of_padding = savings(split, batch_size=32)
+    assert of_all > 2.5
+    assert of_padding > 10
     assert len(programs(batches(split, batch_size=32))) <= 8
 
 
-@pytest.mark.parametrize(("name", "size"), [("imdb", 32), ("listops", 32)])
-def test_bucketing_the_real_lengths_saves_as_it_should(name, size, real_data, tmp_path):
+@pytest.mark.parametrize(("name", "least_of_all"), [("imdb", 2.7), ("listops", 1.7)])
+def test_bucketing_the_real_lengths_saves_as_it_should(name, least_of_all, real_data, tmp_path):
+    """Steps of ListOps, 501 to 1,999 of mean 1,035, could be 1.93 times fewer at the very most."""
     data = dataset_from_options(f"{name}-classification").load(real_data, tmp_path)
-    assert saving(data.train, batch_size=size) >= 1.8
-    loader = batches(data.train, size)
+    of_all, of_padding = savings(data.train, batch_size=32)
+    assert of_all >= least_of_all
+    assert of_padding >= 1.8
+    loader = batches(data.train, 32)
     assert len(programs(loader)) <= 8
     rows = np.concatenate(loader.plan(3).rows)
     np.testing.assert_array_equal(np.sort(rows), np.arange(len(data.train)))
