@@ -51,6 +51,16 @@ BATCH_SIZES = {
     "pathfinder256-classification": 32,
 }
 OTHER_BATCH_SIZE = 50
+# Drawn, and fewer than published: enough for epochs of many batches.
+OPTIONS = {
+    f"pathfinder{side}-classification": {
+        "source": "generated",
+        "n_train": 2_000,
+        "n_val": 100,
+        "n_test": 100,
+    }
+    for side in ("", 64, 128, 256)
+}
 MODEL = ModelConfig("lru", n_layers=2, d_model=64, d_hidden=64)
 
 
@@ -119,7 +129,7 @@ def time_alone(feed: Feed, seconds: float) -> dict[str, float]:
 
 def measure(name: str, folders: argparse.Namespace, seconds: float) -> dict[str, Any]:
     """All figures of one data set."""
-    dataset = dataset_from_options(name)
+    dataset = dataset_from_options(name, OPTIONS.get(name))
     data = dataset.load(folders.raw_dir, folders.cache_dir)
     batches = batches_of(name, data)
     feed = Feed(batches, on_device=False)
