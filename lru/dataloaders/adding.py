@@ -74,8 +74,8 @@ class Adding(Dataset):
         for steps in marked:
             inputs[rows, steps, 1] = 1
         # Summed as they are stored, so that a label never depends on what was rounded away.
-        total = sum(inputs[rows, steps, 0].astype(np.float64) for steps in marked)
-        return inputs, sum_ranges(total, self.n_classes)
+        first, second = (inputs[rows, steps, 0].astype(np.float64) for steps in marked)
+        return inputs, sum_ranges(first + second, self.n_classes)
 
 
 def sum_ranges(total: Float64[np.ndarray, " n"], n_classes: int) -> Int64[np.ndarray, " n"]:
