@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import SupportsIndex
 
 import numpy as np
-from jaxtyping import Float32, Int, Int32, Int64, Shaped, UInt, UInt8
+from jaxtyping import Float32, Int, Int16, Int32, Int64, Shaped, UInt, UInt8
 
 NO_TARGET = -1
 """The label of a step that has none."""
@@ -19,11 +19,11 @@ class Dense:
     """Rows of one length.
 
     Attributes:
-        inputs: `[n, T, F]`, uint8 or float32.
+        inputs: `[n, T, F]`, uint8, int16 or float32.
         labels: `[n]` a class per row, or `[n, T]` a class per step with -1 where there is none.
     """
 
-    inputs: UInt8[np.ndarray, "n T F"] | Float32[np.ndarray, "n T F"]
+    inputs: UInt8[np.ndarray, "n T F"] | Int16[np.ndarray, "n T F"] | Float32[np.ndarray, "n T F"]
     labels: Labels
 
     def __post_init__(self):

@@ -68,7 +68,8 @@ class Card:
         n_features: features a step, or None for tokens.
         targets: "sequence" or "step".
         max_length: longest row of all splits, in steps; of pairs, the longest document.
-        mean: per feature over train, of inputs scaled to [0, 1]; None for tokens.
+        mean: per feature over train, of bytes scaled to [0, 1] and of other numbers as they are;
+            None for tokens.
         std: standard deviation, likewise.
         vocabulary: the text of each id, or None.
         splits: figures by split.

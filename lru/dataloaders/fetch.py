@@ -5,6 +5,8 @@ import os
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -93,8 +95,7 @@ def download(source: Source, raw_dir: Path, mirror: str | None = None) -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    with part.open("ab") as file:
-        _wait_for_others(file)
+    with _locked(part) as file:
         if target.exists():
             # Another process had it finished while this one waited.
             _verify(target, target, source)
@@ -125,10 +126,32 @@ def set_aside(target: Path, content: Path | None = None) -> Path:
     return aside
 
 
-def _wait_for_others(file: BinaryIO) -> None:
-    """Lock the file until it is closed, where the system can (not on Windows)."""
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX)
+@contextmanager
+def _locked(part: Path) -> Iterator[BinaryIO]:
+    """The file to append to, locked where the system can (not on Windows); not left if empty."""
+    while True:
+        file = part.open("ab")
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if _is_at(part, file):
+            break
+        # Another process had it finished or removed while this one waited.
+        file.close()
+    try:
+        yield file
+    finally:
+        if _is_at(part, file) and not part.stat().st_size:
+            with suppress(PermissionError):
+                part.unlink()
+        file.close()
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    """Whether the open file has this name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _transfer_patiently(url: str, file: BinaryIO) -> None:

@@ -1,6 +1,4 @@
-import io
 import pickle
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +30,6 @@ def write(raw_dir: Path, place: str = PLACES[0], **changed: bytes) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in (contents() | changed).items():
         (folder / name).write_bytes(content)
-
-
-def archive() -> bytes:
-    """The files as they are published."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as tar:
-        for name, content in contents().items():
-            entry = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-    return out.getvalue()
 
 
 @pytest.mark.parametrize("place", PLACES)

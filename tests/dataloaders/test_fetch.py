@@ -115,6 +115,7 @@ def test_a_missing_file_says_what_to_do(site, source, tmp_path):
     assert f"{site.url}/missing (HTTP Error 404" in str(caught.value)
     assert f"by hand and put it at {tmp_path / 'set' / 'file.bin'}" in str(caught.value)
     assert MIRROR_VARIABLE in str(caught.value)
+    assert list((tmp_path / "set").iterdir()) == []
 
 
 def test_no_server_is_a_download_error(tmp_path):

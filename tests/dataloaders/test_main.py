@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -124,3 +125,26 @@ def test_download_all_goes_on_after_failures_and_fails_at_the_end(tmp_path):
     (line,) = done.stderr.splitlines()
     assert line.startswith("not downloaded: ")
     assert "mnist-classification" in line
+
+
+def test_the_scripts_download_data_sets_that_there_are(tmp_path):
+    scripts = sorted((ROOT / "bin").glob("download_*.sh"))
+    assert {"download_all.sh", "download_lra.sh", "download_aan.sh"} <= {s.name for s in scripts}
+    downloaded = set()
+    for script in scripts:
+        (command,) = re.findall(r"^exec .*?\"\$@\"$", script.read_text(), re.DOTALL | re.MULTILINE)
+        names = re.findall(r"[a-z0-9-]+-classification|speech-commands", command)
+        assert script.name == "download_all.sh" or names
+        assert all(DATASETS[name].sources for name in names), script.name
+        assert os.access(script, os.X_OK)
+        downloaded.update(source for name in names for source in DATASETS[name].sources)
+    assert downloaded == {source for kind in DATASETS.values() for source in kind.sources}
+    done = subprocess.run(
+        [ROOT / "bin" / "download_aan.sh", "--raw_dir", tmp_path, "--mirror", "http://127.0.0.1:9"],
+        env=os.environ | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == "not downloaded: aan-classification\n"
+    assert "cannot download http://127.0.0.1:9/lra_release.gz" in done.stdout

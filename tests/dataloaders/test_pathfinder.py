@@ -28,7 +28,13 @@ def few_at_once(monkeypatch):
 FEW = {"level": "curv_baseline", "distractors": 1, "n_train": 12, "n_val": 3, "n_test": 4}
 
 
-def write(raw_dir: Path, n: int = 24, place: str = "pathfinder32", level: str = LEVEL) -> Path:
+def write(
+    raw_dir: Path,
+    n: int = 24,
+    place: str = "pathfinder32",
+    level: str = LEVEL,
+    side: int = 32,
+) -> Path:
     """Official pictures in two folders: picture i is all of brightness i, its label is odd(i)."""
     folder = raw_dir / place / level
     (folder / "metadata").mkdir(parents=True)
@@ -38,7 +44,7 @@ def write(raw_dir: Path, n: int = 24, place: str = "pathfinder32", level: str = 
         for number in range(n // 2):
             shade = part * n // 2 + number
             name = f"sample_{number}.png"
-            Image.new("L", (32, 32), shade).save(folder / "imgs" / str(part) / name)
+            Image.new("L", (side, side), shade).save(folder / "imgs" / str(part) / name)
             lines.append(f"imgs/{part} {name} {number} {shade % 2} 1.8 14 4 5 1.5 2 1\n")
         (folder / "metadata" / f"{part}.npy").write_text("".join(lines))
     return folder
