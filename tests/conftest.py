@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import wave
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,8 @@ def few_files(tmp_path_factory):
     """A raw folder with a few examples of every data set that is read from files."""
     import numpy as np
 
+    from lru.dataloaders.speech_commands import OTHER_WORDS, SAMPLES, TEN_WORDS
+
     rng = np.random.default_rng(0)
     raw_dir = tmp_path_factory.mktemp("raw_datasets")
 
@@ -61,4 +64,14 @@ def few_files(tmp_path_factory):
     for part in ("train", "eval", "test"):
         rows = [f"{i % 2}.0\ta{i}\tb{i}\t{'ab ' * (i + 1)}\t{'ba' * 9}" for i in range(8)]
         write(f"tsv_data/new_aan_pairs.{part}.tsv", "\n".join([*rows, ""]).encode())
+    speech = "speech_commands_v0.02"
+    for word in (*TEN_WORDS, *OTHER_WORDS):
+        for clip in ("a", "b", "c") if word in ("yes", "no") else ("a",):
+            path = raw_dir / speech / word / f"{clip}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with wave.open(str(path), "wb") as sound:
+                sound.setparams((1, 2, SAMPLES, 0, "NONE", None))
+                sound.writeframes(rng.integers(-99, 99, 50).astype("<i2").tobytes())
+    write(f"{speech}/validation_list.txt", b"yes/b.wav\nno/b.wav")
+    write(f"{speech}/testing_list.txt", b"yes/c.wav\nno/c.wav")
     return raw_dir
