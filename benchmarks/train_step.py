@@ -141,7 +141,7 @@ def main() -> None:
             start = time.perf_counter()
             for _ in range(sizes.n_layers):
                 jax.block_until_ready(products(*arrays))
-            took: dict[str, Any] = {"products": time.perf_counter() - start}
+            took = {"products": time.perf_counter() - start}
             for name, (step, state) in entrants.items():
                 start = time.perf_counter()
                 state = jax.block_until_ready(step(state, batch))
@@ -155,7 +155,9 @@ def main() -> None:
             [theirs / mine for mine, theirs in zip(ours, seconds[name], strict=True)]
             for name in (f"plain-{model}", "products")
         )
-        row = {f"{name}_ms": round(1e3 * statistics.median(x), 1) for name, x in seconds.items()}
+        row: dict[str, Any] = {
+            f"{name}_ms": round(1e3 * statistics.median(x), 1) for name, x in seconds.items()
+        }
         row["plain_over_ours"] = round(statistics.median(plain), 2)
         row["plain_over_ours_range"] = [round(min(plain), 2), round(max(plain), 2)]
         row["ours_over_products"] = round(statistics.median(1 / x for x in alone), 2)

@@ -5,9 +5,9 @@ import pickle
 import wave
 from pathlib import Path
 
-import pytest
-
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What splits over devices needs several; everything else stays on the first.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 # Threads of BLAS and of XLA would fight for the same cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -17,6 +17,8 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 VARIABLE = "LRU_TEST_DATA"
 
@@ -33,8 +35,7 @@ def real_data():
 @pytest.fixture(scope="session")
 def few_files(tmp_path_factory):
     """A raw folder with a few examples of every data set that is read from files."""
-    import numpy as np
-
+    # Here, as the types of what is imported before the tests are collected are not checked.
     from lru.dataloaders.speech_commands import OTHER_WORDS, SAMPLES, TEN_WORDS
 
     rng = np.random.default_rng(0)

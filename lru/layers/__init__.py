@@ -4,6 +4,7 @@ import sys
 
 from lru.layers.base import (
     LAYERS,
+    NoStepError,
     RecurrentLayer,
     RecurrentParam,
     layer_options,
@@ -25,6 +26,7 @@ __all__ = [
     "Bidirectional",
     "DiagonalRNN",
     "LinearRNN",
+    "NoStepError",
     "RecurrentLayer",
     "RecurrentParam",
     "layer_options",

@@ -22,6 +22,10 @@ from lru.registry import Registry
 State = Any
 
 
+class NoStepError(ValueError):
+    """A layer cannot advance one step at a time."""
+
+
 class RecurrentParam(nnx.Param):
     """A parameter of the recurrence itself, grouped by type: lower rate and no weight decay."""
 
@@ -72,7 +76,7 @@ class RecurrentLayer(nnx.Module):
         raise NotImplementedError
 
     def initial_state(self, batch_size: int) -> State:
-        """The state before the first step, for `batch_size` rows."""
+        """The state before the first step, for `batch_size` rows along the first axis of leaves."""
         raise NotImplementedError
 
     def check_inputs(self, x: Float[Array, "B T D"], state: State) -> None:
@@ -90,9 +94,10 @@ class RecurrentLayer(nnx.Module):
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(f"x has dtype {x.dtype}, but only real floats are allowed")
         if state is not None:
-            given, allowed = (
-                jax.tree.map(jnp.shape, tree) for tree in (state, self.initial_state(x.shape[0]))
-            )
+            given = jax.tree.map(jnp.shape, state)
+            # From one row: the number of rows may be symbolic.
+            one = self.initial_state(1)
+            allowed = jax.tree.map(lambda leaf: (x.shape[0], *leaf.shape[1:]), one)
             if given != allowed:
                 raise ValueError(
                     f"state has shape {given}, but x {x.shape} and d_hidden = {self.d_hidden} "

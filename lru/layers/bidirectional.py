@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from lru.layers.base import RecurrentLayer, State
+from lru.layers.base import NoStepError, RecurrentLayer, State
 
 
 def reverse_rows(
@@ -65,9 +65,9 @@ class Bidirectional(RecurrentLayer):
         """Refused.
 
         Raises:
-            ValueError: always.
+            NoStepError: always.
         """
-        raise ValueError("a bidirectional layer has no step mode: its output needs the future")
+        raise NoStepError("a bidirectional layer has no step mode: its output needs the future")
 
     def __call__(
         self,

@@ -18,6 +18,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from lru.layers.base import RecurrentLayer, State
+from lru.scan import is_portable
 
 # (parameters, x, state, lengths, resets) -> (y, state), a layer as a pure function.
 Run = Callable[..., tuple[Array, State]]
@@ -48,7 +49,8 @@ class LayerInBlocks(RecurrentLayer):
     ) -> tuple[Float[Array, "B T D"], State]:
         """See `RecurrentLayer.__call__`."""
         self.check_inputs(x, state)
-        if not 0 < self.block_length < x.shape[1]:
+        # A portable program may have no number for T, and has no gradient.
+        if is_portable() or not 0 < self.block_length < x.shape[1]:
             return self.whole(x, state, lengths, resets)
         graphdef, params = nnx.split(self)
 

@@ -1,5 +1,7 @@
 """Classifier: tokens or values in, encoder, pooling over valid steps, one linear read-out."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Integer, Key
@@ -9,12 +11,48 @@ from lru.models.config import ModelConfig
 from lru.models.encoder import Encoder, step_mask
 
 
+class Pooled(NamedTuple):
+    """What pooling has gathered of the steps so far.
+
+    Attributes:
+        features: the sum of their features, or those of the last step [B, D]; zero before any.
+        steps: how many they are [B].
+    """
+
+    features: Float[Array, "B D"]
+    steps: Int[Array, " B"]
+
+
+class ClassifierState(NamedTuple):
+    """What a classifier hands on from one stretch of a sequence to the next.
+
+    Attributes:
+        blocks: one state a block.
+        pooled: None without pooling.
+    """
+
+    blocks: list[State]
+    pooled: Pooled | None
+
+
 def pool(
-    x: Float[Array, "B T D"], lengths: Int[Array, " B"] | None, pooling: str
-) -> Float[Array, "B D"] | Float[Array, "B T D"]:
+    x: Float[Array, "B T D"],
+    lengths: Int[Array, " B"] | None,
+    pooling: str,
+    before: Pooled | None = None,
+) -> tuple[Float[Array, "B D"] | Float[Array, "B T D"], Pooled | None]:
     """Reduce features over the valid steps: mean, last, or none.
 
     A row without valid steps pools to zero.
+
+    Args:
+        x: features.
+        lengths: number of valid steps of each row; None if all are valid.
+        pooling: how to reduce.
+        before: what was gathered of earlier steps, which count as well; None if there are none.
+
+    Returns:
+        The features, and what was gathered up to here.
 
     Raises:
         ValueError: if there is no such pooling.
@@ -22,16 +60,29 @@ def pool(
     if pooling not in ("mean", "last", "none"):
         raise ValueError(f"pooling must be mean, last or none, got {pooling!r}")
     if pooling == "none":
-        return x
+        return x, None
+    if before is None:
+        before = start_pooling(x[:, 0])
     if pooling == "mean":
-        mask = step_mask(x.shape[1], lengths)
-        if mask is None or lengths is None:
-            return x.mean(axis=1)
-        return jnp.where(mask, x, 0).sum(axis=1) / jnp.maximum(lengths, 1)[:, None].astype(x.dtype)
-    if lengths is None:
-        return x[:, -1]
-    last = jnp.take_along_axis(x, jnp.maximum(lengths - 1, 0)[:, None, None], axis=1)[:, 0]
-    return jnp.where(lengths[:, None] > 0, last, 0)
+        mask = step_mask(x, lengths)
+        valid = x if mask is None else jnp.where(mask, x, 0)
+        features = before.features + valid.sum(axis=1, dtype=before.features.dtype)
+    elif lengths is None:
+        features = x[:, -1].astype(before.features.dtype)
+    else:
+        last = jnp.take_along_axis(x, jnp.maximum(lengths - 1, 0)[:, None, None], axis=1)[:, 0]
+        features = jnp.where(lengths[:, None] > 0, last, before.features)
+    new = x.shape[1] if lengths is None else lengths.astype(before.steps.dtype)
+    gathered = Pooled(features, before.steps + new)
+    if pooling == "mean":
+        features = features / jnp.maximum(gathered.steps, 1)[:, None].astype(features.dtype)
+    return features.astype(x.dtype), gathered
+
+
+def start_pooling(like: Float[Array, "B D"]) -> Pooled:
+    """Nothing gathered yet, of features that are like these."""
+    features = jnp.zeros_like(like, jnp.promote_types(like.dtype, jnp.float32))
+    return Pooled(features, jnp.zeros(like.shape[0], jnp.int32))
 
 
 class Classifier(nnx.Module):
@@ -80,27 +131,54 @@ class Classifier(nnx.Module):
     def __call__(
         self,
         inputs: Integer[Array, "B T"] | Float[Array, "B T F"],
-        state: list[State] | None = None,
+        state: ClassifierState | None = None,
         *,
         lengths: Int[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
         train: bool = False,
         key: Key[Array, ""] | None = None,
-    ) -> tuple[Float[Array, "B C"] | Float[Array, "B T C"], list[State]]:
+    ) -> tuple[Float[Array, "B C"] | Float[Array, "B T C"], ClassifierState]:
         """Score the classes.
 
         Args:
             inputs: token ids, or real values.
-            state: as for `Encoder.__call__`, as are the other arguments.
+            state: what an earlier stretch of the sequence left; None to start afresh.
             lengths: number of valid steps of each row.
-            resets: True where a row starts afresh.
+            resets: True where a row starts afresh; pooling goes on over them.
             train: training mode of the norms.
             key: source of the dropout masks.
 
         Returns:
             Class scores (logits), one a sequence, or one a step without pooling; and the state.
+            Scores of a sequence are those of all its steps so far, earlier stretches included.
         """
-        x, state = self.encoder(
-            self.encode(inputs), state, lengths=lengths, resets=resets, train=train, key=key
+        blocks, pooled = (None, None) if state is None else state
+        x, blocks = self.encoder(
+            self.encode(inputs), blocks, lengths=lengths, resets=resets, train=train, key=key
         )
-        return self.head(pool(x, lengths, self.pooling)), state
+        x, pooled = pool(x, lengths, self.pooling, pooled)
+        return self.head(x), ClassifierState(blocks, pooled)
+
+    def initial_state(self, batch_size: int) -> ClassifierState:
+        """The state before the first step."""
+        blocks = self.encoder.initial_state(batch_size)
+        if self.pooling == "none":
+            return ClassifierState(blocks, None)
+        kernel = self.head.kernel[...]
+        like = jnp.zeros((batch_size, kernel.shape[0]), kernel.dtype)
+        return ClassifierState(blocks, start_pooling(like))
+
+    def step(
+        self, inputs_t: Integer[Array, " B"] | Float[Array, "B F"], state: ClassifierState
+    ) -> tuple[Float[Array, "B C"], ClassifierState]:
+        """Take in one step, in evaluation mode; the scores of the sequence up to it.
+
+        Without pooling they are the scores of this step.
+
+        Raises:
+            NoStepError: if the recurrences have no step mode.
+        """
+        x, blocks = self.encoder.step(self.encode(inputs_t), state.blocks)
+        x, pooled = pool(x[:, None], None, self.pooling, state.pooled)
+        x = x[:, 0] if self.pooling == "none" else x
+        return self.head(x), ClassifierState(blocks, pooled)

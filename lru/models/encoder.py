@@ -17,11 +17,13 @@ BATCH_NORM_MOMENTUM = 0.9
 TIME_AXIS = 1
 
 
-def step_mask(n_steps: int, lengths: Int[Array, " B"] | None) -> Bool[Array, "B T 1"] | None:
-    """True on valid steps; None if all are."""
+def step_mask(
+    x: Float[Array, "B T D"], lengths: Int[Array, " B"] | None
+) -> Bool[Array, "B T 1"] | None:
+    """True on the valid steps of x; None if all are."""
     if lengths is None:
         return None
-    return (jnp.arange(n_steps) < lengths[:, None])[..., None]
+    return (jnp.arange(x.shape[TIME_AXIS]) < lengths[:, None])[..., None]
 
 
 class Block(nnx.Module):
@@ -50,11 +52,17 @@ class Block(nnx.Module):
         self.dropout = nnx.Dropout(config.p_dropout, broadcast_dims=(TIME_AXIS,))
 
     def _normalise(
-        self, x: Float[Array, "B T D"], mask: Bool[Array, "B T 1"] | None, train: bool
-    ) -> Float[Array, "B T D"]:
+        self,
+        x: Float[Array, "*rows D"],
+        mask: Bool[Array, "B T 1"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "*rows D"]:
         if isinstance(self.norm, nnx.BatchNorm):
             return self.norm(x, use_running_average=not train, mask=mask)
         return self.norm(x)
+
+    def _gated(self, y: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
+        return self.value(y) * nnx.sigmoid(self.gate(y))
 
     def _drop(self, x: Float[Array, "B T D"], key: Key[Array, ""] | None) -> Float[Array, "B T D"]:
         return self.dropout(x, deterministic=key is None, rngs=key)
@@ -71,12 +79,23 @@ class Block(nnx.Module):
     ) -> tuple[Float[Array, "B T D"], State]:
         """Run the block; arguments as for `Encoder.__call__`."""
         keys = (None, None) if key is None else jax.random.split(key)
-        mask = step_mask(x.shape[TIME_AXIS], lengths)
+        mask = step_mask(x, lengths)
         y = self._normalise(x, mask, train) if self.prenorm else x
         y, state = self.recurrence(y, state, lengths=lengths, resets=resets)
         y = self._drop(nnx.gelu(y), keys[0])
-        y = x + self._drop(self.value(y) * nnx.sigmoid(self.gate(y)), keys[1])
+        y = x + self._drop(self._gated(y), keys[1])
         return (y if self.prenorm else self._normalise(y, mask, train)), state
+
+    def step(self, x_t: Float[Array, "B D"], state: State) -> tuple[Float[Array, "B D"], State]:
+        """Advance one step in evaluation mode.
+
+        Raises:
+            NoStepError: if the recurrence has no step mode.
+        """
+        y = self._normalise(x_t) if self.prenorm else x_t
+        y, state = self.recurrence.step(y, state)
+        y = x_t + self._gated(nnx.gelu(y))
+        return (y if self.prenorm else self._normalise(y)), state
 
 
 class Encoder(nnx.Module):
@@ -120,3 +139,17 @@ class Encoder(nnx.Module):
             x, new = block(x, before, lengths=lengths, resets=resets, train=train, key=block_key)
             after.append(new)
         return x, after
+
+    def step(
+        self, x_t: Float[Array, "B D"], state: list[State]
+    ) -> tuple[Float[Array, "B D"], list[State]]:
+        """Advance all blocks one step in evaluation mode: what the whole sequence gives there.
+
+        Raises:
+            NoStepError: if the recurrences have no step mode.
+        """
+        after = []
+        for block, before in zip(self.blocks, state, strict=True):
+            x_t, new = block.step(x_t, before)
+            after.append(new)
+        return x_t, after

@@ -61,7 +61,7 @@ class TwoTower(nnx.Module):
         documents = inputs.reshape(-1, inputs.shape[-1])
         lengths = None if lengths is None else lengths.reshape(-1)
         x, _ = self.encoder(self.encode(documents), lengths=lengths, train=train, key=key)
-        pooled = pool(x, lengths, self.pooling).reshape(len(inputs), 2, -1)
-        u, v = pooled[:, 0], pooled[:, 1]
+        features, _ = pool(x, lengths, self.pooling)
+        u, v = jnp.unstack(features.reshape(len(inputs), 2, -1), axis=1)
         compared = jnp.concatenate([u, v, u * v, u - v], axis=-1)
         return self.head(nnx.gelu(self.hidden(compared)))

@@ -5,10 +5,20 @@ Where b comes from a real matrix product [B, T, D] x [D, 2 N] and h goes into on
 pass over memory, in either direction. `lax.complex`, `h.real` and `h.imag` are as right, but slow.
 """
 
-from lru.scan import associative, chunked, native, reference, sequential
+from lru.scan import (
+    associative,
+    chunked,
+    chunked_dense,
+    native,
+    pallas,
+    reference,
+    sequential,
+    sharded,
+)
 from lru.scan.front import dense_scan, linear_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS
 from lru.scan.parts import join, split
+from lru.scan.portability import is_portable, portable
 from lru.scan.projected import projected_scan
 
 __all__ = [
@@ -16,12 +26,17 @@ __all__ = [
     "LINEAR_METHODS",
     "associative",
     "chunked",
+    "chunked_dense",
     "dense_scan",
+    "is_portable",
     "join",
     "linear_scan",
     "native",
+    "pallas",
+    "portable",
     "projected_scan",
     "reference",
     "sequential",
+    "sharded",
     "split",
 ]

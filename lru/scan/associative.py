@@ -16,12 +16,11 @@ from lru.scan import parts
 from lru.scan.methods import (
     DENSE_METHODS,
     LINEAR_METHODS,
+    Product,
     differentiable_dense,
     differentiable_linear,
     kept,
 )
-
-Product = Callable[[Array, Array], Array]
 
 
 @LINEAR_METHODS.register("associative")

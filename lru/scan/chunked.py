@@ -1,79 +1,189 @@
-"""Blocks of time at once: about 3 sqrt(T) larger products of matrices in place of T small ones.
+"""Blocks of time at once, and blocks of blocks in the same way: few large steps for many small.
 
-Time is cut into T / L blocks of L steps. All blocks run from a zero state together, as further
-rows of the batch, and leave the states they end with; a scan over these with A^L gives the states
-that the blocks begin with; from those all blocks run together once more. No other power of A acts
-on a state. That is twice the arithmetic of the plain loop, for steps that are bound by latency. On
-a CPU arithmetic is the bound, and the plain loop is at least as fast (`benchmarks/scan.py`).
-Blelloch 1990, "Prefix sums and their applications".
+Steps h -> a_t h + b_t that follow each other are one step of that form. Time is cut into blocks of
+L steps; with each block as one step there are T / L, solved in the same way; their states are
+those that the blocks begin with, and from them all blocks run together, as further rows of the
+batch. Blelloch 1990, "Prefix sums and their applications".
+
+The first pass over memory reads b, the second reads b and writes h; blocks that run from zero and
+are corrected afterwards need four. The gradient is cut alike: it reads g, then g and h, writes that
+of b, and adds up that of a constant a on the way, from which nothing of size [T, N] is ever made.
 """
 
+import functools
+import operator
+
+import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
-from lru.scan import sequential
-from lru.scan.methods import DENSE_METHODS, differentiable_dense, kept, previous
+from lru.scan import parts, sequential
+from lru.scan.methods import LINEAR_METHODS, Product, kept, previous
 
-# Squaring A^m adds an error of up to eps |A^m|^2, which has to stay small; and where A grows more
-# than this within one block, states that it drives overflow within a few.
-LARGEST_POWER = 100.0
-
-
-@DENSE_METHODS.register("chunked")
-@differentiable_dense
-def dense(A: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
-    """Solve the dense problem of `lru.scan.methods`.
-
-    Where one of A, A^2, A^4, ..., A^L has a Frobenius norm above `LARGEST_POWER`, or one that is
-    not a number, the plain loop runs instead: no power overflows where the states do not. Under
-    `vmap` over A both run, and one result is selected.
-
-    The rounding of A^L is the same in every block: where states persist (|A^T| near 1) the error
-    relative to the largest state may grow as T eps, in the plain loop rather as sqrt(T) eps.
-    """
-    steps = b.shape[1]
-    length = 1 << (steps.bit_length() - 1) // 2
-    power, largest = A, jnp.linalg.norm(A)
-    for _ in range(length.bit_length() - 1):
-        power = power @ power
-        largest = jnp.maximum(largest, jnp.linalg.norm(power))
-
-    def in_blocks() -> Array:
-        missing = -steps % length
-        padding = ((0, 0), (missing, 0) if reverse else (0, missing))
-        padded = jnp.pad(b, (*padding, (0, 0)))
-        padded_keep = None if keep is None else jnp.pad(keep, padding)
-        h = _solve_blocks(A, power, padded, h0, padded_keep, reverse, length)
-        return h[:, missing:] if reverse else h[:, :steps]
-
-    def plainly() -> Array:
-        return sequential.dense(A, b, h0, keep, reverse)
-
-    # A norm that is not a number fails the comparison.
-    return lax.cond(largest <= LARGEST_POWER, in_blocks, plainly)
+# A block is composed in one kernel, which grows with L; the passes over memory do not shrink much
+# more, as the scan over blocks moves 1 / L of what they do.
+LONGEST_BLOCK = 16
+# Fewer steps are not worth a cut.
+SHORTEST_SCAN = 5
 
 
-def _solve_blocks(
-    A: Array, power: Array, b: Array, h0: Array, keep: Array | None, reverse: bool, length: int
+def solve(
+    a: Array,
+    b: Array,
+    h0: Array,
+    keep: Array | None,
+    reverse: bool,
+    product: Product = parts.multiply,
 ) -> Array:
-    """Solve for a T that is a multiple of the length of a block; power is A to that length."""
-    rows, _, width = b.shape
-    b_blocks = b.reshape(-1, length, width)
-    keep_blocks = None if keep is None else keep.reshape(-1, length)
-    ends = _end_states(A, b_blocks, keep_blocks, reverse).reshape(rows, -1, width)
-    through = None if keep_blocks is None else keep_blocks.all(1).reshape(rows, -1)
-    ends = sequential.dense(power, ends, h0, through, reverse)
-    starts = previous(ends, h0, reverse).reshape(-1, width)
-    return sequential.dense(A, b_blocks, starts, keep_blocks, reverse).reshape(b.shape)
+    """Solve the linear problem of `lru.scan.methods`; `product` makes a h of a and h."""
+    rows, steps = b.shape[:2]
+    if steps < SHORTEST_SCAN:
+        return sequential.loop(product, a, b, h0, keep, reverse)
+    a, b, keep = cut(a, b, keep, _block_length(steps), at_start=reverse)
+    factor, ends, through = compose(a, b, keep, rows, reverse)
+    states = solve(factor, ends, h0, through, reverse, multiply)
+    starts = previous(states, h0, reverse).reshape(-1, *h0.shape[1:])
+    h = sequential.loop(product, a, b, starts, keep, reverse)
+    return _join(h, rows, steps, at_start=reverse)
 
 
-def _end_states(A: Array, b: Array, keep: Array | None, reverse: bool) -> Array:
-    """The state after the last step in scan direction, from zero before the first."""
-    last = b.shape[1] - 1
-    A_transposed = A.T
+def block_length(steps: int, longest: int) -> int:
+    """At most `longest`, and a divisor if there is one nearby: filling up blocks copies b."""
+    nearby = range(longest, max(1, longest // 4), -1)
+    return next((length for length in nearby if steps % length == 0), longest)
 
-    def step(i: Array, h: Array) -> Array:
-        t = last - i if reverse else i
-        return kept(None if keep is None else keep[:, t], h @ A_transposed) + b[:, t]
 
-    return lax.fori_loop(1, last + 1, step, b[:, last if reverse else 0])
+def cut(
+    a: Array, b: Array, keep: Array | None, length: int, *, at_start: bool
+) -> tuple[Array, Array, Array | None]:
+    """Make blocks [B ceil(T / L), L, ...] of rows [B, T, ...]; a constant a has none.
+
+    Args:
+        a: as in `lru.scan.methods`.
+        b: as in `lru.scan.methods`.
+        keep: as in `lru.scan.methods`.
+        length: L.
+        at_start: what is missing to whole blocks is put before the first step in place of behind
+            the last: steps that change no state, but for a constant a.
+    """
+
+    def blocks(x: Array, fill: Array) -> Array:
+        missing = -x.shape[1] % length
+        if missing:
+            filling = jnp.broadcast_to(fill, (x.shape[0], missing, *x.shape[2:])).astype(x.dtype)
+            x = jnp.concatenate([filling, x] if at_start else [x, filling], axis=1)
+        return x.reshape(-1, length, *x.shape[2:])
+
+    return (
+        a if a.ndim == 2 else blocks(a, jnp.eye(a.shape[-2], 1)),
+        blocks(b, jnp.zeros(())),
+        None if keep is None else blocks(keep, jnp.ones(())),
+    )
+
+
+def compose(
+    a: Array, b: Array, keep: Array | None, rows: int, reverse: bool, *, adjoint: bool = False
+) -> tuple[Array, Array, Array | None]:
+    """Make one step of each block, in a problem of as many steps as a row has blocks.
+
+    Args:
+        a: factors, as `cut` leaves them.
+        b: blocks, as `cut` makes them.
+        keep: blocks, as `cut` makes them.
+        rows: number of rows that were cut.
+        reverse: as in `lru.scan.methods`.
+        adjoint: whether the steps are those of a gradient, h -> a_t (h + b_t).
+    """
+    time = range(b.shape[1])[:: -1 if reverse else 1]
+    factor, state = None, [jnp.zeros_like(x) for x in _parts(b[:, 0])]
+    for t in time:
+        a_t, b_t = _parts(a if a.ndim == 2 else a[:, t]), _parts(b[:, t])
+        if adjoint:
+            state = [x + y for x, y in zip(state, b_t, strict=True)]
+        state = [kept(None if keep is None else keep[:, t], x) for x in _product(a_t, state)]
+        if not adjoint:
+            state = [x + y for x, y in zip(state, b_t, strict=True)]
+        factor = a_t if factor is None else _product(a_t, factor)
+
+    def by_row(x: Array) -> Array:
+        return x.reshape(rows, -1, *x.shape[1:])
+
+    factor, state = jnp.stack(factor or [], axis=-2), jnp.stack(state, axis=-2)
+    return (
+        factor if a.ndim == 2 else by_row(factor),
+        by_row(state),
+        None if keep is None else by_row(keep.all(1)),
+    )
+
+
+def multiply(a: Array, h: Array) -> Array:
+    """The product a h for an a that is a product of many: it may overflow where h is zero."""
+    return jnp.stack(_product(_parts(a), _parts(h)), axis=-2)
+
+
+# A chain of products in one kernel needs its parts apart: `parts.multiply` takes both parts of h
+# for each part of the product, so the compiler would follow two paths from every step.
+def _parts(x: Array) -> list[Array]:
+    return [x[..., part, :] for part in range(x.shape[-2])]
+
+
+def _product(a: list[Array], h: list[Array]) -> list[Array]:
+    if len(a) == 1:
+        product = [a[0] * x for x in h]
+    else:
+        product = [a[0] * h[0] - a[1] * h[1], a[0] * h[1] + a[1] * h[0]]
+    nothing = functools.reduce(operator.and_, [x == 0 for x in h])
+    return [jnp.where(nothing, 0, x) for x in product]
+
+
+def _block_length(steps: int) -> int:
+    """About sqrt(T) for short scans, so that these are cut too."""
+    return block_length(steps, min(LONGEST_BLOCK, 1 << (steps.bit_length() - 1) // 2))
+
+
+def _join(blocks: Array, rows: int, steps: int, *, at_start: bool) -> Array:
+    x = blocks.reshape(rows, -1, *blocks.shape[2:])
+    return x[:, -steps:] if at_start else x[:, :steps]
+
+
+def _linear(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
+    return solve(a, b, h0, keep, reverse)
+
+
+def _forward(
+    a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool
+) -> tuple[Array, tuple]:
+    h = solve(a, b, h0, keep, reverse)
+    return h, (a, h, h0, keep)
+
+
+def _backward(
+    reverse: bool, saved: tuple[Array, Array, Array, Array | None], g: Array
+) -> tuple[Array, Array, Array, None]:
+    """Find the gradients that reach the ends of the blocks, and run all blocks back from them."""
+    a, h, h0, keep = saved
+    rows, steps = h.shape[:2]
+    if steps < SHORTEST_SCAN:
+        return sequential.gradients(reverse, saved, g)
+    length = _block_length(steps)
+    _, h, _ = cut(a, h, keep, length, at_start=reverse)
+    a, g, keep = cut(a, g, keep, length, at_start=reverse)
+    start, end = (-1, 0) if reverse else (0, -1)
+
+    conj, state = parts.conjugate(a), jnp.zeros_like(h0)
+    factor, of_starts, through = compose(conj, g, keep, rows, not reverse, adjoint=True)
+    of_starts = solve(factor, of_starts, state, through, not reverse, multiply)
+    of_ends = previous(of_starts, state, not reverse).reshape(-1, *h0.shape[1:])
+    ends = h[:, end].reshape(rows, -1, *h0.shape[1:])
+    starts = previous(ends, h0, reverse).reshape(-1, *h0.shape[1:])
+    saved = (a, h, starts, keep)
+    da, db, dstarts, _ = sequential.gradients(reverse, saved, g.at[:, end].add(of_ends))
+    if a.ndim > 2:
+        da = _join(da, rows, steps, at_start=reverse)
+    dh0 = dstarts.reshape(rows, -1, *h0.shape[1:])[:, start]
+    return da, _join(db, rows, steps, at_start=reverse), dh0, None
+
+
+linear = jax.custom_vjp(_linear, nondiff_argnums=(4,))
+linear.defvjp(_forward, _backward)
+LINEAR_METHODS.register("chunked")(linear)

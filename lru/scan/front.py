@@ -4,6 +4,7 @@ Complex numbers become parts, lengths become a mask, and a registered method sol
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ from jaxtyping import Array, Bool, Inexact, Int
 
 from lru.scan import parts
 from lru.scan.choice import automatic
-from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, kept
+from lru.scan.methods import BFLOAT16_METHODS, DENSE_METHODS, LINEAR_METHODS, kept
+from lru.scan.portability import METHOD, is_portable
 
 
 def linear_scan(
@@ -58,9 +60,12 @@ def linear_scan(
     solve = LINEAR_METHODS[
         method_named(method, "linear", varying=a.ndim == 3, dtype=dtype, steps=b.shape[1])
     ]
-    a = parts.split(a.astype(dtype if jnp.iscomplexobj(a) else jnp.finfo(dtype).dtype))
-    b = parts.split(b.astype(dtype))
-    first = jnp.zeros_like(b[:, 0]) if h0 is None else parts.split(h0.astype(dtype))
+    real = jnp.finfo(dtype).dtype
+    as_given = [jnp.bfloat16] if dtype == jnp.float32 and solve in BFLOAT16_METHODS else []
+    a = a if a.dtype in as_given else a.astype(dtype if jnp.iscomplexobj(a) else real)
+    b = b if b.dtype in as_given else b.astype(dtype)
+    a, b = parts.split(a), parts.split(b)
+    first = jnp.zeros_like(b[:, 0], real) if h0 is None else parts.split(h0.astype(dtype))
     h, h_last = _solve(solve, parts.multiply, a, b, first, reverse, resets, lengths)
     return parts.join(h), parts.join(h_last)
 
@@ -170,8 +175,14 @@ def _state_dtype(*arguments: Array | None) -> jnp.dtype:
     return jnp.result_type(jnp.float32, *(x for x in arguments if x is not None))
 
 
-def method_named(method: str, problem: str, *, varying: bool, dtype: jnp.dtype, steps: int) -> str:
-    """The name of a method, which may be "auto"; see `lru.scan.choice.automatic`."""
+def method_named(method: str, problem: str, *, varying: bool, dtype: jnp.dtype, steps: Any) -> str:
+    """The name of a method, which may be "auto"; see `lru.scan.choice.automatic`.
+
+    The number of steps may be a symbol of `jax.export` in a portable program.
+    """
+    methods = LINEAR_METHODS if problem == "linear" else DENSE_METHODS
+    if is_portable() and (method == "auto" or method in methods):
+        return METHOD
     if method != "auto":
         return method
     is_complex = jnp.issubdtype(dtype, jnp.complexfloating)

@@ -9,7 +9,8 @@ A method solves one plain problem; `lru.scan.front` reduces every call to it. It
         selection, so that a value that is not finite is dropped too.
     reverse: whether time runs from T - 1 to 0.
 It returns h, shaped like b, and is differentiable in a, b and h0. All arrays are float32 or
-float64 alike.
+float64 alike, but for methods in `BFLOAT16_METHODS`: beside h0 and h in float32, a and b may be
+bfloat16.
 """
 
 from collections.abc import Callable
@@ -23,9 +24,17 @@ from lru.registry import Registry
 from lru.scan import parts
 
 Method = Callable[[Array, Array, Array, Array | None, bool], Array]
+Product = Callable[[Array, Array], Array]
 
 LINEAR_METHODS: Registry[Method] = Registry("scan method")
 DENSE_METHODS: Registry[Method] = Registry("scan method")
+BFLOAT16_METHODS: set[Method] = set()
+
+
+def takes_bfloat16(method: Method) -> Method:
+    """Declare that a linear method reads bfloat16 itself: to convert it costs a pass of its own."""
+    BFLOAT16_METHODS.add(method)
+    return method
 
 
 def kept(keep: Array | None, x: Array) -> Array:

@@ -14,6 +14,7 @@ from lru.scan import parts
 from lru.scan.methods import (
     DENSE_METHODS,
     LINEAR_METHODS,
+    Product,
     differentiable,
     differentiable_dense,
     kept,
@@ -33,8 +34,15 @@ DENSE_METHODS.register("sequential")(dense)
 
 def solve(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
     """Solve the linear problem of `lru.scan.methods`."""
+    return loop(parts.multiply, a, b, h0, keep, reverse)
+
+
+def loop(
+    multiply: Product, a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool
+) -> Array:
+    """Solve the linear problem of `lru.scan.methods` with another product a h."""
     constant = a.ndim == 2
-    return _loop(lambda t, h: parts.multiply(a if constant else _at(a, t), h), b, h0, keep, reverse)
+    return _loop(lambda t, h: multiply(a if constant else _at(a, t), h), b, h0, keep, reverse)
 
 
 def _loop(multiply: Callable, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:

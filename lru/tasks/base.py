@@ -51,4 +51,16 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class Predicts(Protocol):
+    """What a task also has if its models answer to inputs alone, whole and step by step.
+
+    Such models have the methods `__call__`, `initial_state` and `step` of `lru.models.Classifier`.
+    """
+
+    def prepare(self, inputs: jax.Array) -> jax.Array:
+        """What the network reads, from inputs in their stored type: [B, T, ...] or one step."""
+        ...
+
+
 TASKS: Registry[type[Task]] = Registry("task")

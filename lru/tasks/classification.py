@@ -65,8 +65,8 @@ class Classification:
             rngs=rngs,
         )
 
-    def _inputs(self, inputs: jax.Array) -> jax.Array:
-        """Tokens as int32; values scaled and normalised by the card's statistics."""
+    def prepare(self, inputs: jax.Array) -> jax.Array:
+        """See `Predicts.prepare`: tokens as int32; values scaled, normalised by the card."""
         if self._card.kind != "values":
             return inputs.astype(jnp.int32)
         values = inputs.astype(jnp.float32)
@@ -84,7 +84,7 @@ class Classification:
     ) -> Float[Array, "B C"] | Float[Array, "B T C"]:
         """Scores of the classes; in training mode if there is an `rng`."""
         scores, _ = cast(Classifier, model)(
-            self._inputs(batch.inputs), lengths=batch.lengths, train=rng is not None, key=rng
+            self.prepare(batch.inputs), lengths=batch.lengths, train=rng is not None, key=rng
         )
         return scores
 

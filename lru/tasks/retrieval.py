@@ -26,5 +26,5 @@ class Retrieval(Classification):
         self, model: nnx.Module, batch: Batch, rng: Key[Array, ""] | None
     ) -> Float[Array, "B C"]:
         return cast(TwoTower, model)(
-            self._inputs(batch.inputs), lengths=batch.lengths, train=rng is not None, key=rng
+            self.prepare(batch.inputs), lengths=batch.lengths, train=rng is not None, key=rng
         )

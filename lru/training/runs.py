@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from lru.training.config import Config
+from lru.training.config import Config, RunConfig
 from lru.training.trackers import JsonLinesTracker, TensorBoardTracker, Trackers, WandbTracker
 
 
@@ -96,6 +96,22 @@ def open_run(config: Config) -> Run:
     once = dataclasses.replace(config.run, reset=False)
     dataclasses.replace(config, run=once).save(file)
     return Run(path)
+
+
+def find_run(run: str) -> Run:
+    """The run of this name in the default folder of runs, or in the folder of this path.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    paths = (Path(RunConfig.runs_dir) / run, Path(run))
+    for path in paths:
+        if Run(path).config_file.is_file():
+            return Run(path)
+    tried = " and ".join(map(str, paths))
+    raise FileNotFoundError(
+        f"there is no run {run!r}: {tried} have no {Run(paths[0]).config_file.name}"
+    )
 
 
 def _has_checkpoint(path: Path) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lru.layers import LRU, DiagonalRNN, RecurrentParam
 from lru.layers.diagonal import PARAMETRIZATIONS
@@ -149,3 +150,33 @@ def test_seeds_decide_the_parameters():
     )
     jax.tree.map(np.testing.assert_array_equal, one, same)
     assert not np.array_equal(one["lambda_re"][...], other["lambda_re"][...])
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((8,), ("time",)), ((2, 4), ("batch", "time"))])
+def test_a_layer_with_time_split_over_devices_is_the_layer_on_one(shape, axes):
+    mesh = jax.make_mesh(shape, axes, (AxisType.Auto,) * len(axes))
+    split = NamedSharding(mesh, PartitionSpec("batch" if "batch" in axes else None, "time"))
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (4, 32, 3))
+    state = jax.random.normal(keys[1], (4, 5), jnp.complex64)
+    marks = {
+        "lengths": jnp.array([32, 20, 0, 7]),
+        "resets": jax.random.bernoulli(keys[2], 0.1, (4, 32)),
+    }
+
+    @jax.jit
+    def gradients(layer, x, state):
+        def loss(layer, x, state):
+            y, last = layer(x, state, **marks)
+            y = jnp.where((jnp.arange(32) < marks["lengths"][:, None])[..., None], y, 0)
+            return jnp.sum(jnp.sin(y)) + jnp.sum(jnp.abs(last - 1) ** 2), (y, last)
+
+        return jax.grad(loss, (0, 1, 2), has_aux=True)(layer, x, state)
+
+    one = gradients(LRU(3, 5, rngs=nnx.Rngs(0)), x, state)
+    layer = LRU(3, 5, scan_method="sharded", rngs=nnx.Rngs(0))
+    with jax.set_mesh(mesh):
+        many = gradients(layer, jax.device_put(x, split), state)
+    assert many[0][1].sharding.is_equivalent_to(split, 3)
+    for actual, expected in zip(jax.tree.leaves(many), jax.tree.leaves(one), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)

@@ -11,6 +11,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lru.layers import NoStepError
 from lru.models import Classifier, ModelConfig
 from lru.models.classifier import pool
 
@@ -32,6 +33,17 @@ def run(model, inputs, state=None, lengths=None):
     return model(inputs, state, lengths=lengths)
 
 
+@nnx.jit
+def advance(model, inputs_t, state):
+    return model.step(inputs_t, state)
+
+
+def assert_close(actual, expected):
+    jax.tree.map(
+        lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-4), actual, expected
+    )
+
+
 def classifier(vocab_size: int | None = V, n_features: int | None = None, **changes) -> Classifier:
     config = dataclasses.replace(TINY, **changes)
     return Classifier(config, C, vocab_size=vocab_size, n_features=n_features, rngs=nnx.Rngs(0))
@@ -44,7 +56,7 @@ def test_mean_pooling_is_the_mean_of_the_valid_steps(lengths):
     expected = [row[:n].mean(0) if n else np.zeros(D) for row, n in zip(x, lengths, strict=True)]
     for row, n in zip(x, lengths, strict=True):
         row[n:] = np.nan
-    pooled = pool(jnp.asarray(x), jnp.array(lengths), "mean")
+    pooled, _ = pool(jnp.asarray(x), jnp.array(lengths), "mean")
     np.testing.assert_allclose(pooled, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -53,14 +65,14 @@ def test_mean_pooling_is_the_mean_of_the_valid_steps(lengths):
 def test_last_pooling_is_the_last_valid_step(lengths):
     x = features()
     expected = [row[n - 1] if n else np.zeros(D) for row, n in zip(x, lengths, strict=True)]
-    np.testing.assert_array_equal(pool(jnp.asarray(x), jnp.array(lengths), "last"), expected)
+    np.testing.assert_array_equal(pool(jnp.asarray(x), jnp.array(lengths), "last")[0], expected)
 
 
 def test_without_lengths_all_steps_are_valid():
     x = jnp.asarray(features())
-    np.testing.assert_allclose(pool(x, None, "mean"), x.mean(1), rtol=1e-6)
-    np.testing.assert_array_equal(pool(x, None, "last"), x[:, -1])
-    assert pool(x, jnp.asarray(LENGTHS), "none") is x
+    np.testing.assert_allclose(pool(x, None, "mean")[0], x.mean(1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(pool(x, None, "last")[0], x[:, -1])
+    assert pool(x, jnp.asarray(LENGTHS), "none")[0] is x
 
 
 def test_an_unknown_pooling_is_refused():
@@ -70,7 +82,8 @@ def test_an_unknown_pooling_is_refused():
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 def test_padding_gets_no_gradient_and_valid_steps_do(pooling):
-    grad = jax.grad(lambda x: pool(x, jnp.asarray(LENGTHS), pooling).sum())(jnp.asarray(features()))
+    lengths = jnp.asarray(LENGTHS)
+    grad = jax.grad(lambda x: pool(x, lengths, pooling)[0].sum())(jnp.asarray(features()))
     assert not grad[1, 2:].any()
     assert not grad[2].any()
     assert grad[1, 1].all()
@@ -82,7 +95,7 @@ def test_padding_gets_no_gradient_and_valid_steps_do(pooling):
 def test_scores_have_one_row_a_sequence_or_a_step(pooling, shape):
     scores, state = run(classifier(pooling=pooling), tokens())
     assert scores.shape == shape
-    assert len(state) == 1
+    assert len(state.blocks) == 1
 
 
 def test_real_inputs_go_through_a_linear_map():
@@ -104,12 +117,52 @@ def test_padding_changes_no_score(pooling):
     np.testing.assert_allclose(scores[1], alone[0], rtol=1e-4, atol=1e-5)
 
 
-def test_a_stream_of_chunks_gives_the_scores_of_the_whole():
-    model, ids = classifier(pooling="none"), tokens()
-    whole, _ = run(model, ids)
-    first, state = run(model, ids[:, :2])
-    second, _ = run(model, ids[:, 2:], state)
-    np.testing.assert_allclose(jnp.concatenate([first, second], 1), whole, rtol=1e-4, atol=1e-5)
+POOLINGS = ("mean", "last", "none")
+by_pooling = pytest.mark.parametrize("pooling", POOLINGS)
+
+
+@by_pooling
+def test_a_stream_of_chunks_gives_the_scores_of_the_whole(pooling):
+    model, ids = classifier(pooling=pooling), tokens()
+    # Rows that end in the second chunk, with the first, and before anything came.
+    whole, last = run(model, ids, lengths=jnp.array([5, 2, 0]))
+    first, state = run(model, ids[:, :2], lengths=jnp.array([2, 2, 0]))
+    second, state = run(model, ids[:, 2:], state, lengths=jnp.array([3, 0, 0]))
+    if pooling == "none":
+        first, second, whole = first[0], second[0, :3], whole[0, :5]
+        second = jnp.concatenate([first, second])
+    np.testing.assert_allclose(second, whole, rtol=1e-4, atol=1e-5)
+    assert_close(state, last)
+
+
+@by_pooling
+def test_steps_give_the_scores_of_the_whole_at_every_length(pooling):
+    network, ids = classifier(pooling=pooling), tokens()
+    # Anything but the initial statistics, which would hide a norm that does nothing.
+    norm = network.encoder.blocks[0].norm
+    norm.mean[...], norm.var[...] = jnp.linspace(-1, 1, D), jnp.linspace(0.5, 2, D)
+    state = network.initial_state(B)
+    for t in range(T):
+        scores, state = advance(network, ids[:, t], state)
+        whole, last = run(network, ids, lengths=jnp.full(B, t + 1))
+        whole = whole[:, t] if pooling == "none" else whole
+        np.testing.assert_allclose(scores, whole, rtol=1e-4, atol=1e-5)
+        assert_close(state, last)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_a_state_is_like_the_ones_that_follow(pooling):
+    model = classifier(None, 2, pooling=pooling)
+    start = model.initial_state(B)
+    _, after = jax.eval_shape(advance, model, jnp.ones((B, 2), jnp.bfloat16), start)
+    assert jax.eval_shape(lambda: start) == after
+    assert after.pooled.features.dtype == jnp.float32
+
+
+def test_a_bidirectional_classifier_has_no_step():
+    model = classifier(bidirectional=True)
+    with pytest.raises(NoStepError, match="a bidirectional layer has no step mode"):
+        model.step(tokens()[:, 0], model.initial_state(B))
 
 
 @pytest.mark.parametrize("inputs", [{}, {"vocab_size": V, "n_features": 1}])

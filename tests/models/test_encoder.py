@@ -38,6 +38,11 @@ def run(module, x, state=None, lengths=None, resets=None):
 
 
 @nnx.jit
+def advance(module, x_t, state):
+    return module.step(x_t, state)
+
+
+@nnx.jit
 def train(module, x, lengths=None, key=None):
     return module(x, lengths=lengths, train=True, key=key)[0]
 
@@ -225,6 +230,20 @@ def test_chunks_equal_the_whole_and_states_go_through():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), state, last)
 
 
+@pytest.mark.parametrize("prenorm", [True, False])
+def test_steps_equal_the_whole_in_evaluation(prenorm):
+    module, x = encoder(prenorm=prenorm), features()
+    train(module, x)
+    whole, last = run(module, x)
+    state, steps = module.initial_state(B), []
+    for t in range(T):
+        y, state = advance(module, x[:, t], state)
+        steps.append(y)
+    close = dict(rtol=2e-4, atol=2e-4)
+    np.testing.assert_allclose(np.stack(steps, axis=1), whole, **close)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), state, last)
+
+
 def test_a_reset_is_a_fresh_start_in_every_block():
     module, x = encoder(), features()
     resets = np.zeros((B, T), bool)
@@ -239,8 +258,9 @@ def test_blocks_start_from_different_parameters():
 
 
 def test_step_mask():
-    assert step_mask(3, None) is None
-    mask = step_mask(3, jnp.array([0, 2, 3]))
+    x = jnp.zeros((3, 3, 1))
+    assert step_mask(x, None) is None
+    mask = step_mask(x, jnp.array([0, 2, 3]))
     assert mask is not None
     np.testing.assert_array_equal(
         mask[..., 0], [[False] * 3, [True, True, False], [True, True, True]]

@@ -1,70 +1,87 @@
-"""Dense scans in blocks of time: when powers of A are used, and that they never spoil a result."""
+"""Linear scans in blocks of time: blocks of blocks, factors whose products overflow, memory."""
+
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lru.scan import dense_scan, reference, sequential
+from lru.scan import join, linear_scan, reference, split
 
-B, T, N = 2, 256, 6
+B, N = 2, 3
+# Most of the time of these tests is compiling.
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+chunked = partial(linear_scan, method="chunked")
 
 
-def orthogonal(seed: int = 0) -> jax.Array:
-    return jnp.linalg.qr(jax.random.normal(jax.random.key(seed), (N, N)))[0]
+def random(seed: int, *shape: int) -> jax.Array:
+    real, imaginary = jax.random.normal(jax.random.key(seed), (2, *shape))
+    return real + 1j * imaginary
 
 
-def inputs(seed: int = 1) -> jax.Array:
-    return jax.random.normal(jax.random.key(seed), (B, T, N))
+def pull(scan: Callable, arrays: tuple, weights: tuple, **options) -> tuple:
+    """The outputs of a scan, and the gradients of arrays for weights on h and h_last."""
+
+    def run(arrays: tuple) -> tuple:
+        values, gradients = jax.vjp(lambda *x: scan(*x, **options), *arrays)
+        return values, gradients(weights)
+
+    return jax.jit(run, compiler_options=QUICKLY)(arrays)
+
+
+def check_equal(arrays: tuple, weights: tuple, **options) -> None:
+    expected = pull(reference.linear_scan, arrays, weights, **options)
+    result = pull(chunked, arrays, weights, **options)
+    for x, y in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
+        assert jnp.all(jnp.isfinite(y))
+        allowed = 50 * np.finfo(np.float32).eps
+        np.testing.assert_allclose(x, y, rtol=allowed, atol=allowed * float(abs(y).max()))
 
 
 @pytest.mark.parametrize(
-    ("A", "plain"),
-    [
-        (orthogonal(), False),
-        (1.1 * orthogonal(), False),
-        (1.5 * orthogonal(), True),
-        (1e10 * orthogonal(), True),
-        # Its powers above the first are zero: each of them counts, not the last alone.
-        (jnp.zeros((N, N)).at[0, 1].set(1000), True),
-        (jnp.full((N, N), jnp.nan), True),
-    ],
-    ids=["constant", "growing", "exploding", "overflowing", "transient", "nan"],
+    ("steps", "varying", "reverse"), [(272, False, False), (277, False, True), (277, True, False)]
 )
-def test_the_plain_loop_runs_where_a_power_is_large(A, plain, monkeypatch) -> None:
-    solve = sequential.dense
-
-    def marked(A, b, *rest):
-        return jnp.full_like(b, 7) if b.shape[1] == T else solve(A, b, *rest)
-
-    monkeypatch.setattr(sequential, "dense", marked)
-    h, _ = dense_scan(A, jnp.ones((B, T, N)), method="chunked")
-    assert jnp.all(h == 7) == plain
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-def test_powers_that_overflow_leave_finite_states_and_gradients(reverse: bool) -> None:
-    A = 1000 * orthogonal()
-    start, end = ((jnp.arange(T) < 5)[:, None], (jnp.arange(T) >= T - 5)[:, None])
-    first, last = (end, start) if reverse else (start, end)
-    b, g = jnp.where(last, inputs(), 0), jnp.where(first, inputs(2), 0)
-
-    def run(scan, **options) -> tuple:
-        h, pull = jax.vjp(lambda A, b: scan(A, b, reverse=reverse, **options)[0], A, b)
-        return h, *pull(g)
-
-    expected = jax.jit(lambda: run(reference.dense_scan))()
-    assert all(jnp.all(jnp.isfinite(x)) for x in expected)
-    for x, y in zip(jax.jit(lambda: run(dense_scan, method="chunked"))(), expected, strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-5)
+def test_blocks_of_blocks_equal_the_oracle(steps: int, varying: bool, reverse: bool) -> None:
+    """With whole blocks and with one to fill up."""
+    a = random(1, *((B, steps, N) if varying else (N,)))
+    arrays = (0.95 * a / abs(a), random(2, B, steps, N), random(3, B, N))
+    weights = (random(4, B, steps, N), random(5, B, N))
+    resets = jax.random.bernoulli(jax.random.key(6), 0.01, (B, steps))
+    lengths = jnp.array([steps, steps - 50])
+    check_equal(arrays, weights, reverse=reverse, resets=resets, lengths=lengths)
 
 
-@pytest.mark.parametrize("scale", [1.1, 1.0, 0.5])
-def test_rounding_adds_up_to_no_more_than_one_unit_a_step(scale: float) -> None:
-    """Errors against float64, relative to the largest state of each step."""
-    A, b = scale * orthogonal(), inputs()
-    with jax.enable_x64(True):
-        exact = np.asarray(reference.dense_scan(A.astype("float64"), b.astype("float64"))[0])
-    h = np.asarray(dense_scan(A, b, method="chunked")[0], "float64")
-    errors = np.abs(h - exact).max((0, 2)) / np.abs(exact).max((0, 2))
-    assert np.all(errors < (1 + np.arange(T)) * np.finfo("float32").eps)
+@pytest.mark.parametrize(("varying", "reverse"), [(False, False), (True, True)])
+def test_products_that_overflow_leave_finite_states_and_gradients(
+    varying: bool, reverse: bool
+) -> None:
+    """Where nothing has come yet, or all was dropped, there is nothing to grow."""
+    steps = 256
+    a = 1000 * random(1, *((B, steps, N) if varying else (N,)))
+    time = jnp.arange(steps)[:, None]
+    late, early = jnp.where(time >= steps - 3, 1, 0), jnp.where(time < 3, 1, 0)
+    if reverse:
+        late, early = early, late
+    arrays = (a, late * random(2, B, steps, N), jnp.zeros((B, N), "complex64"))
+    weights = (early * random(3, B, steps, N), jnp.zeros((B, N), "complex64"))
+    check_equal(arrays, weights, reverse=reverse)
+
+    every_other = jnp.broadcast_to(jnp.arange(steps) % 2 == 0, (B, steps))
+    arrays = (a, random(4, B, steps, N), random(5, B, N))
+    weights = (random(6, B, steps, N), random(7, B, N))
+    check_equal(arrays, weights, reverse=reverse, resets=every_other)
+
+
+def test_a_gradient_needs_less_memory_than_one_array_of_states() -> None:
+    """So a constant a is not repeated over time, and blocks are cut without a copy."""
+    shape = (2, 1024, 2, 64)
+
+    def run(a: jax.Array, x: jax.Array, g: jax.Array) -> tuple:
+        h, gradients = jax.vjp(lambda a, x: split(chunked(a, join(x))[0]), a, x)
+        return h, gradients(g)
+
+    a, x = (jax.ShapeDtypeStruct((64,), "complex64"), jax.ShapeDtypeStruct(shape, "float32"))
+    memory = jax.jit(run, donate_argnums=(1, 2)).lower(a, x, x).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 0.5 * 4 * np.prod(shape)

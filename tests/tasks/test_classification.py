@@ -188,19 +188,19 @@ def test_pooling_that_does_not_fit_is_refused(pooling, targets, wanted):
 
 def test_bytes_are_scaled_and_normalised_by_the_card():
     one = task(values_card(mean=[0.5], std=[0.25]))
-    inputs = one._inputs(jnp.array([0, 51, 255], jnp.uint8)[None, :, None])
+    inputs = one.prepare(jnp.array([0, 51, 255], jnp.uint8)[None, :, None])
     np.testing.assert_allclose(inputs[0, :, 0], [-2, -1.2, 2], rtol=1e-5)
-    floats = one._inputs(jnp.array([0.0, 1.0])[None, :, None])
+    floats = one.prepare(jnp.array([0.0, 1.0])[None, :, None])
     np.testing.assert_allclose(floats[0, :, 0], [-2, 2])
 
 
 def test_a_feature_that_never_changes_stays_finite():
     one = task(values_card(mean=[0.5], std=[0.0]))
-    assert np.isfinite(one._inputs(jnp.full((1, 2, 1), 0.5))).all()
+    assert np.isfinite(one.prepare(jnp.full((1, 2, 1), 0.5))).all()
 
 
 def test_tokens_stay_integers_and_values_are_read():
-    assert task()._inputs(jnp.ones((1, 2), jnp.uint8)).dtype == jnp.int32
+    assert task().prepare(jnp.ones((1, 2), jnp.uint8)).dtype == jnp.int32
     one = task(values_card(mean=[0.0], std=[1.0]))
     split = Dense(np.ones((2, 5, 1), np.float32), np.zeros(2, np.int32))
     batch = jax.tree.map(jnp.asarray, next(Batches(split, DataConfig(batch_size=2)).epoch()))

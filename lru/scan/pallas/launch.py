@@ -1,0 +1,177 @@
+"""Calls of the kernels: blocks, grid and compiler for each platform.
+
+Rows and lanes run in parallel, time does not. A program on a GPU reads memory itself, so one goes
+through all of time with its state in registers. On a TPU blocks of time are copied to and from fast
+memory while the kernel works on others, and the state waits there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu, triton
+
+from lru.scan.pallas import kernels
+from lru.scan.pallas.walk import Walk
+
+
+@dataclass(frozen=True)
+class Target:
+    """What runs a kernel.
+
+    Attributes:
+        options: arguments of `pallas_call` that choose and set the compiler.
+        lanes: the most lanes in a block.
+        ahead: the most numbers of a lane that are read before the first is needed.
+        steps: the most steps in a block; None for all.
+        masked: whether a block is always of `lanes` lanes, and kernels skip those beyond N.
+        scalars: the memory that single numbers are read from, if it is another one.
+    """
+
+    options: Mapping[str, Any]
+    lanes: int
+    ahead: int
+    steps: int | None = None
+    masked: bool = False
+    scalars: Any = None
+
+
+# A program is one warp, a lane one thread: B N is small beside the threads of a GPU, so programs
+# are as small, and as many, as whole lines of memory allow. Memory answers hundreds of cycles after
+# a load, a step computes for about ten: each thread has 32 loads under way, which with addresses
+# and results stays below 100 registers, so that 20 programs fit a multiprocessor.
+GPU = Target(
+    {"compiler_params": triton.CompilerParams(num_warps=1)}, lanes=32, ahead=32, masked=True
+)
+
+# One register holds 1024 lanes of one part. With 128 steps a block is up to 1 MiB, enough to copy
+# at full speed, and the two copies each of at most five arrays fit the 16 MiB a kernel may use. A
+# step is a chain of three operations; reading ahead keeps loads out of it.
+TPU = Target(
+    {
+        "compiler_params": tpu.CompilerParams(
+            dimension_semantics=("parallel", "parallel", "arbitrary")
+        )
+    },
+    lanes=1024,
+    ahead=16,
+    steps=128,
+    scalars=tpu.SMEM,
+)
+
+# Small, so that tests meet the edges of blocks.
+INTERPRETER = Target({"interpret": True}, lanes=8, ahead=1, steps=4)
+
+
+def forward(
+    reverse: bool, target: Target, a: Array, b: Array, h0: Array, keep: Array | None
+) -> Array:
+    """Solve the linear problem of `lru.scan.methods`; a and b may be bfloat16."""
+    walk = _walk(target, reverse, a, b)
+    outputs = (jax.ShapeDtypeStruct(b.shape, h0.dtype), jax.ShapeDtypeStruct(h0.shape, h0.dtype))
+    h, _ = pl.pallas_call(
+        partial(kernels.forward, walk),
+        outputs,
+        grid=walk.grid,
+        in_specs=(
+            _block(walk, a),
+            _block(walk, b),
+            _block(walk, h0),
+            _block_of_flags(target, walk, keep),
+        ),
+        out_specs=tuple(_block(walk, x) for x in outputs),
+        name="linear_scan_forward",
+        **target.options,
+    )(a, b, h0, _flags(keep))
+    return h
+
+
+def backward(
+    reverse: bool,
+    dtype: jax.typing.DTypeLike,
+    target: Target,
+    a: Array,
+    h: Array,
+    h0: Array,
+    keep: Array | None,
+    g: Array,
+) -> tuple[Array, Array, Array]:
+    """The gradients of a, b (in dtype) and h0, given g, that of h.
+
+    Of a constant a, they are those of each row: [B, Q, N] in the type of h.
+    """
+    walk = _walk(target, not reverse, a, h, g)
+    da = (a.shape, a.dtype) if a.ndim == 4 else ((walk.rows, *a.shape), h.dtype)
+    outputs = [jax.ShapeDtypeStruct(*x) for x in (da, (g.shape, dtype), (h0.shape, h0.dtype))]
+    beyond = h if walk.blocks > 1 else None
+    return pl.pallas_call(
+        partial(kernels.backward, walk),
+        outputs,
+        grid=walk.grid,
+        in_specs=(
+            _block(walk, a),
+            _block(walk, h),
+            _block_beyond(walk, beyond),
+            _block(walk, h0),
+            _block_of_flags(target, walk, keep),
+            _block(walk, g),
+        ),
+        out_specs=[_block(walk, x) for x in outputs],
+        name="linear_scan_backward",
+        **target.options,
+    )(a, h, beyond, h0, _flags(keep), g)
+
+
+def _walk(target: Target, down: bool, a: Array, *others: Array) -> Walk:
+    """Cut a problem, given the arrays that are read at every step, and a, which may be."""
+    rows, length, parts, width = others[0].shape
+    reads = parts * len(others) + (a.shape[-2] if a.ndim == 4 else 0)
+    steps = min(target.steps or length, length)
+    unroll = min(max(target.ahead // reads, 1), steps)
+    return Walk(
+        rows,
+        length,
+        width,
+        steps,
+        lanes=target.lanes if target.masked else min(target.lanes, width),
+        unroll=1 << unroll.bit_length() - 1,
+        masked=target.masked,
+        down=down,
+    )
+
+
+def _block(walk: Walk, x: Array | jax.ShapeDtypeStruct) -> pl.BlockSpec:
+    """What a program sees of [B, T, P, N], [B, P, N] or [P, N]."""
+    parts = x.shape[-2]
+    if len(x.shape) == 4:
+        shape = (None, walk.steps, parts, walk.lanes)
+        return pl.BlockSpec(shape, lambda row, lane, k: (row, walk.block(k), 0, lane))
+    if len(x.shape) == 3:
+        return pl.BlockSpec((None, parts, walk.lanes), lambda row, lane, k: (row, 0, lane))
+    return pl.BlockSpec((parts, walk.lanes), lambda row, lane, k: (0, lane))
+
+
+def _block_beyond(walk: Walk, h: Array | None) -> pl.BlockSpec | None:
+    """The one step of h that follows the block of a program."""
+    if h is None:
+        return None
+    shape = (None, None, h.shape[-2], walk.lanes)
+    return pl.BlockSpec(shape, lambda row, lane, k: (row, walk.beyond(k), 0, lane))
+
+
+def _block_of_flags(target: Target, walk: Walk, keep: Array | None) -> pl.BlockSpec | None:
+    if keep is None:
+        return None
+    shape = (None, 1, walk.steps)
+    where = {} if target.scalars is None else {"memory_space": target.scalars}
+    return pl.BlockSpec(shape, lambda row, lane, k: (row, 0, walk.block(k)), **where)
+
+
+def _flags(keep: Array | None) -> Array | None:
+    """[B, 1, T] of 32 bits: what can be read one by one, and cut into blocks of one row."""
+    return None if keep is None else keep.astype(jnp.int32)[:, None]
