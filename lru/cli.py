@@ -119,7 +119,8 @@ def _facts(config: Config, data: Prepared, trainer: Trainer) -> dict[str, str]:
         "batches": f"{batches.steps_per_epoch} of {config.data.batch_size} an epoch, padded to "
         f"{', '.join(map(str, batches.bounds))}; {batches.padding_share():.1%} padding",
         "updates": f"{trainer.step} of {trainer.total_steps} done",
-        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})"
+        + (", which holds the data" if trainer.on_device else ""),
     }
 
 
