@@ -7,7 +7,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import docstring_parser
 import tyro
@@ -52,6 +52,8 @@ class CommandConfig:
     """Start from the values of this recipe; other flags override them."""
     list: bool = False
     """Print the models, data sets and recipes, and stop."""
+    protocol: Literal["standard", "lra"] | None = None
+    """Option of data sets without a validation split: lra validates on the test split instead."""
 
 
 def _recurrence_group() -> type:
@@ -257,6 +259,8 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     for name in kinds:
         values |= dataclasses.asdict(getattr(args, name))
     options_of_data = (*base.get("data_options", ()), *values["data_options"])
+    if args.command.protocol is not None:
+        options_of_data = (*options_of_data, f"protocol={args.command.protocol}")
     values["data_options"] = _parse_options(options_of_data)
     given = {k: v for k, v in values.items() if v is not None or k not in options}
     return args.command, Config.from_flat(given)

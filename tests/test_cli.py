@@ -181,6 +181,19 @@ def test_every_model_trains_on_every_kind_of_data(model, dataset, train_briefly)
     assert train_briefly(model, dataset) == 0
 
 
+def test_selecting_on_the_test_split_is_named(tmp_path, write_idx, capsys):
+    write_idx(tmp_path / "raw")
+    folders = ["--runs_dir", tmp_path, "--dir_name", tmp_path / "c", "--raw_dir", tmp_path / "raw"]
+    sizes = ["--n_layers", "1", "--d_model", "4", "--d_hidden", "4", "--batch_size", "8"]
+    choice = ["--model", "lru", "--dataset", "mnist-classification", "--name", "one"]
+    short = ["--max_steps", "2", "--plots", "False"]
+    assert run(*choice, *folders, *sizes, *short, "--protocol", "lra") == 0
+    printed = capsys.readouterr().out
+    assert "train 24, val 8, test 8" in printed
+    assert re.search(r"best validation +after update 2 on the test split itself", printed)
+    assert "protocol: lra" in (tmp_path / "one" / "config.yaml").read_text()
+
+
 def test_a_corrupt_line_is_named_and_nothing_is_cached(flags, tmp_path, capsys):
     folder = tmp_path / "raw" / "listops-1000"
     folder.mkdir(parents=True)

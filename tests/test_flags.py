@@ -189,6 +189,10 @@ def test_none_and_negative_values():
 def test_options_of_the_data_set():
     assert read("--data_options a=1 b=x=y --epochs 3").data.data_options == {"a": "1", "b": "x=y"}
     assert read("--data_options").data.data_options == {}
+    assert read("--protocol lra --data_options n_val=5").data.data_options == {
+        "n_val": "5",
+        "protocol": "lra",
+    }
     with pytest.raises(UsageError, match="data_options takes NAME=VALUE, got 'a'"):
         read("--data_options a")
 

@@ -1,6 +1,7 @@
 """From an archive on a web server to arrays in the cache, for every data set that has a source."""
 
 import dataclasses
+import errno
 import io
 import tarfile
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lru.dataloaders import DATASETS, Dataset
+from lru.dataloaders import DATASETS, Dataset, unpack
 from lru.dataloaders.aan import Aan
 from lru.dataloaders.cifar import Cifar, GreyCifar
 from lru.dataloaders.fashion_mnist import FashionMnist
@@ -21,6 +22,7 @@ from lru.dataloaders.mnist import Mnist, PermutedMnist
 from lru.dataloaders.pathfinder import Pathfinder, Pathfinder64, Pathfinder128, Pathfinder256
 from lru.dataloaders.speech_commands import SpeechCommands
 from lru.dataloaders.unpack import ArchiveError
+from lru.dataloaders.writers import RaggedWriter
 
 from . import (
     test_aan,
@@ -189,6 +191,29 @@ def test_a_bad_archive_of_unknown_checksum_leaves_nothing_and_the_next_is_taken(
     site.files["lra_release.gz"] = whole
     dataset.prepare(raw_dir, cache_dir)
     assert "lra_release.gz.sha256" in left_in(raw_dir)
+
+
+def test_a_full_disk_while_unpacking_or_building_leaves_the_archive_only(
+    site, monkeypatch, tmp_path, raw_dir, cache_dir
+):
+    dataset = Imdb(n_val=1)
+    serve(site, monkeypatch, dataset, test_imdb.write, tmp_path)
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(unpack, "_write", full)
+        with pytest.raises(OSError, match="No space left"):
+            dataset.prepare(raw_dir, cache_dir)
+    assert left_in(raw_dir) == ["aclImdb_v1.tar.gz"]
+    with monkeypatch.context() as patch:
+        patch.setattr(RaggedWriter, "append", full)
+        with pytest.raises(OSError, match="No space left"):
+            dataset.prepare(raw_dir, cache_dir)
+    assert left_in(cache_dir) == []
+    assert len(dataset.load(raw_dir, cache_dir).test) == 4
+    assert len(site.requests) == 1
 
 
 def test_a_folder_that_lacks_files_is_not_touched(site, monkeypatch, tmp_path, raw_dir, cache_dir):
