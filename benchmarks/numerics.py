@@ -1,6 +1,6 @@
 """Errors of every scan method against float64, for long sequences and factors close to 1.
 
-python benchmarks/numerics.py [--limit pallas=1024] [--show_only]
+python -m benchmarks.numerics [--limit pallas=1024] [--show_only]
 
 Writes benchmarks/results/numerics.json, docs/images/numerics.png and the table in docs/numerics.md,
 which explains them. The oracle is `lru.scan.reference` in float64, given the same float32 numbers
@@ -10,14 +10,9 @@ ones are slow.
 """
 
 import argparse
-import datetime
 import json
-import platform
-import shlex
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +21,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
+from benchmarks.provenance import provenance
 from lru.files import write_atomically
 from lru.layers.diagonal import PARAMETRIZATIONS
 from lru.scan import (
@@ -193,17 +189,6 @@ def resolution() -> Iterator[dict[str, Any]]:
             re, im = rule.decode(*(jnp.asarray(np.asarray(x), jnp.float32) for x in exact))
             off = np.abs((1 - np.hypot(np.float64(re), np.float64(im))) / gap - 1)
             yield {"gap": gap, "parametrization": name, "error": short(off.max())}
-
-
-def provenance() -> dict[str, Any]:
-    """Where, when, how and with what."""
-    device = jax.devices()[0]
-    return {
-        "command": shlex.join(["python", "benchmarks/numerics.py", *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "platform": f"{device.platform} ({device.device_kind}), {platform.machine()}",
-        "versions": {name: version(name) for name in ("jax", "jaxlib", "numpy")},
-    }
 
 
 def style(method: str) -> dict[str, Any]:

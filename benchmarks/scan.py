@@ -12,7 +12,6 @@ to docs/images/scan-PROBLEM.png.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 
-from benchmarks.provenance import provenance
+from benchmarks.provenance import provenance, save
 from lru.scan import (
     DENSE_METHODS,
     LINEAR_METHODS,
@@ -204,8 +203,7 @@ def main() -> None:
             print(f"{name}: B {batch}, T {steps}, N {width}")
             for row in rows:
                 print("  ", *(f"{key} {value}" for key, value in row.items()))
-        (HERE / "results").mkdir(exist_ok=True)
-        (HERE / "results" / f"scan-{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+        save(HERE / "results" / f"scan-{name}.json", results)
         draw(results, HERE.parent / "docs" / "images" / f"scan-{name}.png")
 
 
