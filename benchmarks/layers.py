@@ -11,8 +11,6 @@ its own, which also reports how far its resident memory rose above that with the
 """
 
 import argparse
-import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -128,19 +126,20 @@ def measure_layers(steps: int, width: int, repetitions: int) -> list[dict[str, A
     ]
 
 
-def resident_bytes() -> int:
-    """Resident memory of this process now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def resident_bytes(which: str) -> int:
+    """Resident memory of this process, now (VmRSS) or at its highest (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(which))
 
 
 def measure_peak(variant: str) -> None:
     """Print how far resident memory rises above that with program and arguments at hand."""
     program, _ = compiled(LONG_VARIANTS[variant](), *inputs(1, LONG, LONG_WIDTH))
-    before = resident_bytes()
-    results = program()
-    del results
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+    # Forgets the highest value so far, which compilation reached.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident_bytes("VmRSS")
+    program()
+    print(resident_bytes("VmHWM") - before)
 
 
 def measure_long(repetitions: int) -> list[dict[str, Any]]:
@@ -154,7 +153,7 @@ def measure_long(repetitions: int) -> list[dict[str, Any]]:
     rows = []
     for name in LONG_VARIANTS:
         peak = None
-        if Path("/proc/self/statm").exists():
+        if Path("/proc/self/clear_refs").exists():
             command = [sys.executable, "-m", "benchmarks.layers", "--peak", name]
             printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             peak = int(printed)
