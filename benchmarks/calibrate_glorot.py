@@ -1,6 +1,6 @@
 """Measure spectral radii of Gaussian matrices: constants of calibrated_glorot, table and figure.
 
-    python benchmarks/calibrate_glorot.py
+    python -m benchmarks.calibrate_glorot
 
 prints the constants that `lru.layers.initializers.CALIBRATION` should hold, and rewrites the
 tables in docs/initialization.md and docs/images/spectral_radius.png. About six minutes on

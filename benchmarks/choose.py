@@ -8,7 +8,6 @@ median; a number of steps has a row only if another method than before is clearl
 """
 
 import argparse
-import json
 import statistics
 import time
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.provenance import provenance
+from benchmarks.provenance import provenance, save
 from lru.scan import (
     DENSE_METHODS,
     LINEAR_METHODS,
@@ -106,9 +105,7 @@ def main() -> None:
                     }
                 )
     table = {"provenance": provenance(), "measured": rows, "not_measured": NOT_MEASURED}
-    unfinished = choice.TABLE.with_suffix(".partial")
-    unfinished.write_text(json.dumps(table, indent=1) + "\n")
-    unfinished.replace(choice.TABLE)
+    save(choice.TABLE, table)
 
 
 if __name__ == "__main__":

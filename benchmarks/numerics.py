@@ -1,6 +1,6 @@
 """Errors of every scan method against float64, for long sequences and factors close to 1.
 
-python benchmarks/numerics.py [--limit pallas=1024] [--show_only]
+python -m benchmarks.numerics [--limit pallas=1024] [--show_only]
 
 Writes benchmarks/results/numerics.json, docs/images/numerics.png and the table in docs/numerics.md,
 which explains them. The oracle is `lru.scan.reference` in float64, given the same float32 numbers
@@ -10,14 +10,9 @@ ones are slow.
 """
 
 import argparse
-import datetime
 import json
-import platform
-import shlex
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +21,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
+from benchmarks.provenance import provenance
 from lru.files import write_atomically
 from lru.layers.diagonal import PARAMETRIZATIONS
 from lru.scan import (
@@ -173,7 +169,7 @@ def measure(limits: dict[str, int]) -> Iterator[dict[str, Any]]:
 def sums_over_time() -> Iterator[dict[str, Any]]:
     """Errors of the sum that is the gradient of a constant factor alone: its terms are right."""
     for steps in STEPS:
-        terms = np.random.default_rng(0).standard_normal((steps, WIDTH), np.float32)
+        terms = np.random.default_rng(0).standard_normal((steps, WIDTH)).astype(np.float32)
         right = terms.sum(0, dtype=np.float64)
         # The size of such a sum if its terms are independent: it may cancel to less.
         size = steps**0.5
@@ -193,17 +189,6 @@ def resolution() -> Iterator[dict[str, Any]]:
             re, im = rule.decode(*(jnp.asarray(np.asarray(x), jnp.float32) for x in exact))
             off = np.abs((1 - np.hypot(np.float64(re), np.float64(im))) / gap - 1)
             yield {"gap": gap, "parametrization": name, "error": short(off.max())}
-
-
-def provenance() -> dict[str, Any]:
-    """Where, when, how and with what."""
-    device = jax.devices()[0]
-    return {
-        "command": shlex.join(["python", "benchmarks/numerics.py", *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "platform": f"{device.platform} ({device.device_kind}), {platform.machine()}",
-        "versions": {name: version(name) for name in ("jax", "jaxlib", "numpy")},
-    }
 
 
 def style(method: str) -> dict[str, Any]:

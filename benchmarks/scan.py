@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 
-from benchmarks.provenance import provenance
+from benchmarks.provenance import provenance, save
 from lru.scan import (
     DENSE_METHODS,
     LINEAR_METHODS,
@@ -37,6 +37,7 @@ from lru.scan import (
 Scan = Callable[[jax.Array, jax.Array], jax.Array]
 
 HERE = Path(__file__).parent
+IMAGES = HERE.parent / "docs" / "images"
 # One device has nothing to share, and kernels of other processors are interpreted on a CPU.
 NOT_TIMED = ("pallas", "sharded")
 
@@ -166,7 +167,7 @@ def draw(results: dict, path: Path) -> None:
     """Time over that of the copies, against the number of steps."""
     sizes = sorted(results["steps"], key=int)
     names = [row["name"] for row in results["steps"][sizes[0]] if row["name"] != "copies"]
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
     for axis, which, title in zip(
         axes, ("forward", "both"), ("forward", "forward + backward"), strict=True
     ):
@@ -179,7 +180,7 @@ def draw(results: dict, path: Path) -> None:
         axis.axhline(1, color="grey", linewidth=0.8)
         axis.set(xscale="log", yscale="log", xlabel="steps T", title=title)
     axes[0].set_ylabel("time / time of plain copies")
-    axes[1].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=110)
 
 
@@ -192,8 +193,13 @@ def main() -> None:
     parser.add_argument("--steps", nargs="+", type=int, default=[256, 1024, 4096])
     parser.add_argument("--width", type=int, default=384, help="of the linear scan; dense: half")
     parser.add_argument("--repetitions", type=int, default=15)
+    parser.add_argument("--only_draw", action="store_true", help="the results that are there")
     options = parser.parse_args()
     for name in options.problems:
+        written, picture = HERE / "results" / f"scan-{name}.json", IMAGES / f"scan-{name}.png"
+        if options.only_draw:
+            draw(json.loads(written.read_text()), picture)
+            continue
         width = options.width // 2 if name == "dense" else options.width
         results = {"provenance": provenance(), "batch": options.batch, "width": width, "steps": {}}
         for steps in options.steps:
@@ -204,9 +210,8 @@ def main() -> None:
             print(f"{name}: B {batch}, T {steps}, N {width}")
             for row in rows:
                 print("  ", *(f"{key} {value}" for key, value in row.items()))
-        (HERE / "results").mkdir(exist_ok=True)
-        (HERE / "results" / f"scan-{name}.json").write_text(json.dumps(results, indent=1) + "\n")
-        draw(results, HERE.parent / "docs" / "images" / f"scan-{name}.png")
+        save(written, results)
+        draw(results, picture)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A stream of a million steps through a stack of LRU layers: memory, and outputs at the start.
 
-python benchmarks/streaming.py [--steps 1000000] [--chunk 1]
+python -m benchmarks.streaming [--steps 1000000] [--chunk 1]
 
 With --chunk 1 every step is a call of `Encoder.step`, compiled once; with a larger one every chunk
 of that many steps is a call of the encoder, compiled once too. States are donated. Shown are the

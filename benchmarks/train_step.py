@@ -10,7 +10,6 @@ benchmarks/results/train_step.json.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.provenance import provenance
+from benchmarks.provenance import provenance, save
 from lru.dataloaders import Card
 from lru.dataloading import Batch
 from lru.layers import LAYERS, LRU, DiagonalRNN
@@ -163,9 +162,7 @@ def main() -> None:
         row["ours_over_products"] = round(statistics.median(1 / x for x in alone), 2)
         results[model] = row
         print(model, *(f"{key} {value}" for key, value in row.items()))
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / "train_step.json").write_text(json.dumps(results, indent=1) + "\n")
+    save(Path(__file__).parent / "results" / "train_step.json", results)
 
 
 if __name__ == "__main__":

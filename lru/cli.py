@@ -101,7 +101,8 @@ def _run(config: Config) -> None:
         with open_trackers(config, run, trainer.step) as trackers:
             summary = trainer.fit(trackers)
         counts = data.card.splits["test"]["class_counts"]
-        print(summarise(summary, max(counts) / sum(counts)))
+        on_test = data.card.options.get("protocol") == "lra"
+        print(summarise(summary, max(counts) / sum(counts), selected_on_test=on_test))
         if config.run.plots:
             _plot(config, task, trainer, run)
         print(f"  {run.path}")
@@ -116,10 +117,12 @@ def _facts(config: Config, data: Prepared, trainer: Trainer) -> dict[str, str]:
     return {
         "model": f"{config.model.model}, {trainer.n_parameters:,} parameters",
         "data": f"{card.name}: {sizes}. {card.provenance}",
+        "comparable": card.comparable,
         "batches": f"{batches.steps_per_epoch} of {config.data.batch_size} an epoch, padded to "
         f"{', '.join(map(str, batches.bounds))}; {batches.padding_share():.1%} padding",
         "updates": f"{trainer.step} of {trainer.total_steps} done",
-        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})"
+        + (", which holds the data" if trainer.on_device else ""),
     }
 
 

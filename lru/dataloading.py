@@ -5,17 +5,25 @@ run resumes at any step without replaying the ones before, and several processes
 rows of one global batch. Grain reads ahead in threads.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import grain
 import numpy as np
 
-from lru.dataloaders import Dense, Ragged
+from lru.dataloaders import Pairs, Split
+
+Delivered = TypeVar("Delivered")
 
 # Candidates between which the bucket bounds are chosen; their number bounds the search's cost.
 BOUND_CANDIDATES = 128
+
+# Batches that the reading thread keeps ready.
+READ_AHEAD = 4
+
+FILLER = -1
+"""Index of a row that is no example."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +56,14 @@ class Batch(NamedTuple):
     """One batch on the host or the device.
 
     Attributes:
-        inputs: token ids [B, T] or raw values [B, T, F], in their stored type.
+        inputs: token ids [B, T], those of two documents a row [B, 2, T], or raw values [B, T, F],
+            in their stored type.
         labels: class of each row [B], or of each step [B, T] with -1 for none.
         weights: 1 for an example, 0 for a row that fills up the last batch [B].
-        lengths: valid steps of each row [B]; None where every row is full.
+        lengths: valid steps of each row [B], or of both documents of each row [B, 2]; None if the
+            examples of the split have one length and no row is a filler. So each padded length is
+            one program to compile, and one more if the last batch of examples of one length is not
+            full.
     """
 
     inputs: Any
@@ -105,7 +117,7 @@ def plan_epoch(
     """Deal every example into exactly one batch.
 
     Args:
-        lengths: of all sequences [n].
+        lengths: of all sequences [n]; of pairs, those of the longer documents.
         batch_size: rows of a batch.
         bounds: padded lengths, ascending; the last holds the longest sequence.
         rng: shuffles examples and batches; None keeps the order within each bucket.
@@ -131,39 +143,53 @@ def plan_epoch(
     return Plan(rows, padded_lengths)
 
 
-@dataclass(frozen=True)
-class _BatchSource(Sequence):
-    """Random access to the batches of a plan."""
+class Selection(NamedTuple):
+    """The rows of one batch, before any of them is read.
 
-    split: Dense | Ragged
-    lengths: np.ndarray
+    Attributes:
+        rows: indices of the examples [B]; `FILLER` for a row that fills up the last batch.
+        length: the length to which they are padded.
+        full: whether every row of the batch, in all processes, is an example, and the examples have
+            one length.
+    """
+
+    rows: np.ndarray
+    length: int
+    full: bool
+
+
+@dataclass(frozen=True)
+class _Selections(Sequence):
+    """Random access to the share of one process in the batches of a plan."""
+
     plan: Plan
+    one_length: bool
     batch_size: int
     shard: tuple[int, int]
 
     def __len__(self) -> int:
         return len(self.plan.rows)
 
-    def __getitem__(self, k: int) -> Batch:
+    def __getitem__(self, k: int) -> Selection:
         rows, length = self.plan.rows[k], self.plan.padded_lengths[k]
         index, count = self.shard
         share = self.batch_size // count
         mine = rows[index * share : (index + 1) * share]
-        filler = share - len(mine)
-        lengths = self.lengths[mine]
-
-        def fill(array: np.ndarray) -> np.ndarray:
-            return np.pad(array, [(0, filler)] + [(0, 0)] * (array.ndim - 1))
-
-        return Batch(
-            inputs=fill(self.split.padded(mine, length)),
-            labels=fill(self.split.labels_of(mine, length)),
-            weights=fill(np.ones(len(mine), np.float32)),
+        return Selection(
+            rows=np.pad(mine, (0, share - len(mine)), constant_values=FILLER),
+            length=length,
             # The whole global batch must be full, so that all processes compile one program.
-            lengths=None
-            if len(rows) == self.batch_size and (self.lengths[rows] == length).all()
-            else fill(lengths.astype(np.int32)),
+            full=self.one_length and len(rows) == self.batch_size,
         )
+
+
+def read_ahead(
+    selections: Sequence[Selection], read: Callable[[Selection], Delivered], start: int = 0
+) -> Iterator[Delivered]:
+    """What `read` makes of each selection from number `start` on, made ahead by a thread."""
+    data = grain.MapDataset.source(selections).map(read)[start:]
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=READ_AHEAD)
+    return iter(data.to_iter_dataset(options))
 
 
 class Batches:
@@ -176,7 +202,7 @@ class Batches:
 
     def __init__(
         self,
-        split: Dense | Ragged,
+        split: Split,
         config: DataConfig,
         *,
         seed: int | None = None,
@@ -200,16 +226,20 @@ class Batches:
                 f"batch_size must be a multiple of the {shard[1]} processes, "
                 f"got {config.batch_size}"
             )
-        self._split, self._batch_size = split, config.batch_size
-        self._lengths = split.lengths
+        self.split, self._batch_size = split, config.batch_size
+        # Both are taken once: a split computes them anew each time.
+        self._longest = split.lengths
+        self._lengths = (
+            split.lengths_of(range(len(split))) if isinstance(split, Pairs) else self._longest
+        )
         self._seed, self._shard = seed, shard
-        self.bounds = bucket_bounds(self._lengths, config.n_buckets if config.bucketing else 1)
+        self.bounds = bucket_bounds(self._longest, config.n_buckets if config.bucketing else 1)
         self.steps_per_epoch = -(-len(split) // config.batch_size)
 
     def plan(self, epoch: int) -> Plan:
         """The plan of an epoch, counted from 0."""
         rng = None if self._seed is None else np.random.default_rng((self._seed, epoch))
-        return plan_epoch(self._lengths, self._batch_size, self.bounds, rng)
+        return plan_epoch(self._longest, self._batch_size, self.bounds, rng)
 
     def padding_share(self) -> float:
         """Share of an epoch's steps that are padding, fillers of the last batch left out."""
@@ -217,13 +247,29 @@ class Batches:
         padded = sum(
             len(rows) * length for rows, length in zip(plan.rows, plan.padded_lengths, strict=True)
         )
-        return 1 - self._lengths.sum() / padded
+        documents = self._lengths.size // len(self._lengths)
+        return 1 - self._lengths.sum() / (padded * documents)
+
+    def selections(self, epoch: int = 0) -> Sequence[Selection]:
+        """Which rows make the batches of an epoch, by random access."""
+        one_length = bool((self._lengths == self.bounds[-1]).all())
+        return _Selections(self.plan(epoch), one_length, self._batch_size, self._shard)
+
+    def read(self, selection: Selection) -> Batch:
+        """The batch of a selection, on the host."""
+        rows = selection.rows[selection.rows != FILLER]
+        fillers = len(selection.rows) - len(rows)
+
+        def fill(array: np.ndarray) -> np.ndarray:
+            return np.pad(array, [(0, fillers)] + [(0, 0)] * (array.ndim - 1))
+
+        return Batch(
+            inputs=fill(self.split.padded(rows, selection.length)),
+            labels=fill(self.split.labels_of(rows, selection.length)),
+            weights=fill(np.ones(len(rows), np.float32)),
+            lengths=None if selection.full else fill(self._lengths[rows].astype(np.int32)),
+        )
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """Deliver the batches of an epoch from batch `start` on, read ahead by threads."""
-        source = _BatchSource(
-            self._split, self._lengths, self.plan(epoch), self._batch_size, self._shard
-        )
-        data = grain.MapDataset.source(source)[start:]
-        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
-        return iter(data.to_iter_dataset(options))
+        """The batches of an epoch from batch `start` on, on the host, read ahead."""
+        return read_ahead(self.selections(epoch), self.read, start)

@@ -1,12 +1,13 @@
 """Flags of the command line, made from the configuration's dataclasses and the layers' options."""
 
+import argparse
 import dataclasses
 import inspect
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import docstring_parser
 import tyro
@@ -16,6 +17,7 @@ from lru.dataloaders.options import converted
 from lru.dataloading import DataConfig
 from lru.layers import LAYERS, layer_options
 from lru.models import ModelConfig
+from lru.plugins import load_plugins
 from lru.training.config import Config, RunConfig, TrainConfig
 from lru.training.runs import Run
 
@@ -50,6 +52,8 @@ class CommandConfig:
     """Start from the values of this recipe; other flags override them."""
     list: bool = False
     """Print the models, data sets and recipes, and stop."""
+    protocol: Literal["standard", "lra"] | None = None
+    """Option of data sets without a validation split: lra validates on the test split instead."""
 
 
 def _recurrence_group() -> type:
@@ -213,13 +217,14 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     """Read a command line.
 
     The values start from a recipe, else from the run that `--restore` or an existing `--name`
-    names, else from the defaults.
+    names, else from the defaults. Plugins that are named on it or there are loaded.
 
     Raises:
         UsageError: if the command line cannot be understood.
         ValueError: if a value is out of range.
         SystemExit: by the parser, after `--help` or an unknown flag.
     """
+    load_plugins(_typed_plugins(arguments))
     groups = _groups()
     kinds = {
         name: {part.name: _kind(part.type) for part in dataclasses.fields(group)}
@@ -243,6 +248,8 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
 
     first = read({})
     base, origin = _base(first.command, first.run)
+    if load_plugins(base.get("plugins")):
+        return parse(arguments)
     base = _checked(base, values_kinds, origin)
     args = read(base)
     kept = _still_meant(base, args.model.model, args.data.dataset, options)
@@ -252,9 +259,18 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     for name in kinds:
         values |= dataclasses.asdict(getattr(args, name))
     options_of_data = (*base.get("data_options", ()), *values["data_options"])
+    if args.command.protocol is not None:
+        options_of_data = (*options_of_data, f"protocol={args.command.protocol}")
     values["data_options"] = _parse_options(options_of_data)
     given = {k: v for k, v in values.items() if v is not None or k not in options}
     return args.command, Config.from_flat(given)
+
+
+def _typed_plugins(arguments: Sequence[str]) -> str | None:
+    """The plugins on a command line, which may define the other flags on it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--plugins", nargs="?")
+    return parser.parse_known_args(list(arguments))[0].plugins
 
 
 def _still_meant(base: Flat, model: str, dataset: str, options: Iterable[str]) -> Flat:

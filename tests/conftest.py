@@ -1,6 +1,8 @@
 """Settings of all tests; set before JAX and NumPy are imported."""
 
 import os
+import pickle
+import wave
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -18,21 +20,59 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+VARIABLE = "LRU_TEST_DATA"
+
 
 @pytest.fixture
-def write_idx():
-    """Writes a few digits in the layout of the official files."""
+def real_data():
+    """The folder with the unpacked data sets; the test is skipped where there is none."""
+    folder = os.environ.get(VARIABLE)
+    if not folder:
+        pytest.skip(f"real data needed: set {VARIABLE} to a folder laid out like raw_datasets/")
+    return Path(folder)
 
-    def write(raw_dir):
-        random = np.random.default_rng(0)
-        folder = raw_dir / "MNIST" / "raw"
-        folder.mkdir(parents=True)
-        for part, count in (("train", 24), ("t10k", 8)):
-            images = random.integers(256, size=(count, 28, 28), dtype=np.uint8)
-            header = np.array([0x803, count, 28, 28], ">i4").tobytes()
-            (folder / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-            labels = (np.arange(count) % 10).astype(np.uint8)
-            header = np.array([0x801, count], ">i4").tobytes()
-            (folder / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
 
-    return write
+@pytest.fixture(scope="session")
+def few_files(tmp_path_factory):
+    """A raw folder with a few examples of every data set that is read from files."""
+    # Here, as the types of what is imported before the tests are collected are not checked.
+    from lru.dataloaders.speech_commands import OTHER_WORDS, SAMPLES, TEN_WORDS
+
+    rng = np.random.default_rng(0)
+    raw_dir = tmp_path_factory.mktemp("raw_datasets")
+
+    def write(path, content):
+        (raw_dir / path).parent.mkdir(parents=True, exist_ok=True)
+        (raw_dir / path).write_bytes(content)
+
+    def idx(*sizes):
+        array = rng.integers(256 if len(sizes) > 1 else 10, size=sizes, dtype=np.uint8)
+        header = np.array([0x800 + len(sizes), *sizes], ">i4")
+        return header.tobytes() + array.tobytes()
+
+    for place in ("MNIST", "FashionMNIST"):
+        for part, n in (("train", 24), ("t10k", 8)):
+            write(f"{place}/raw/{part}-images-idx3-ubyte", idx(n, 28, 28))
+            write(f"{place}/raw/{part}-labels-idx1-ubyte", idx(n))
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        pixels = rng.integers(256, size=(4, 3072), dtype=np.uint8)
+        batch = {b"data": pixels, b"labels": [0, 1, 2, 9]}
+        write(f"cifar-10-batches-py/{name}", pickle.dumps(batch))
+    for part in ("train", "test"):
+        for i in range(8):
+            write(f"aclImdb/{part}/neg/{i}_2.txt", b"bad " * (i + 1))
+            write(f"aclImdb/{part}/pos/{i}_9.txt", b"good " * (i + 1))
+    for part in ("train", "eval", "test"):
+        rows = [f"{i % 2}.0\ta{i}\tb{i}\t{'ab ' * (i + 1)}\t{'ba' * 9}" for i in range(8)]
+        write(f"tsv_data/new_aan_pairs.{part}.tsv", "\n".join([*rows, ""]).encode())
+    speech = "speech_commands_v0.02"
+    for word in (*TEN_WORDS, *OTHER_WORDS):
+        for clip in ("a", "b", "c") if word in ("yes", "no") else ("a",):
+            path = raw_dir / speech / word / f"{clip}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with wave.open(str(path), "wb") as sound:
+                sound.setparams((1, 2, SAMPLES, 0, "NONE", None))
+                sound.writeframes(rng.integers(-99, 99, 50).astype("<i2").tobytes())
+    write(f"{speech}/validation_list.txt", b"yes/b.wav\nno/b.wav")
+    write(f"{speech}/testing_list.txt", b"yes/c.wav\nno/c.wav")
+    return raw_dir

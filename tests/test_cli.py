@@ -1,8 +1,10 @@
 """The command from end to end: listings, runs, reports, and one clear sentence for bad input."""
 
+import dataclasses
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -136,21 +138,60 @@ def test_runs_with_other_values_have_other_names(flags, tmp_path):
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
-@pytest.mark.parametrize("model", LAYERS)
+# Options that make a data set small, where it has them.
+FEW = {
+    "n_train": 16,
+    "n_val": 8,
+    "n_test": 8,
+    "source": "generated",
+    "min_length": 3,
+    "max_length": 30,
+    "min_frequency": 1,
+}
+
+
+@pytest.fixture
+def train_briefly(tmp_path, few_files):
+    """Two updates of a model on a data set; the exit status."""
+
+    def train(model, dataset):
+        known = {option.name for option in dataclasses.fields(DATASETS[dataset])}
+        options = [f"{name}={value}" for name, value in FEW.items() if name in known]
+        choice = ["--model", model, "--dataset", dataset, "--data_options", *options]
+        folders = ["--runs_dir", tmp_path, "--dir_name", tmp_path / "c", "--raw_dir", few_files]
+        sizes = ["--n_layers", "1", "--d_model", "4", "--d_hidden", "4", "--batch_size", "8"]
+        short = ["--max_steps", "2", "--n_buckets", "1", "--plots", "False"]
+        return run(*choice, *folders, *sizes, *short)
+
+    return train
+
+
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_every_model_trains_on_every_data_set(model, dataset, tmp_path, write_idx):
-    options = {
-        "listops-classification": ["source=generated", "min_length=3", "max_length=30"],
-        "mnist-classification": ["n_val=8"],
-    }.get(dataset, [])
-    if "mnist" not in dataset:
-        options += ["n_train=16", "n_val=8", "n_test=8"]
+def test_every_data_set_trains(dataset, train_briefly):
+    assert train_briefly("lru", dataset) == 0
+
+
+@pytest.mark.parametrize("model", [model for model in LAYERS if model != "lru"])
+@pytest.mark.parametrize(
+    "dataset",
+    ["listops-classification", "copy-classification", "mnist-classification", "aan-classification"],
+    ids=["tokens", "labels a step", "values", "pairs"],
+)
+def test_every_model_trains_on_every_kind_of_data(model, dataset, train_briefly):
+    assert train_briefly(model, dataset) == 0
+
+
+def test_selecting_on_the_test_split_is_named(tmp_path, write_idx, capsys):
     write_idx(tmp_path / "raw")
     folders = ["--runs_dir", tmp_path, "--dir_name", tmp_path / "c", "--raw_dir", tmp_path / "raw"]
     sizes = ["--n_layers", "1", "--d_model", "4", "--d_hidden", "4", "--batch_size", "8"]
-    short = ["--max_steps", "2", "--n_buckets", "1", "--plots", "False"]
-    choice = ["--model", model, "--dataset", dataset, "--data_options", *options]
-    assert run(*choice, *folders, *sizes, *short) == 0
+    choice = ["--model", "lru", "--dataset", "mnist-classification", "--name", "one"]
+    short = ["--max_steps", "2", "--plots", "False"]
+    assert run(*choice, *folders, *sizes, *short, "--protocol", "lra") == 0
+    printed = capsys.readouterr().out
+    assert "train 24, val 8, test 8" in printed
+    assert re.search(r"best validation +after update 2 on the test split itself", printed)
+    assert "protocol: lra" in (tmp_path / "one" / "config.yaml").read_text()
 
 
 def test_a_corrupt_line_is_named_and_nothing_is_cached(flags, tmp_path, capsys):
@@ -190,3 +231,38 @@ def test_the_published_command_runs_as_written(model, tmp_path):
     assert done.returncode == 0, done.stderr
     (log,) = (tmp_path / "runs").glob(f"listops-{model}-seed1919-*/metrics.jsonl")
     assert read_jsonl(log)[-1]["step"] == 3
+
+
+# The three commands of the README for arXiv 2505.19827, without `python run_train.py`.
+PUBLISHED = {
+    "cifar-classification": "--model diag-rnn --n_layers 6 --dataset cifar-classification "
+    "--warmup 18 --epochs 180 --batch_size 50 --d_model 512 --d_hidden 384 --lr_factor 0.025 "
+    "--A_init fixed",
+    "listops-classification": "--model diag-rnn --n_layers 6 --dataset listops-classification "
+    "--warmup_end 5 --d_model 256 --d_hidden 192 --epochs 50 --batch_size 32 --A_init fixed "
+    "--lr_factor 0.05 --p_dropout 0",
+    "imdb-classification": "--model diag-rnn --n_layers 6 --dataset imdb-classification "
+    "--warmup_end 7 --d_model 192 --d_hidden 256  --batch_size 32 --A_init fixed --epochs 65 "
+    "--lr_factor 0.025",
+}
+
+
+@pytest.mark.parametrize("dataset", PUBLISHED)
+def test_the_published_commands_make_three_updates_on_the_real_data(dataset, real_data, tmp_path):
+    """They are stopped before the evaluation of the whole test split, which takes long."""
+    script = Path(__file__).parents[1] / "run_train.py"
+    command = [sys.executable, script, *PUBLISHED[dataset].split(), "--max_steps", "3"]
+    (tmp_path / "raw_datasets").symlink_to(real_data)
+    with open(tmp_path / "printed", "w") as printed:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=printed, stderr=printed)
+    try:
+        while not (logs := [p for p in tmp_path.glob("runs/*/metrics.jsonl") if p.stat().st_size]):
+            assert process.poll() is None, (tmp_path / "printed").read_text()
+            time.sleep(0.5)
+    finally:
+        process.kill()
+        process.wait()
+    (log,) = logs
+    record = read_jsonl(log)[0]
+    assert record["step"] == 3
+    assert np.isfinite(record["train/loss"])

@@ -49,6 +49,44 @@ def test_the_published_command():
     }
 
 
+def test_the_other_published_commands():
+    assert changed(
+        read(
+            "--model diag-rnn --n_layers 6 --dataset cifar-classification --warmup 18 --epochs 180 "
+            "--batch_size 50 --d_model 512 --d_hidden 384 --lr_factor 0.025 --A_init fixed"
+        )
+    ) == {
+        "model": "diag-rnn",
+        "n_layers": 6,
+        "dataset": "cifar-classification",
+        "warmup_end": 18,
+        "epochs": 180,
+        "batch_size": 50,
+        "d_model": 512,
+        "d_hidden": 384,
+        "lr_factor": 0.025,
+        "A_init": "fixed",
+    }
+    assert changed(
+        read(
+            "--model diag-rnn --n_layers 6 --dataset imdb-classification --warmup_end 7 "
+            "--d_model 192 --d_hidden 256  --batch_size 32 --A_init fixed --epochs 65 "
+            "--lr_factor 0.025"
+        )
+    ) == {
+        "model": "diag-rnn",
+        "n_layers": 6,
+        "dataset": "imdb-classification",
+        "warmup_end": 7,
+        "d_model": 192,
+        "d_hidden": 256,
+        "batch_size": 32,
+        "A_init": "fixed",
+        "epochs": 65,
+        "lr_factor": 0.025,
+    }
+
+
 @pytest.mark.parametrize(
     ("flag", "text", "value"),
     [
@@ -151,6 +189,10 @@ def test_none_and_negative_values():
 def test_options_of_the_data_set():
     assert read("--data_options a=1 b=x=y --epochs 3").data.data_options == {"a": "1", "b": "x=y"}
     assert read("--data_options").data.data_options == {}
+    assert read("--protocol lra --data_options n_val=5").data.data_options == {
+        "n_val": "5",
+        "protocol": "lra",
+    }
     with pytest.raises(UsageError, match="data_options takes NAME=VALUE, got 'a'"):
         read("--data_options a")
 

@@ -1,33 +1,37 @@
-"""Data sets from the shell: `python -m lru.dataloaders list | download | prepare`."""
+"""Data sets from the shell: `python -m lru.dataloaders list | download | prepare | …`."""
 
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
-from lru.dataloaders import DATASETS, Prepared, dataset_from_options
+from lru.dataloaders import DATASETS, Dataset, Prepared, dataset_from_options, views
 from lru.dataloaders.cache import SPLITS
+from lru.dataloaders.card import CARD_NAME, check_contents
+
+Lines = Iterator[str]
 
 
-def list_all(arguments: argparse.Namespace) -> Iterator[str]:
-    """Each data set's name, what it is, whether it can be downloaded, and its options."""
+def list_all(arguments: argparse.Namespace) -> Lines:
+    """Each data set's name, what it is, its options and what can be downloaded."""
     del arguments
     for name, kind in DATASETS.items():
         summary = (kind.__doc__ or "").splitlines()[0]
-        yield f"{name}: {summary}"
+        yield f"{', '.join((name, *kind.aliases))}: {summary}"
         options = vars(kind())
         yield "    options: " + " ".join(f"{key}={value}" for key, value in options.items())
         if kind.sources:
-            yield f"    download: {len(kind.sources)} files"
+            yield "    download: " + ", ".join(source.filename for source in kind.sources)
 
 
-def download(arguments: argparse.Namespace) -> Iterator[str]:
+def download(arguments: argparse.Namespace) -> Lines:
     """Fetch the files of the named data sets, or of all that have any; go on after failures."""
     names = arguments.names or [name for name, kind in DATASETS.items() if kind.sources]
     datasets = {name: dataset_from_options(name) for name in names}
     failed = []
     for name, dataset in datasets.items():
         try:
-            files = dataset.download(arguments.raw_dir)
+            files = dataset.download(arguments.raw_dir, arguments.mirror)
         except (RuntimeError, OSError) as error:
             failed.append(name)
             yield f"{name}: {error}"
@@ -37,35 +41,88 @@ def download(arguments: argparse.Namespace) -> Iterator[str]:
         raise SystemExit(f"not downloaded: {', '.join(failed)}")
 
 
-def prepare(arguments: argparse.Namespace) -> Iterator[str]:
+def prepare(arguments: argparse.Namespace) -> Lines:
     """Put the named data sets into the cache, verify them, and describe them."""
-    options = dict(_pair(text) for text in arguments.option)
-    datasets = [dataset_from_options(name, options) for name in arguments.names]
-    for dataset in datasets:
+    for dataset in _datasets(arguments):
         prepared = dataset.load(arguments.raw_dir, arguments.cache_dir, verify=True)
         yield f"{dataset.name}: {dataset.folder(arguments.cache_dir)}"
         yield from (f"    {line}" for line in _described(prepared))
+
+
+def verify(arguments: argparse.Namespace) -> Lines:
+    """Check the named data sets in the cache, without making them: checksums, ids, labels."""
+    for dataset in _datasets(arguments):
+        folder = dataset.folder(arguments.cache_dir)
+        if not (folder / CARD_NAME).exists():
+            raise ValueError(f"{dataset.name} is not prepared: there is no {folder / CARD_NAME}")
+        prepared = dataset.stored(arguments.cache_dir, verify=True)
+        check_contents(prepared.card, {split: getattr(prepared, split) for split in SPLITS})
+        yield f"{dataset.name}: {folder} is what its card says"
+
+
+def stats(arguments: argparse.Namespace) -> Lines:
+    """Sizes, classes and lengths of the named data sets; the lengths as a picture, too."""
+    for dataset in _datasets(arguments):
+        prepared = dataset.load(arguments.raw_dir, arguments.cache_dir)
+        yield f"{dataset.name}"
+        yield from (f"    {line}" for line in _described(prepared))
+        card = prepared.card
+        if card.mean is not None and card.std is not None:
+            yield "    mean " + " ".join(f"{value:.4f}" for value in card.mean)
+            yield "    standard deviation " + " ".join(f"{value:.4f}" for value in card.std)
+        for split in SPLITS:
+            counts = card.splits[split]["class_counts"]
+            shares = (
+                f"{views.class_name(dataset, label)} {count:,}"
+                for label, count in enumerate(counts)
+            )
+            yield f"    {split} by class: {', '.join(shares)}"
+        yield "    train by steps:"
+        yield from (f"    {line}" for line in views.histogram_text(prepared.train.lengths))
+        picture = Path(arguments.cache_dir, f"{dataset.folder('').name}.lengths.png")
+        views.histogram_picture(prepared, picture)
+        yield f"    {picture}"
+
+
+def show(arguments: argparse.Namespace) -> Lines:
+    """Rows of a data set as text; images as PNG files in the cache folder."""
+    (dataset,) = _datasets(arguments)
+    prepared = dataset.load(arguments.raw_dir, arguments.cache_dir)
+    split = getattr(prepared, arguments.split)
+    for index in arguments.index:
+        if not 0 <= index < len(split):
+            raise ValueError(
+                f"--index is {index}, but {arguments.split} has rows 0 to {len(split) - 1}"
+            )
+        yield f"{dataset.name}, {arguments.split} {index}"
+        image = views.row_picture(dataset, split, index)
+        if image is None:
+            yield from views.row_text(dataset, prepared.card, split, index)
+            continue
+        name = f"{dataset.folder('').name}.{arguments.split}.{index}.png"
+        image.save(Path(arguments.cache_dir, name))
+        yield f"label: {views.class_name(dataset, int(split.labels[index]))}"
+        yield f"{Path(arguments.cache_dir, name)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb."""
     parser = argparse.ArgumentParser(prog="python -m lru.dataloaders", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    verb(verbs, "list", list_all)
-    fetch = verb(verbs, "download", download)
+    _verb(verbs, "list", list_all)
+    fetch = _verb(verbs, "download", download)
     fetch.add_argument("names", nargs="*", metavar="NAME", help="data sets; all if none is given")
-    build = verb(verbs, "prepare", prepare)
-    build.add_argument("names", nargs="+", metavar="NAME", help="data sets")
-    build.add_argument("--cache_dir", default="cache_dir", help="where prepared data sets go")
-    build.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="option of the data sets, as `list` shows them; may be repeated",
-    )
-    for command in (fetch, build):
-        command.add_argument("--raw_dir", default="raw_datasets", help="where raw files lie")
+    fetch.add_argument("--mirror", help="base URL to fetch from, instead of the published ones")
+    fetch.add_argument("--raw_dir", default="raw_datasets", help="where raw files lie")
+    for run in (prepare, verify, stats):
+        several = _verb(verbs, run.__name__, run)
+        several.add_argument("names", nargs="+", metavar="NAME", help="data sets")
+        _add_places(several)
+    one = _verb(verbs, "show", show)
+    one.add_argument("names", nargs=1, metavar="NAME", help="data set")
+    one.add_argument("--index", nargs="+", type=int, default=[0], metavar="I", help="rows, from 0")
+    one.add_argument("--split", choices=SPLITS, default="train", help="of which split")
+    _add_places(one)
     parsed = parser.parse_args(arguments)
     try:
         for line in parsed.run(parsed):
@@ -74,10 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
 
 
-def verb(
+def _verb(
     verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
     name: str,
-    run: Callable[[argparse.Namespace], Iterator[str]],
+    run: Callable[[argparse.Namespace], Lines],
 ) -> argparse.ArgumentParser:
     """Add a verb whose help is the docstring of what it runs."""
     parser = verbs.add_parser(name, help=run.__doc__, description=run.__doc__)
@@ -85,9 +142,27 @@ def verb(
     return parser
 
 
-def _described(prepared: Prepared) -> Iterator[str]:
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--raw_dir", default="raw_datasets", help="where raw files lie")
+    parser.add_argument("--cache_dir", default="cache_dir", help="where prepared data sets go")
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="option of the data sets, as `list` shows them; may be repeated",
+    )
+
+
+def _datasets(arguments: argparse.Namespace) -> list[Dataset]:
+    """The named data sets with the options, which all of them must have."""
+    options = dict(_pair(text) for text in arguments.option)
+    return [dataset_from_options(name, options) for name in arguments.names]
+
+
+def _described(prepared: Prepared) -> Lines:
     card = prepared.card
-    size = f"{card.vocab_size} ids" if card.kind == "tokens" else f"{card.n_features} features"
+    size = f"{card.vocab_size} ids" if card.vocab_size else f"{card.n_features} features"
     yield f"{card.kind} ({size}), {card.n_classes} classes, one target a {card.targets}"
     for split in SPLITS:
         figures = card.splits[split]

@@ -1,11 +1,11 @@
-"""Splits as plain arrays: dense `[n, T, F]`, or ragged rows in one flat array with offsets."""
+"""Splits as plain arrays: dense `[n, T, F]`, ragged rows in one flat array, or pairs of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import SupportsIndex
 
 import numpy as np
-from jaxtyping import Float32, Int, Int32, Int64, Shaped, UInt, UInt8
+from jaxtyping import Float32, Int, Int16, Int32, Int64, Shaped, UInt, UInt8
 
 NO_TARGET = -1
 """The label of a step that has none."""
@@ -19,11 +19,11 @@ class Dense:
     """Rows of one length.
 
     Attributes:
-        inputs: `[n, T, F]`, uint8 or float32.
+        inputs: `[n, T, F]`, uint8, int16 or float32.
         labels: `[n]` a class per row, or `[n, T]` a class per step with -1 where there is none.
     """
 
-    inputs: UInt8[np.ndarray, "n T F"] | Float32[np.ndarray, "n T F"]
+    inputs: UInt8[np.ndarray, "n T F"] | Int16[np.ndarray, "n T F"] | Float32[np.ndarray, "n T F"]
     labels: Labels
 
     def __post_init__(self):
@@ -124,6 +124,62 @@ class Ragged:
         starts, stops = self.offsets[:-1], self.offsets[1:]
         first = starts[rows]
         return first, stops[rows] - first
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Two documents a row, of any lengths each, with one label for both.
+
+    Attributes:
+        first: the first document of each row.
+        second: the second document of each row, with the same labels.
+    """
+
+    first: Ragged
+    second: Ragged
+
+    def __post_init__(self):
+        if len(self.first) != len(self.second):
+            raise ValueError(
+                f"there are {len(self.first)} first and {len(self.second)} second documents, "
+                "but they must be as many"
+            )
+        if self.first.labels.ndim != 1 or not np.array_equal(self.first.labels, self.second.labels):
+            raise ValueError("both documents of a row must have the same one label")
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @property
+    def labels(self) -> Int32[np.ndarray, " n"]:
+        """A class per row, `[n]`."""
+        return self.first.labels
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " n"]:
+        """Steps of the longer document of each row, `[n]`."""
+        return np.maximum(self.first.lengths, self.second.lengths)
+
+    def lengths_of(self, indices: Rows) -> Int64[np.ndarray, "B 2"]:
+        """Steps of both documents of the rows at `indices`, `[B, 2]`."""
+        rows = np.asarray(indices, np.int64)
+        return np.stack([self.first.lengths[rows], self.second.lengths[rows]], axis=1)
+
+    def padded(self, indices: Rows, length: SupportsIndex) -> UInt[np.ndarray, "B 2 length"]:
+        """Both documents of the rows at `indices`, zeros on the right up to `length` steps each.
+
+        Raises:
+            ValueError: if `length` is shorter than the longest chosen document.
+        """
+        documents = [self.first.padded(indices, length), self.second.padded(indices, length)]
+        return np.stack(documents, axis=1)
+
+    def labels_of(self, indices: Rows, length: SupportsIndex) -> Int32[np.ndarray, " B"]:
+        """Labels of the rows, `[B]`, whatever the `length`."""
+        return self.first.labels_of(indices, length)
+
+
+Split = Dense | Ragged | Pairs
 
 
 def _check_labels(labels: np.ndarray, rows: int, steps: int) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from lru.dataloaders import cache
-from lru.dataloaders.arrays import Dense, Ragged
+from lru.dataloaders.arrays import Split
 from lru.dataloaders.card import Card, Description, make_card, read_card, write_card
-from lru.dataloaders.fetch import Source, download
+from lru.dataloaders.fetch import Source, download, set_aside
 from lru.dataloaders.options import converted
+from lru.dataloaders.unpack import ArchiveError, unpack
 from lru.registry import Registry
 
 VERIFIED_ON_LOAD = 256 * 2**20
@@ -28,9 +29,9 @@ class Prepared:
     """A data set ready to use: its card and three memory-mapped splits."""
 
     card: Card
-    train: Dense | Ragged
-    val: Dense | Ragged
-    test: Dense | Ragged
+    train: Split
+    val: Split
+    test: Split
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,26 @@ class Dataset(ABC):
         name: what flags call it.
         sources: the public files that it can be made from.
         task: what is learned from it, by its registered name.
+        aliases: other names that flags can use for it.
+        class_names: what the classes are called, if not by their numbers.
+        picture: rows and columns, if a row's steps are the pixels of an image in that order.
+        separator: what stands between the tokens of a row when it is shown as text.
         version: raised whenever `build` gives other arrays from the same files and options.
     """
 
     name: ClassVar[str]
     sources: ClassVar[tuple[Source, ...]] = ()
     task: ClassVar[str] = "classification"
+    aliases: ClassVar[tuple[str, ...]] = ()
+    class_names: ClassVar[tuple[str, ...]] = ()
+    picture: ClassVar[tuple[int, int] | None] = None
+    separator: ClassVar[str] = " "
     version: ClassVar[int] = 1
 
     def raw_files(self, raw_dir: Path) -> tuple[Path, ...]:
-        """The files under `raw_dir` that `build` would read now.
+        """The files under `raw_dir` that `build` would read now; of many, their folders.
 
-        Empty if it reads none, or if they have to be downloaded first.
+        Empty if it reads none, or if they have to be downloaded or unpacked first.
         """
         del raw_dir
         return ()
@@ -64,15 +73,38 @@ class Dataset(ABC):
     def build(self, raw_dir: Path, folder: Path) -> Description:
         """Write the three splits into the empty `folder`; all that `raw_files` names is there."""
 
-    def download(self, raw_dir: StrPath) -> tuple[Path, ...]:
-        """Fetch the sources into `raw_dir`, unless the files are there already; the files."""
+    def download(self, raw_dir: StrPath, mirror: str | None = None) -> tuple[Path, ...]:
+        """Fetch and unpack the sources into `raw_dir`, unless the files are there; the files.
+
+        Args:
+            raw_dir: where they go.
+            mirror: base URL to use instead of the sources' own.
+
+        Raises:
+            FileNotFoundError: if files are missing from a folder that is there, or from the source.
+        """
         raw_dir = Path(raw_dir)
         found = self.raw_files(raw_dir)
-        if not found and self.sources:
-            for source in self.sources:
-                download(source, raw_dir)
-            found = self.raw_files(raw_dir)
+        if found or not self.sources:
+            return found
+        for source in self.sources:
+            if source.unpacked is not None and (raw_dir / source.unpacked).exists():
+                raise FileNotFoundError(
+                    f"{self.name}: {raw_dir / source.unpacked} is there, but has not all files; "
+                    "complete it, or move it away to have it fetched"
+                )
+            fetch(source, raw_dir, mirror)
+        found = self.raw_files(raw_dir)
+        if not found:
+            raise FileNotFoundError(
+                f"{self.name}: {', '.join(source.filename for source in self.sources)} has not the "
+                f"files that are expected in {raw_dir}"
+            )
         return found
+
+    def obtain(self, raw_dir: Path) -> tuple[Path, ...]:
+        """The files that `prepare` needs, fetched if they are not there."""
+        return self.download(raw_dir)
 
     def folder(self, cache_dir: StrPath) -> Path:
         """Where the data set lies in the cache: its name, and a hash of options not by default."""
@@ -99,7 +131,7 @@ class Dataset(ABC):
         raw_dir, folder = Path(raw_dir), self.folder(cache_dir)
         if self._is_current(folder, _stamps(self.raw_files(raw_dir), raw_dir)):
             return folder
-        stamps = _stamps(self.download(raw_dir), raw_dir)
+        stamps = _stamps(self.obtain(raw_dir), raw_dir)
         with cache.staging(folder) as partial:
             description = self.build(raw_dir, partial)
             splits = {split: cache.read_split(partial, split) for split in cache.SPLITS}
@@ -126,7 +158,20 @@ class Dataset(ABC):
         Raises:
             CacheError: if the arrays are not what the card says.
         """
-        folder = self.prepare(raw_dir, cache_dir)
+        self.prepare(raw_dir, cache_dir)
+        return self.stored(cache_dir, verify=verify)
+
+    def stored(self, cache_dir: StrPath, *, verify: bool) -> Prepared:
+        """The data set as it lies in the cache, memory-mapped.
+
+        Args:
+            cache_dir: where prepared data sets lie.
+            verify: check the arrays by sha256, however large they are.
+
+        Raises:
+            CacheError: if it is not there, or the arrays are not what the card says.
+        """
+        folder = self.folder(cache_dir)
         card = read_card(folder)
         splits = {split: cache.read_split(folder, split) for split in cache.SPLITS}
         if verify or cache.size_in_bytes(splits) <= VERIFIED_ON_LOAD:
@@ -151,8 +196,8 @@ DatasetType = TypeVar("DatasetType", bound=type[Dataset])
 
 
 def register(dataset: DatasetType) -> DatasetType:
-    """Class decorator: file a data set under its `name`."""
-    DATASETS.register(dataset.name)(dataset)
+    """Class decorator: file a data set under its `name` and its `aliases`."""
+    DATASETS.register(dataset.name, *dataset.aliases)(dataset)
     return dataset
 
 
@@ -177,7 +222,22 @@ def dataset_from_options(name: str, options: Mapping[str, Any] | None = None) ->
     return kind(**values)
 
 
-def check_at_least(dataset: Dataset, **least: int) -> None:
+def fetch(source: Source, raw_dir: Path, mirror: str | None = None) -> None:
+    """Download a source, and unpack it if it is an archive.
+
+    Raises:
+        ArchiveError: if it cannot be unpacked; then it is set aside.
+    """
+    path = download(source, raw_dir, mirror)
+    if source.unpacked is None:
+        return
+    try:
+        unpack(path, raw_dir / source.unpacked, source.member)
+    except ArchiveError as error:
+        raise ArchiveError(f"{error}; it was set aside as {set_aside(path)}") from error
+
+
+def check_at_least(dataset: Dataset, **least: int | float) -> None:
     """Check options that are numbers against their least values.
 
     Raises:

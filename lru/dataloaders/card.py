@@ -7,16 +7,23 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Shaped, UInt8
 
-from lru.dataloaders.arrays import NO_TARGET, Dense, Ragged
+from lru.dataloaders.arrays import NO_TARGET, Dense, Pairs, Split
 from lru.dataloaders.cache import checksum, damaged
 
 CARD_NAME = "card.json"
 
+_ROWS_AT_ONCE = 1024
+
+Kind = Literal["tokens", "token_pairs", "values"]
+
 
 class SplitSummary(TypedDict):
-    """Figures of one split; `class_counts[c]` counts rows, or steps if targets are per step."""
+    """Figures of one split; `class_counts[c]` counts rows, or steps if targets are per step.
+
+    The length of a pair is that of its longer document.
+    """
 
     examples: int
     min_length: int
@@ -30,7 +37,8 @@ class Description:
     """What a data set knows of itself once it is built.
 
     Attributes:
-        kind: "tokens" (ids; 0 is padding) or "values" (real features).
+        kind: "tokens" (ids; 0 is padding), "token_pairs" (two documents of them a row) or "values"
+            (real features).
         n_classes: number of classes.
         targets: "sequence" (one class a row) or "step" (one class at some steps).
         provenance: one sentence: which files, or how generated.
@@ -38,7 +46,7 @@ class Description:
         vocabulary: the text of each id, id 0 included, or None.
     """
 
-    kind: Literal["tokens", "values"]
+    kind: Kind
     n_classes: int
     targets: Literal["sequence", "step"]
     provenance: str
@@ -54,13 +62,14 @@ class Card:
         name: registered name of the data set.
         version: of the code that prepared it; another version prepares again.
         options: the options that it was prepared with.
-        kind: "tokens" or "values".
+        kind: "tokens", "token_pairs" or "values".
         n_classes: number of classes.
         vocab_size: number of ids, padding id 0 included, or None for values.
         n_features: features a step, or None for tokens.
         targets: "sequence" or "step".
-        max_length: longest row of all splits, in steps.
-        mean: per feature over train, of inputs scaled to [0, 1]; None for tokens.
+        max_length: longest row of all splits, in steps; of pairs, the longest document.
+        mean: per feature over train, of bytes scaled to [0, 1] and of other numbers as they are;
+            None for tokens.
         std: standard deviation, likewise.
         vocabulary: the text of each id, or None.
         splits: figures by split.
@@ -73,7 +82,7 @@ class Card:
     name: str
     version: int
     options: dict[str, Any] = field(default_factory=dict)
-    kind: Literal["tokens", "values"]
+    kind: Kind
     n_classes: int
     vocab_size: int | None = None
     n_features: int | None = None
@@ -89,9 +98,7 @@ class Card:
     checksum: str = ""
 
 
-def make_card(
-    description: Description, splits: Mapping[str, Dense | Ragged], **identity: Any
-) -> Card:
+def make_card(description: Description, splits: Mapping[str, Split], **identity: Any) -> Card:
     """The card of `splits`.
 
     Args:
@@ -136,7 +143,29 @@ def read_card(folder: Path) -> Card:
         raise damaged(folder, f"{CARD_NAME} cannot be read ({error})") from error
 
 
-def _summary(split: Dense | Ragged, n_classes: int) -> SplitSummary:
+def check_contents(card: Card, splits: Mapping[str, Split]) -> None:
+    """Check what a checksum cannot: that ids and labels are among those of the card.
+
+    Raises:
+        ValueError: naming the split and what is wrong.
+    """
+    for name, split in splits.items():
+        if split.labels.min(initial=0) < NO_TARGET or split.labels.max(initial=0) >= card.n_classes:
+            raise ValueError(f"{card.name}, {name}: labels are not all 0 to {card.n_classes - 1}")
+        documents = (split.first, split.second) if isinstance(split, Pairs) else (split,)
+        for document in documents:
+            if isinstance(document, Dense) or not document.values.size:
+                continue
+            low, high = int(document.values.min()), int(document.values.max())
+            last = (card.vocab_size or 0) - 1
+            if low < 1 or high > last:
+                raise ValueError(
+                    f"{card.name}, {name}: ids are {low} to {high}, but those of tokens are 1 to "
+                    f"{last}"
+                )
+
+
+def _summary(split: Split, n_classes: int) -> SplitSummary:
     lengths = split.lengths
     labels = split.labels[split.labels != NO_TARGET]
     return SplitSummary(
@@ -148,18 +177,35 @@ def _summary(split: Dense | Ragged, n_classes: int) -> SplitSummary:
     )
 
 
-def _moments(split: Dense, rows_at_once: int = 1024) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per feature, bytes scaled to [0, 1]; two passes in float64."""
-    scale = 255.0 if split.inputs.dtype == np.uint8 else 1.0
-    steps, features = split.inputs.shape[1:]
-    count = len(split) * steps
+def _moments(split: Dense) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per feature; bytes scaled to [0, 1]."""
+    if split.inputs.dtype == np.uint8:
+        return _moments_of_bytes(split.inputs)
+    return _moments_of_numbers(split.inputs)
+
+
+def _moments_of_bytes(inputs: UInt8[np.ndarray, "n T F"]) -> tuple[list[float], list[float]]:
+    """Exact, from how often each byte occurs: ten times faster than sums of numbers."""
+    counts = np.zeros((inputs.shape[2], 256), np.int64)
+    for start in range(0, len(inputs), _ROWS_AT_ONCE):
+        part = inputs[start : start + _ROWS_AT_ONCE]
+        for feature, count in enumerate(counts):
+            count += np.bincount(part[..., feature].ravel(), minlength=256)
+    share, values = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
+    mean = share @ values
+    deviation = (share * (values - mean[:, None]) ** 2).sum(axis=1)
+    return mean.tolist(), np.sqrt(deviation).tolist()
+
+
+def _moments_of_numbers(inputs: Shaped[np.ndarray, "n T F"]) -> tuple[list[float], list[float]]:
+    """Two passes in float64."""
 
     def mean_of(centre: Float64[np.ndarray, " F"], power: int) -> Float64[np.ndarray, " F"]:
-        total = np.zeros(features)
-        for start in range(0, len(split), rows_at_once):
-            part = split.inputs[start : start + rows_at_once] / np.float64(scale)
+        total = np.zeros(inputs.shape[2])
+        for start in range(0, len(inputs), _ROWS_AT_ONCE):
+            part = inputs[start : start + _ROWS_AT_ONCE].astype(np.float64)
             total += ((part - centre) ** power).sum((0, 1))
-        return total / count
+        return total / (len(inputs) * inputs.shape[1])
 
-    mean = mean_of(np.zeros(features), 1)
+    mean = mean_of(np.zeros(inputs.shape[2]), 1)
     return mean.tolist(), np.sqrt(mean_of(mean, 2)).tolist()

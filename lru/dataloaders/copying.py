@@ -13,7 +13,8 @@ import numpy as np
 
 from lru.dataloaders.arrays import NO_TARGET
 from lru.dataloaders.base import Dataset, Description, check_at_least, register
-from lru.dataloaders.cache import SPLITS, RaggedWriter
+from lru.dataloaders.cache import SPLITS
+from lru.dataloaders.writers import RaggedWriter
 
 _ROWS_AT_ONCE = 4096
 

@@ -2,15 +2,21 @@
 
 import hashlib
 import os
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from ssl import SSLError
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
+
+from lru.files import write_atomically
 
 try:
     import fcntl
@@ -21,7 +27,10 @@ MIRROR_VARIABLE = "LRU_DATA_MIRROR"
 """Environment variable: base URL that has the sources under their relative file names."""
 
 TIMEOUT_SECONDS = 30.0
+BACK_OFF_SECONDS = (1.0, 4.0, 16.0)
+"""Waits before a transfer that broke off goes on; after the last it fails."""
 
+_PASSING_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 _CHUNK = 1 << 20
 
 
@@ -39,18 +48,22 @@ class Source:
 
     Attributes:
         url: where it is.
-        sha256: hex digest of its bytes.
+        sha256: hex digest of its bytes; None if none is known: then that of the first download is
+            pinned in a file next to it, and whatever has another one later is refused.
         filename: where it goes, relative to the raw folder.
+        unpacked: of an archive, the folder that it becomes, relative to the raw folder.
+        member: the folder within the archive that becomes `unpacked`; "" for all of it.
     """
 
     url: str
-    sha256: str
+    sha256: str | None
     filename: str
+    unpacked: str | None = None
+    member: str = ""
 
-    @property
-    def location(self) -> str:
-        """The URL to use: the mirror's, if one is set."""
-        mirror = os.environ.get(MIRROR_VARIABLE)
+    def location(self, mirror: str | None = None) -> str:
+        """The URL to use: that of `mirror`, or of the environment's mirror, or its own."""
+        mirror = mirror or os.environ.get(MIRROR_VARIABLE)
         return f"{mirror.rstrip('/')}/{self.filename}" if mirror else self.url
 
 
@@ -60,11 +73,17 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def download(source: Source, raw_dir: Path) -> Path:
+def download(source: Source, raw_dir: Path, mirror: str | None = None) -> Path:
     """Fetch `source` into `raw_dir`, unless it is there; its path.
 
-    Bytes go to a file that ends in `.part`, which a later call continues; it gets its name only if
-    its sha256 is right. A file with another sha256 is set aside under a name in `.corrupt`.
+    Bytes go to a file that ends in `.part`, which is continued after a break, by this call or a
+    later one; it gets its name only if its sha256 is right. A file with another sha256 is set aside
+    under a name in `.corrupt`.
+
+    Args:
+        source: what to fetch.
+        raw_dir: where it goes.
+        mirror: base URL to use instead of the source's own.
 
     Raises:
         ChecksumError: if the file that came, or that was there, has another sha256.
@@ -76,17 +95,16 @@ def download(source: Source, raw_dir: Path) -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    with part.open("ab") as file:
-        _wait_for_others(file)
+    with _locked(part) as file:
         if target.exists():
             # Another process had it finished while this one waited.
             _verify(target, target, source)
             return target
         try:
-            _transfer(source.location, file)
+            _transfer_patiently(source.location(mirror), file)
         except (OSError, HTTPException) as error:
             raise DownloadError(
-                f"cannot download {source.location} ({error}); try again to go on where it "
+                f"cannot download {source.location(mirror)} ({error}); try again to go on where it "
                 f"stopped, fetch it by hand and put it at {target}, or set {MIRROR_VARIABLE} to a "
                 f"base URL that has {source.filename}"
             ) from error
@@ -95,10 +113,66 @@ def download(source: Source, raw_dir: Path) -> Path:
     return target
 
 
-def _wait_for_others(file: BinaryIO) -> None:
-    """Lock the file until it is closed, where the system can (not on Windows)."""
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def set_aside(target: Path, content: Path | None = None) -> Path:
+    """Rename a file that is no good, and forget its pinned sha256; its new name.
+
+    Args:
+        target: the name that it has, or would have had.
+        content: the file itself, if it has another name.
+    """
+    aside = target.with_name(target.name + ".corrupt")
+    (content or target).replace(aside)
+    _pin(target).unlink(missing_ok=True)
+    return aside
+
+
+@contextmanager
+def _locked(part: Path) -> Iterator[BinaryIO]:
+    """The file to append to, locked where the system can (not on Windows); not left if empty."""
+    while True:
+        file = part.open("ab")
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if _is_at(part, file):
+            break
+        # Another process had it finished or removed while this one waited.
+        file.close()
+    try:
+        yield file
+    finally:
+        if _is_at(part, file) and not part.stat().st_size:
+            with suppress(PermissionError):
+                part.unlink()
+        file.close()
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    """Whether the open file has this name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _transfer_patiently(url: str, file: BinaryIO) -> None:
+    """Transfer, and go on after breaks that may pass."""
+    for wait in BACK_OFF_SECONDS:
+        try:
+            return _transfer(url, file)
+        except (OSError, HTTPException) as error:
+            if not _may_pass(error):
+                raise
+        time.sleep(wait)
+    _transfer(url, file)
+
+
+def _may_pass(error: OSError | HTTPException) -> bool:
+    """Whether to try again: not if there is no such server or file, nor if the disk is full."""
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code in _PASSING_STATUSES
+    if isinstance(error, urllib.error.URLError):
+        return isinstance(error.reason, TimeoutError)
+    return isinstance(error, ConnectionError | TimeoutError | SSLError | HTTPException)
 
 
 def _transfer(url: str, file: BinaryIO) -> None:
@@ -135,13 +209,26 @@ def _transfer(url: str, file: BinaryIO) -> None:
         raise ConnectionError(f"it ended after {size} of {expected} bytes")
 
 
-def _verify(path: Path, target: Path, source: Source) -> None:
-    found = sha256_of(path)
-    if found == source.sha256:
-        return
-    aside = target.with_name(target.name + ".corrupt")
-    path.replace(aside)
-    raise ChecksumError(
-        f"{target.name} has sha256 {found}, but {source.sha256} is expected; it was set aside as "
-        f"{aside}; try again, or fetch {source.url} by hand and put it at {target}"
-    )
+def _verify(content: Path, target: Path, source: Source) -> None:
+    """Refuse the wrong content; pin the sha256 of the first that comes where none is known."""
+    found = sha256_of(content)
+    expected = source.sha256 or _pinned(target)
+    if expected is None:
+        write_atomically(_pin(target), f"{found}  {target.name}\n".encode())
+    elif found != expected:
+        since = "" if source.sha256 else ", that of its first download,"
+        aside = set_aside(target, content)
+        raise ChecksumError(
+            f"{target.name} has sha256 {found}, but {expected}{since} is expected; it was set "
+            f"aside as {aside}; try again, or fetch {source.url} by hand and put it at {target}"
+        )
+
+
+def _pin(target: Path) -> Path:
+    """The file with the sha256 of `target`, as `sha256sum` writes it."""
+    return target.with_name(target.name + ".sha256")
+
+
+def _pinned(target: Path) -> str | None:
+    pin = _pin(target)
+    return pin.read_text().split()[0] if pin.exists() else None

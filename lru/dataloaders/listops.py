@@ -4,16 +4,17 @@ Read from the official files, or generated from the same grammar (`listops_gramm
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import UInt8
 
-from lru.dataloaders.base import Dataset, Description, StrPath, check_at_least, register
-from lru.dataloaders.cache import SPLITS, RaggedWriter
+from lru.dataloaders.base import Description, check_at_least, register
+from lru.dataloaders.cache import SPLITS
+from lru.dataloaders.fetch import Source
 from lru.dataloaders.listops_grammar import (
     CLOSE,
     FIRST_OPERATOR,
@@ -22,9 +23,11 @@ from lru.dataloaders.listops_grammar import (
     Sequences,
     sequences,
 )
+from lru.dataloaders.lra import lra_compares, lra_places, lra_source
+from lru.dataloaders.official import OfficialOrGenerated
+from lru.dataloaders.writers import RaggedWriter
 
-PLACES = ("listops-1000", "lra_release/listops-1000", "lra_release/lra_release/listops-1000")
-"""Folders under the raw folder in which the official files are looked for, first to last."""
+PLACES = lra_places("listops-1000")
 
 PUBLISHED_SIZES = {"train": 96_000, "val": 2_000, "test": 2_000}
 
@@ -39,13 +42,12 @@ _TARGETS = {str(digit).encode(): digit for digit in range(10)}
 
 @register
 @dataclass(frozen=True)
-class ListOps(Dataset):
+class ListOps(OfficialOrGenerated):
     """Evaluate nested MIN, MAX, MED, SUM-mod-10 of digits; the official files, or generated."""
 
     name: ClassVar[str] = "listops-classification"
+    sources: ClassVar[tuple[Source, ...]] = (lra_source("listops-1000"),)
 
-    source: Literal["auto", "official", "generated"] = "auto"
-    """auto: the official files if they are there and all other options are at their defaults"""
     n_train: int = PUBLISHED_SIZES["train"]
     """sequences to train on, if generated"""
     n_val: int = PUBLISHED_SIZES["val"]
@@ -68,55 +70,10 @@ class ListOps(Dataset):
             self, n_train=1, n_val=1, n_test=1, min_length=1, max_depth=2, max_args=2, seed=0
         )
         check_at_least(self, max_length=self.min_length + 2)
-        if self.source == "official" and self._changed:
-            raise ValueError(
-                f"{self.name}: source is 'official', but the official files are what they are: "
-                f"{', '.join(self._changed)} cannot be chosen"
-            )
+        super().__post_init__()
 
-    @property
-    def _changed(self) -> dict[str, int]:
-        """The generator's options that are not at their defaults."""
-        options = {field.name: getattr(self, field.name) for field in fields(self)}
-        defaults = {field.name: field.default for field in fields(self)}
-        del options["source"]
-        return {name: value for name, value in options.items() if value != defaults[name]}
-
-    def raw_files(self, raw_dir: Path) -> tuple[Path, ...]:
-        """The three official files, unless the options say to generate; empty if not all exist."""
-        for files in self._candidates(raw_dir):
-            if all(path.exists() for path in files):
-                return files
-        return ()
-
-    def download(self, raw_dir: StrPath) -> tuple[Path, ...]:
-        """The official files, which have no public address of their own and are never fetched.
-
-        Raises:
-            FileNotFoundError: if only some of them are there, or the options want them.
-        """
-        found = self.raw_files(Path(raw_dir))
-        if found:
-            return found
-        candidates = self._candidates(Path(raw_dir))
-        for files in candidates:
-            missing = [str(path) for path in files if not path.exists()]
-            if len(missing) < len(files):
-                raise FileNotFoundError(
-                    f"{self.name}: {' and '.join(missing)} missing; add what is missing, or choose "
-                    "source=generated"
-                )
-        if self.source == "official":
-            raise FileNotFoundError(
-                f"{self.name}: source is 'official', but there is none of "
-                + ", ".join(str(files[0]) for files in candidates)
-            )
-        return ()
-
-    def _candidates(self, raw_dir: Path) -> list[tuple[Path, ...]]:
-        """Where the three files may be; nowhere if the options say to generate."""
-        if self.source == "generated" or self._changed:
-            return []
+    def candidates(self, raw_dir: Path) -> list[tuple[Path, ...]]:
+        """The three official files in each of the places."""
         return [
             tuple(raw_dir / place / f"basic_{split}.tsv" for split in SPLITS) for place in PLACES
         ]
@@ -130,16 +87,11 @@ class ListOps(Dataset):
                 for split, path in zip(SPLITS, files, strict=True)
             }
             provenance = f"Read from {files[0].parent.name}/basic_{{train,val,test}}.tsv."
-            comparable = _official_compares(sizes)
+            comparable = lra_compares(sizes, PUBLISHED_SIZES, "examples")
         else:
             self._generate(folder)
-            provenance = (
-                f"Generated from the grammar of the Long Range Arena with seed {self.seed}."
-            )
-            if self._changed:
-                listed = ", ".join(f"{name}={value}" for name, value in self._changed.items())
-                provenance += f" Official files were not looked for, because of {listed}."
-            comparable = _generated_compares([name for name in self._changed if name != "seed"])
+            provenance = self.generated_from(self.seed)
+            comparable = self.generated_compares()
         return Description(
             kind="tokens",
             n_classes=10,
@@ -294,30 +246,4 @@ def _cut(batch: Sequences, rows: int) -> tuple[Sequences, Sequences]:
     return (
         Sequences(batch.tokens[:end], batch.lengths[:rows], batch.values[:rows]),
         Sequences(batch.tokens[end:], batch.lengths[rows:], batch.values[rows:]),
-    )
-
-
-def _official_compares(sizes: dict[str, int]) -> str:
-    if sizes == PUBLISHED_SIZES:
-        return (
-            "The splits of the Long Range Arena, as in published results, if the files are the "
-            "released ones."
-        )
-    found = " / ".join(f"{size:,}" for size in sizes.values())
-    published = " / ".join(f"{size:,}" for size in PUBLISHED_SIZES.values())
-    return (
-        f"The files hold {found} examples instead of the published {published}: numbers do not "
-        "compare with published ones."
-    )
-
-
-def _generated_compares(changed: list[str]) -> str:
-    if changed:
-        return (
-            f"The task differs from the benchmark in {', '.join(changed)}: numbers do not compare "
-            "with published ones."
-        )
-    return (
-        "Same distribution and sizes as the Long Range Arena's, other sequences: numbers compare "
-        "with published ones up to the sampling of train and test."
     )

@@ -19,7 +19,7 @@ from lru.layers.base import LAYERS, RecurrentParam, known_scan_method
 from lru.layers.blocks import LayerInBlocks
 from lru.layers.initializers import EIGENVALUE_INITIALIZERS, Ring
 from lru.registry import Registry
-from lru.scan import LINEAR_METHODS, projected_scan
+from lru.scan import LINEAR_METHODS, TIME_SPLITTING_METHODS, projected_scan
 
 # The closest to 0 and to 1 that a modulus may lie where a parametrisation takes logarithms of it.
 SMALLEST_MODULUS = 1e-6
@@ -128,12 +128,16 @@ class DiagonalRNN(LayerInBlocks):
             max_phase: largest initial phase in radians, for the ring and uniform rules.
             scan_method: algorithm of the scan; auto picks the fastest one measured.
             block_length: longer sequences run in blocks of so many steps, and gradients run each
-                block again instead of keeping all states; 0 keeps them.
+                block again instead of keeping all states; 0 keeps them, and so do scan methods that
+                split time over devices.
             rngs: source of the initial parameters.
         """
         super().__init__(d_model, d_hidden, block_length)
         self.parametrization = PARAMETRIZATIONS.resolve(parametrization)
         self.scan_method = known_scan_method(scan_method, LINEAR_METHODS)
+        if LINEAR_METHODS.get(self.scan_method) in TIME_SPLITTING_METHODS:
+            # A block of steps lies on one device: the others would wait.
+            self.block_length = 0
         draw = EIGENVALUE_INITIALIZERS[A_init]
         eigenvalues = draw(rngs.params(), d_hidden, ring=Ring(r_min, r_max, max_phase))
         rule = PARAMETRIZATIONS[self.parametrization]

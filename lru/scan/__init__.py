@@ -18,7 +18,7 @@ from lru.scan import (
 from lru.scan.forget import forget_mult
 from lru.scan.front import dense_scan, linear_scan
 from lru.scan.gated import Cell, States, gated_scan
-from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS
+from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, TIME_SPLITTING_METHODS
 from lru.scan.parts import join, split
 from lru.scan.portability import is_portable, portable
 from lru.scan.projected import projected_scan
@@ -26,6 +26,7 @@ from lru.scan.projected import projected_scan
 __all__ = [
     "DENSE_METHODS",
     "LINEAR_METHODS",
+    "TIME_SPLITTING_METHODS",
     "Cell",
     "States",
     "associative",

@@ -13,12 +13,11 @@ of b, and adds up that of a constant a on the way, from which nothing of size [T
 import functools
 import operator
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from lru.scan import parts, sequential
-from lru.scan.methods import LINEAR_METHODS, Product, kept, previous
+from lru.scan.methods import LINEAR_METHODS, Product, differentiable, kept, previous
 
 # A block is composed in one kernel, which grows with L; the passes over memory do not shrink much
 # more, as the scan over blocks moves 1 / L of what they do.
@@ -150,16 +149,7 @@ def _linear(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) ->
     return solve(a, b, h0, keep, reverse)
 
 
-def _forward(
-    a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool
-) -> tuple[Array, tuple]:
-    h = solve(a, b, h0, keep, reverse)
-    return h, (a, h, h0, keep)
-
-
-def _backward(
-    reverse: bool, saved: tuple[Array, Array, Array, Array | None], g: Array
-) -> tuple[Array, Array, Array, None]:
+def _gradients(reverse: bool, saved: tuple, g: Array) -> tuple[Array, Array, Array, None]:
     """Find the gradients that reach the ends of the blocks, and run all blocks back from them."""
     a, h, h0, keep = saved
     rows, steps = h.shape[:2]
@@ -184,6 +174,4 @@ def _backward(
     return da, _join(db, rows, steps, at_start=reverse), dh0, None
 
 
-linear = jax.custom_vjp(_linear, nondiff_argnums=(4,))
-linear.defvjp(_forward, _backward)
-LINEAR_METHODS.register("chunked")(linear)
+LINEAR_METHODS.register("chunked")(differentiable(_linear, _gradients))

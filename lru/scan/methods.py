@@ -29,6 +29,8 @@ Product = Callable[[Array, Array], Array]
 LINEAR_METHODS: Registry[Method] = Registry("scan method")
 DENSE_METHODS: Registry[Method] = Registry("scan method")
 BFLOAT16_METHODS: set[Method] = set()
+# Linear methods that split time over devices, so that a block of steps lies on one device.
+TIME_SPLITTING_METHODS: set[Method] = set()
 
 
 def takes_bfloat16(method: Method) -> Method:

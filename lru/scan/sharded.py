@@ -17,7 +17,7 @@ from jax import Array, lax
 from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
 
 from lru.scan import chunked, front, parts
-from lru.scan.methods import LINEAR_METHODS, Method, previous
+from lru.scan.methods import LINEAR_METHODS, TIME_SPLITTING_METHODS, Method, previous
 
 AXIS = "time"
 
@@ -50,6 +50,7 @@ def method(*, mesh: Mesh | None = None, axis: str = AXIS, inner: str = "auto") -
         solve = _program(devices, axis, LINEAR_METHODS[name], reverse, a.ndim == 2)
         return solve(a, b, h0, keep)[:, :steps]
 
+    TIME_SPLITTING_METHODS.add(linear)
     return linear
 
 

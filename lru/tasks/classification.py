@@ -20,6 +20,7 @@ from lru.tasks.base import TASKS, Sums
 class Classification:
     """One class for each sequence, or for each step with a label of at least 0."""
 
+    kinds: tuple[str, ...] = ("tokens", "values")
     metrics: tuple[str, ...] = ("accuracy",)
     objective = "accuracy"
     higher_is_better = True
@@ -33,8 +34,13 @@ class Classification:
                 for one a step.
 
         Raises:
-            ValueError: if the pooling does not fit the labels.
+            ValueError: if the kind of data does not fit the task, or the pooling the labels.
         """
+        if card.kind not in self.kinds:
+            raise ValueError(
+                f"the data of this task must be {' or '.join(self.kinds)}, "
+                f"but those of {card.name} are {card.kind}"
+            )
         per_step = card.targets == "step"
         pooling = config.pooling
         if pooling == "auto":
@@ -54,14 +60,14 @@ class Classification:
         return Classifier(
             self._config,
             card.n_classes,
-            vocab_size=card.vocab_size if card.kind == "tokens" else None,
-            n_features=card.n_features if card.kind == "values" else None,
+            vocab_size=card.vocab_size,
+            n_features=card.n_features,
             rngs=rngs,
         )
 
     def prepare(self, inputs: jax.Array) -> jax.Array:
         """See `Predicts.prepare`: tokens as int32; values scaled, normalised by the card."""
-        if self._card.kind == "tokens":
+        if self._card.kind != "values":
             return inputs.astype(jnp.int32)
         values = inputs.astype(jnp.float32)
         if inputs.dtype == jnp.uint8:
@@ -73,13 +79,20 @@ class Classification:
             values = (values - mean) / np.where(std > 0, std, 1)
         return values
 
+    def _scores(
+        self, model: nnx.Module, batch: Batch, rng: Key[Array, ""] | None
+    ) -> Float[Array, "B C"] | Float[Array, "B T C"]:
+        """Scores of the classes; in training mode if there is an `rng`."""
+        scores, _ = cast(Classifier, model)(
+            self.prepare(batch.inputs), lengths=batch.lengths, train=rng is not None, key=rng
+        )
+        return scores
+
     def loss_and_metrics(
         self, model: nnx.Module, batch: Batch, rng: Key[Array, ""] | None
     ) -> tuple[Float[Array, ""], Float[Array, ""], Sums]:
         """See `Task.loss_and_metrics`; the metric is accuracy."""
-        scores, _ = cast(Classifier, model)(
-            self.prepare(batch.inputs), lengths=batch.lengths, train=rng is not None, key=rng
-        )
+        scores = self._scores(model, batch, rng)
         labelled = batch.labels >= 0
         labels = jnp.where(labelled, batch.labels, 0)
         weights = labelled * batch.weights.reshape((-1,) + (1,) * (labels.ndim - 1))

@@ -91,12 +91,16 @@ class RunConfig:
     """Folder of the prepared data."""
     raw_dir: str = "raw_datasets"
     """Folder of the data as downloaded."""
+    plugins: str | None = None
+    """Files or modules that define more models, data sets or tasks; separated by commas."""
     reset: bool = False
     """Start the run over; the old folder is kept aside."""
     restore: str | None = None
     """Folder of another run whose last checkpoint this one continues from."""
     eval_only: bool = False
     """Evaluate the best checkpoint of the run and stop."""
+    on_device: bool | None = None
+    """Keep the data on the device and gather batches there; unset: if it takes little memory."""
     checkpoint_every: int = 1000
     """Updates between two checkpoints; one is also written after each epoch."""
     tensorboard: bool = False

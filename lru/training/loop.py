@@ -17,7 +17,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lru.dataloaders import Prepared
+from lru.dataloaders.cache import SPLITS
 from lru.dataloading import Batches
+from lru.device_data import Feed, on_device_by_default
 from lru.files import write_atomically
 from lru.tasks import Task
 from lru.tasks.base import Sums
@@ -112,7 +114,11 @@ class _CompiledByShape:
 
 
 class Trainer:
-    """One run of one configuration."""
+    """One run of one configuration.
+
+    Attributes:
+        on_device: whether the splits live on the device.
+    """
 
     def __init__(self, config: Config, task: Task, data: Prepared, run: Run):
         """Build the state of the run: fresh, resumed, or continued from another run.
@@ -129,12 +135,16 @@ class Trainer:
                 do.
         """
         self._config, self._task, self._run = config, task, run
-        self._splits = {
-            "train": Batches(data.train, config.data, seed=config.train.jax_seed),
-            "val": Batches(data.val, config.data),
-            "test": Batches(data.test, config.data),
+        splits = {name: getattr(data, name) for name in SPLITS}
+        self.on_device = config.run.on_device
+        if self.on_device is None:
+            self.on_device = on_device_by_default(splits)
+        seeds = {"train": config.train.jax_seed}
+        self._feeds = {
+            name: Feed(Batches(split, config.data, seed=seeds.get(name)), on_device=self.on_device)
+            for name, split in splits.items()
         }
-        self._steps_per_epoch = self._splits["train"].steps_per_epoch
+        self._steps_per_epoch = self.train_batches.steps_per_epoch
         train = config.train
         self.total_steps = train.max_steps or train.epochs * self._steps_per_epoch
         self._schedule = make_schedule(train, self._steps_per_epoch, self.total_steps)
@@ -150,7 +160,7 @@ class Trainer:
     @property
     def train_batches(self) -> Batches:
         """The batches of the training split."""
-        return self._splits["train"]
+        return self._feeds["train"].batches
 
     @cached_property
     def n_parameters(self) -> int:
@@ -221,14 +231,14 @@ class Trainer:
         take_sums = jax.jit(self._steps.take_sums, donate_argnums=0)
         try:
             while step < self.total_steps and not self._exhausted:
-                batches = self.train_batches.epoch(step // per_epoch, step % per_epoch)
+                feed = self._feeds["train"].epoch(step // per_epoch, step % per_epoch)
                 epoch_end = min(self.total_steps, (step // per_epoch + 1) * per_epoch)
                 while step < epoch_end:
                     with progress.waiting.running():
-                        batch = next(batches)
-                    self.state = train(self.state, batch)
+                        fed = next(feed)
+                    self.state = train(self.state, fed.batch)
                     step += 1
-                    progress.step(int(batch.weights.sum()))
+                    progress.step(fed.examples)
                     if step % config.train.log_every == 0 or step == epoch_end:
                         self._emit(trackers, progress)
                         self.state, sums = take_sums(self.state)
@@ -324,7 +334,7 @@ class Trainer:
         metrics = {}
         for name in ("val", "test"):
             sums = zero_sums(self._task)
-            for batch in self._splits[name].epoch():
-                sums = evaluate(self.state.params, self.state.stats, sums, batch)
+            for fed in self._feeds[name].epoch():
+                sums = evaluate(self.state.params, self.state.stats, sums, fed.batch)
             metrics |= means(jax.device_get(sums), name)
         return metrics

@@ -14,18 +14,20 @@ def metric_rows(metrics: Metrics) -> dict[str, str]:
     return {name: f"{value:.4f}" for name, value in metrics.items()}
 
 
-def summarise(summary: Summary, majority: float) -> str:
+def summarise(summary: Summary, majority: float, *, selected_on_test: bool = False) -> str:
     """The table at the end of a run.
 
     Args:
         summary: of the run.
         majority: share of the test split's most frequent class.
+        selected_on_test: whether the validation split is the test split.
     """
+    where = " on the test split itself (protocol=lra)" if selected_on_test else ""
     ended = "early stop" if summary.stopped_early else "all steps done"
     return format_table(
         {
             "updates": f"{summary.steps} ({ended})",
-            "best validation": f"after update {summary.best_step}",
+            "best validation": f"after update {summary.best_step}{where}",
             **metric_rows(summary.best),
             "test majority class": f"{majority:.4f}",
             "examples a second": f"{summary.timing['examples_per_second']:.1f}",

@@ -1,20 +1,13 @@
 """Where the real data sets lie, for the tests that read them."""
 
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-VARIABLE = "LRU_TEST_DATA"
+from lru.dataloaders import fetch
 
-
-@pytest.fixture
-def real_data() -> Path:
-    """The folder with the unpacked data sets; the test is skipped where there is none."""
-    folder = os.environ.get(VARIABLE)
-    if not folder:
-        pytest.skip(f"real data needed: set {VARIABLE} to a folder laid out like raw_datasets/")
-    return Path(folder)
+from .site import Site, serving
 
 
 @pytest.fixture
@@ -29,6 +22,15 @@ def raw_dir(tmp_path: Path) -> Path:
 def cache_dir(tmp_path: Path) -> Path:
     """A cache folder that does not exist yet."""
     return tmp_path / "cache_dir"
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A web server on this machine; transfers that break off go on at once."""
+    monkeypatch.delenv(fetch.MIRROR_VARIABLE, raising=False)
+    monkeypatch.setattr(fetch, "BACK_OFF_SECONDS", (0.0,) * len(fetch.BACK_OFF_SECONDS))
+    with serving() as server:
+        yield server
 
 
 def real_file(path: Path) -> Path:

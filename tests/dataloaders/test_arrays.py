@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lru.dataloaders.arrays import NO_TARGET, Dense, Ragged
+from lru.dataloaders.arrays import NO_TARGET, Dense, Pairs, Ragged
 
 ROWS = st.lists(st.lists(st.integers(1, 255), min_size=0, max_size=9), min_size=1, max_size=6)
 
@@ -95,3 +95,35 @@ def test_labels_and_offsets_must_fit():
         ragged([[1, 2], [3, 4]], np.zeros((2, 3), np.int32))
     with pytest.raises(ValueError, match="offsets must run"):
         Ragged(np.ones(3, np.uint8), np.array([0, 2], np.int64), np.zeros(1, np.int32))
+
+
+def pairs(rows: list[tuple[list[int], list[int]]]) -> Pairs:
+    return Pairs(*(ragged([list(row[i]) for row in rows]) for i in (0, 1)))
+
+
+def test_pairs_come_back_as_two_padded_documents():
+    split = pairs([([1, 2], [3]), ([4], [5, 6, 7]), ([], [8])])
+    assert len(split) == 3
+    assert split.lengths.tolist() == [2, 3, 1]
+    assert split.lengths_of([1, 0]).tolist() == [[1, 3], [2, 1]]
+    padded = split.padded([1, 0], 4)
+    assert padded.dtype == np.uint8
+    assert padded.tolist() == [[[4, 0, 0, 0], [5, 6, 7, 0]], [[1, 2, 0, 0], [3, 0, 0, 0]]]
+    assert split.labels_of([2, 1], 4).tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_pairs_refuse_a_length_below_the_longer_document(row):
+    split = pairs([([1, 2, 3], [3]), ([4], [5, 6, 7])])
+    with pytest.raises(ValueError, match="length 2 is shorter"):
+        split.padded([row], 2)
+
+
+def test_documents_of_pairs_must_be_as_many_and_of_one_label():
+    with pytest.raises(ValueError, match="there are 2 first and 1 second documents"):
+        Pairs(ragged([[1], [2]]), ragged([[1]]))
+    with pytest.raises(ValueError, match="same one label"):
+        Pairs(ragged([[1]]), ragged([[2]], np.array([5], np.int32)))
+    steps = ragged([[1]], np.zeros((1, 1), np.int32))
+    with pytest.raises(ValueError, match="same one label"):
+        Pairs(steps, steps)

@@ -9,6 +9,7 @@ from scipy import stats
 from lru.dataloaders import listops
 from lru.dataloaders.arrays import Ragged
 from lru.dataloaders.cache import SPLITS
+from lru.dataloaders.fetch import MIRROR_VARIABLE
 from lru.dataloaders.listops import ListOps, read_tsv
 from lru.dataloaders.listops_grammar import VOCABULARY
 
@@ -163,8 +164,9 @@ def test_some_of_the_files_are_not_taken_for_none(raw_dir, cache_dir):
         ListOps().prepare(raw_dir, cache_dir)
 
 
-def test_official_means_official(raw_dir, cache_dir):
-    with pytest.raises(FileNotFoundError, match=r"there is none of .*listops-1000"):
+def test_official_means_official(raw_dir, cache_dir, monkeypatch):
+    monkeypatch.setenv(MIRROR_VARIABLE, "http://127.0.0.1:9")
+    with pytest.raises(FileNotFoundError, match=r"there is none of .*listops-1000.*put it at"):
         ListOps(source="official").prepare(raw_dir, cache_dir)
     with pytest.raises(ValueError, match="n_val, seed cannot be chosen"):
         ListOps(source="official", n_val=3, seed=1)

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,17 @@ from lru.dataloaders.__main__ import main
 from lru.dataloaders.copying import Copy
 from lru.dataloaders.fetch import MIRROR_VARIABLE
 
+from .test_idx import NAMES as MNIST_NAMES
+from .test_idx import write as write_mnist
+
 ROOT = Path(__file__).parents[2]
 
 
 def test_list_names_every_data_set_and_its_options(capsys):
     main(["list"])
     printed = capsys.readouterr().out
-    for name in DATASETS:
-        assert f"\n{name}: " in f"\n{printed}"
+    for name, kind in DATASETS.items():
+        assert f"\n{', '.join((name, *kind.aliases))}: " in f"\n{printed}"
     assert "pattern_length=10" in printed
 
 
@@ -32,10 +36,71 @@ def test_prepare_describes_what_it_made(capsys, tmp_path):
     assert folder.is_dir()
 
 
+@pytest.fixture
+def folders(tmp_path: Path) -> list[str]:
+    """Flags for folders of the test's own."""
+    return ["--raw_dir", str(tmp_path / "raw"), "--cache_dir", str(tmp_path / "cache")]
+
+
+SMALL = ["--option", "n_train=30", "--option", "n_val=3", "--option", "n_test=4"]
+
+
+def test_verify_checks_what_is_there_and_makes_nothing(capsys, tmp_path, folders):
+    with pytest.raises(SystemExit, match="copy-classification is not prepared: there is no"):
+        main(["verify", "copy-classification", *folders, *SMALL])
+    assert not (tmp_path / "cache").exists()
+    main(["prepare", "copy-classification", *folders, *SMALL])
+    main(["verify", "copy-classification", *folders, *SMALL])
+    assert "is what its card says" in capsys.readouterr().out
+    (values,) = (tmp_path / "cache").glob("*/test.values.npy")
+    content = bytearray(values.read_bytes())
+    content[-1] ^= 1
+    values.write_bytes(content)
+    with pytest.raises(SystemExit, match="error: the cached data set is damaged"):
+        main(["verify", "copy-classification", *folders, *SMALL])
+
+
+def test_stats_counts_classes_and_lengths(capsys, folders):
+    main(["stats", "copy-classification", *folders, *SMALL])
+    printed = capsys.readouterr().out
+    assert "    train by class: 0 " in printed
+    counts = printed.split("test by class: ")[1].splitlines()[0].split(", ")
+    assert sum(int(count.split()[1]) for count in counts) == 4 * 10
+    assert "    120 to     120         30  " in printed
+    assert Path(printed.splitlines()[-1].strip()).exists()
+
+
+def test_show_prints_text_and_saves_images(capsys, tmp_path, folders):
+    main(["show", "copy-classification", "--index", "2", "0", "--split", "val", *folders, *SMALL])
+    printed = capsys.readouterr().out
+    assert "copy-classification, val 2\nlabels: - " in printed
+    assert "120 tokens:\n" in printed
+    write_mnist(tmp_path / "raw")
+    main(["show", "mnist-classification", "--option", "n_val=2", "--split", "test", *folders])
+    first, label, picture = capsys.readouterr().out.splitlines()
+    assert (first, label) == ("mnist-classification, test 0", "label: 0")
+    assert Path(picture).name.endswith(".test.0.png")
+    assert Path(picture).exists()
+
+
+def test_a_row_that_is_not_there_is_named(folders):
+    with pytest.raises(SystemExit, match="--index is 3, but val has rows 0 to 2"):
+        main(["show", "copy-classification", "--index", "3", "--split", "val", *folders, *SMALL])
+
+
+def test_download_takes_a_mirror(capsys, tmp_path, site):
+    site.files = {f"m/MNIST/raw/{name}.gz": b"" for name in MNIST_NAMES}
+    arguments = ["download", "mnist-classification", "--mirror", f"{site.url}/m"]
+    with pytest.raises(SystemExit, match="not downloaded: mnist-classification"):
+        main([*arguments, "--raw_dir", str(tmp_path)])
+    assert "has sha256 e3b0c442" in capsys.readouterr().out
+    assert site.requests == [(f"/m/MNIST/raw/{MNIST_NAMES[0]}.gz", None)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["prepare", "nothing"], "unknown data set 'nothing'; known: copy-classification"),
+        (["prepare", "nothing"], "unknown data set 'nothing'; known: .*copy-classification"),
         (["prepare", "copy-classification", "--option", "delay"], "'delay' is not KEY=VALUE"),
         (["prepare", "copy-classification", "--option", "delay=x"], "must be a whole number"),
         (["download", "nothing"], "unknown data set 'nothing'"),
@@ -57,4 +122,29 @@ def test_download_all_goes_on_after_failures_and_fails_at_the_end(tmp_path):
     )
     assert done.returncode == 1
     assert "mnist-classification: cannot download http://127.0.0.1:9/MNIST/raw/" in done.stdout
-    assert "not downloaded: mnist-classification" in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("not downloaded: ")
+    assert "mnist-classification" in line
+
+
+def test_the_scripts_download_data_sets_that_there_are(tmp_path):
+    scripts = sorted((ROOT / "bin").glob("download_*.sh"))
+    assert {"download_all.sh", "download_lra.sh", "download_aan.sh"} <= {s.name for s in scripts}
+    downloaded = set()
+    for script in scripts:
+        (command,) = re.findall(r"^exec .*?\"\$@\"$", script.read_text(), re.DOTALL | re.MULTILINE)
+        names = re.findall(r"[a-z0-9-]+-classification|speech-commands", command)
+        assert script.name == "download_all.sh" or names
+        assert all(DATASETS[name].sources for name in names), script.name
+        assert os.access(script, os.X_OK)
+        downloaded.update(source for name in names for source in DATASETS[name].sources)
+    assert downloaded == {source for kind in DATASETS.values() for source in kind.sources}
+    done = subprocess.run(
+        [ROOT / "bin" / "download_aan.sh", "--raw_dir", tmp_path, "--mirror", "http://127.0.0.1:9"],
+        env=os.environ | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == "not downloaded: aan-classification\n"
+    assert "cannot download http://127.0.0.1:9/lra_release.gz" in done.stdout

@@ -1,134 +1,51 @@
-import gzip
-from pathlib import Path
+from hashlib import sha256
 
 import numpy as np
 import pytest
 
-from lru.dataloaders.fetch import MIRROR_VARIABLE, DownloadError
-from lru.dataloaders.mnist import PLACES, Mnist, parse_idx
+from lru.dataloaders.idx import Published
+from lru.dataloaders.mnist import Mnist, PermutedMnist, pixel_order
 
 from .conftest import real_file
-
-NAMES = [Path(source.filename).stem for source in Mnist.sources]
-SMALL = Mnist(n_val=2)
+from .test_idx import NAMES, contents, write
 
 
-def idx(array: np.ndarray) -> bytes:
-    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
-    return bytes((0, 0, 8, array.ndim)) + sizes + array.tobytes()
+def test_the_pixels_come_in_the_published_order():
+    order = pixel_order(PermutedMnist())
+    assert order[:8].tolist() == [319, 576, 323, 107, 355, 716, 197, 20]
+    assert sorted(order.tolist()) == list(range(784))
+    assert pixel_order(PermutedMnist(permutation_seed=1)).tolist() != order.tolist()
 
 
-def contents() -> dict[str, bytes]:
-    rng = np.random.default_rng(0)
-    arrays = []
-    for n in (6, 4):
-        arrays += [
-            rng.integers(256, size=(n, 28, 28), dtype=np.uint8),
-            np.arange(n, dtype=np.uint8),
-        ]
-    return dict(zip(NAMES, map(idx, arrays), strict=True))
+def test_bit_reversed_pixels_follow_the_reversed_bits():
+    order = pixel_order(PermutedMnist(order="bit-reversed")).tolist()
+    assert order[:6] == [0, 512, 256, 768, 128, 640]
+    assert sorted(order) == list(range(784))
 
 
-def write(raw_dir: Path, place: str = PLACES[0], compress: bool = False, **changed: bytes) -> None:
-    folder = raw_dir / place
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in (contents() | changed).items():
-        if compress:
-            (folder / f"{name}.gz").write_bytes(gzip.compress(content))
-        else:
-            (folder / name).write_bytes(content)
-
-
-@pytest.mark.parametrize("compress", [False, True])
-@pytest.mark.parametrize("place", PLACES)
-def test_files_are_found_and_read_in_the_usual_places(raw_dir, cache_dir, place, compress):
-    write(raw_dir, place, compress)
-    prepared = SMALL.load(raw_dir, cache_dir)
-    images = np.frombuffer(contents()[NAMES[2]], np.uint8, offset=16).reshape(4, 784, 1)
-    np.testing.assert_array_equal(prepared.test.inputs, images)
-    assert prepared.test.labels.tolist() == [0, 1, 2, 3]
-    assert "NOT the published bytes" in prepared.card.provenance
-
-
-def test_validation_is_cut_from_train_by_seed(raw_dir, cache_dir):
+@pytest.mark.parametrize("order", ["random", "bit-reversed"])
+def test_all_images_are_read_in_one_order(raw_dir, cache_dir, order):
     write(raw_dir)
-    cuts = set()
-    for seed in range(5):
-        prepared = Mnist(n_val=2, seed=seed).load(raw_dir, cache_dir)
-        train, val = prepared.train.labels.tolist(), prepared.val.labels.tolist()
-        assert (len(train), len(val)) == (4, 2)
-        assert sorted(train + val) == list(range(6))
-        cuts.add(tuple(val))
-    assert len(cuts) > 1
+    scrambled = PermutedMnist(order=order, n_val=2)
+    prepared, plain = (kind.load(raw_dir, cache_dir) for kind in (scrambled, Mnist(n_val=2)))
+    for split in ("train", "val", "test"):
+        expected = getattr(plain, split).inputs[:, pixel_order(scrambled)]
+        np.testing.assert_array_equal(getattr(prepared, split).inputs, expected)
 
 
-def test_the_card_describes_it(raw_dir, cache_dir):
+def test_protocol_lra_is_named_on_the_card(raw_dir, cache_dir, monkeypatch):
     write(raw_dir)
-    prepared = SMALL.load(raw_dir, cache_dir)
-    card, scaled = prepared.card, prepared.train.inputs / 255.0
-    assert (card.kind, card.n_features, card.vocab_size) == ("values", 1, None)
-    assert (card.n_classes, card.max_length, card.targets) == (10, 784, "sequence")
-    assert card.mean == pytest.approx([scaled.mean()])
-    assert card.std == pytest.approx([scaled.std()])
-    assert len(card.raw_files) == 4
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "is no idx file of bytes: it starts with $"),
-        (b"\x1f\x8b\x08\x00 compressed twice", "is no idx file of bytes: it starts with 1f 8b 08"),
-        (b"\x00\x00\x0d\x03" + bytes(20), "is no idx file of bytes"),
-        (b"\x00\x00\x08\x03\x00\x00", "ends within its header, after 6 bytes"),
-        (idx(np.zeros((6, 28, 28), np.uint8))[:-1], r"4719 bytes, but its header .* says 4720"),
-        (idx(np.zeros((6, 28, 28), np.uint8)) + b"x", r"4721 bytes, but its header .* says 4720"),
-        (b"\x00\x00\x08\x03" + b"\xff" * 12, "truncated or damaged"),
-        (idx(np.zeros((6, 14, 14), np.uint8)), r"holds \(6, 14, 14\), not images of 28 by 28"),
-        (idx(np.zeros(6, np.uint8)), "not images of 28 by 28"),
-    ],
-)
-def test_damaged_images_are_named_and_nothing_is_cached(raw_dir, cache_dir, content, message):
-    write(raw_dir, **{NAMES[0]: content})
-    with pytest.raises(ValueError, match=rf"{NAMES[0]}.*{message}"):
-        SMALL.prepare(raw_dir, cache_dir)
-    assert list(cache_dir.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [([0, 1, 2], "not a label for 6 images"), ([0, 1, 2, 3, 4, 10], "holds label 10")],
-)
-def test_labels_must_fit_the_images(raw_dir, cache_dir, labels, message):
-    write(raw_dir, **{NAMES[1]: idx(np.array(labels, np.uint8))})
-    with pytest.raises(ValueError, match=rf"{NAMES[1]}.*{message}"):
-        SMALL.prepare(raw_dir, cache_dir)
-
-
-@pytest.mark.parametrize("damage", [lambda file: file[:-20], lambda file: b"no" + file])
-def test_a_damaged_gzip_file_is_named(raw_dir, cache_dir, damage):
-    write(raw_dir, compress=True)
-    path = raw_dir / PLACES[0] / f"{NAMES[2]}.gz"
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=rf"{NAMES[2]}\.gz is not a whole gzip file"):
-        SMALL.prepare(raw_dir, cache_dir)
-
-
-def test_a_validation_set_larger_than_train_is_refused(raw_dir, cache_dir):
-    write(raw_dir)
-    with pytest.raises(ValueError, match="n_val is 6, but must be less than the 6 images"):
-        Mnist(n_val=6).prepare(raw_dir, cache_dir)
-
-
-def test_missing_files_are_asked_for_by_name(raw_dir, cache_dir, monkeypatch):
-    monkeypatch.setenv(MIRROR_VARIABLE, "http://127.0.0.1:9")
-    with pytest.raises(DownloadError, match=rf"put it at .*{PLACES[0]}/{NAMES[0]}\.gz"):
-        Mnist().prepare(raw_dir, cache_dir)
-    assert not cache_dir.exists()
-
-
-def test_idx_axes_are_big_endian():
-    array = np.arange(600, dtype=np.uint16).astype(np.uint8).reshape(300, 2)
-    np.testing.assert_array_equal(parse_idx(idx(array), Path("x")), array)
+    published = {
+        name: Published("", sha256(content).hexdigest()) for name, content in contents().items()
+    }
+    monkeypatch.setattr(Mnist, "published", published)
+    assert (
+        "validation is the test set"
+        in Mnist(protocol="lra").load(raw_dir, cache_dir).card.comparable
+    )
+    standard = Mnist(n_val=2).load(raw_dir, cache_dir).card
+    assert "2 of the 6 examples to train on, drawn with seed 0" in standard.comparable
+    assert "sha256: the published bytes" in standard.provenance
 
 
 def test_the_real_images(real_data, cache_dir):

@@ -68,10 +68,9 @@ def test_a_run_of_tokens(copy_run, tmp_path, capsys):
     assert accuracy(exported, trained) == pytest.approx(logged_accuracy(copy_run, trained.update))
 
 
-def test_a_run_of_bytes_takes_bytes(write_idx, tmp_path):
-    write_idx(tmp_path / "raw")
+def test_a_run_of_bytes_takes_bytes(few_files, tmp_path):
     data = ["--dataset", "mnist-classification", "--data_options", "n_val=8"]
-    assert train(tmp_path, *data, "--raw_dir", tmp_path / "raw", "--max_steps", "2") == 0
+    assert train(tmp_path, *data, "--raw_dir", few_files, "--max_steps", "2") == 0
     folder = tmp_path / "runs" / "one"
     assert main(["export", str(folder)]) == 0
     exported, trained = load(folder / "export"), load_trained(find_run(str(folder)))

@@ -95,6 +95,16 @@ def test_a_run_killed_and_resumed_logs_the_same(flags, tmp_path, kill_after):
     assert resumed == undisturbed
 
 
+def test_data_on_the_device_gives_the_same_numbers_and_may_move_there_at_any_time(flags, tmp_path):
+    _, streamed = train([*flags, "--name", "streamed", "--on_device", "False"])
+    _, resident = train([*flags, "--name", "resident", "--on_device", "True"])
+    assert resident == streamed
+    with pytest.raises(KilledError):
+        train([*flags, "--name", "moved", "--on_device", "False"], kill_after=6)
+    _, moved = train([*flags, "--name", "moved", "--on_device", "True"])
+    assert moved == streamed
+
+
 def test_killed_at_five_random_moments_and_resumed_logs_the_same(flags, tmp_path):
     common = [*flags, "--checkpoint_every", "3", "--epochs", "20"]
     _, undisturbed = train([*common, "--name", "undisturbed"])

@@ -6,7 +6,8 @@ bfloat16. Only rows and lanes run in parallel: where B N is far below the number
 Pallas stands in, which is slow and there to prove the kernels. Batches that are split over devices
 need `jax.shard_map` around the scan (`check_vma=False`).
 
-The kernels are compiled in the tests, but have not been measured.
+The kernels are compiled in the tests, but have not been measured. On a TPU XLA adds a pass
+between the scan and a matrix product, because their arrays are tiled differently.
 """
 
 from collections.abc import Callable

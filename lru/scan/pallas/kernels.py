@@ -73,7 +73,8 @@ def backward(
     before = program.read(h0)
     if beyond is not None:
         before = _select(program.k == walk.blocks - 1, before, program.read(beyond))
-    end = program.time(program.count - 1)
+    # An array, because the interpreter takes no int for this.
+    end = jnp.int32(program.time(program.count - 1))
     through, total = step(end, load(end, before), carry)
     program.write(dh0, through)
     if constant:

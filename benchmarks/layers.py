@@ -1,0 +1,196 @@
+"""Time and memory of whole layers, forward and backward, and of one long sequence in blocks.
+
+python -m benchmarks.layers [--steps 256 1024 4096] [--repetitions 9]
+
+All recurrent layers take turns with the LSTM and the GRU of PyTorch, where that is installed, at
+D = N. "memory" is what the compiled program needs beside its arguments and results. The long
+sequence is one LRU at B 1, T 65,536, D 64, N 64: in blocks whose states the gradient runs again,
+with all states kept, and with products and scan apart and all states kept; each in a process of
+its own, which also reports how far its resident memory rose above that with the arguments at hand
+(Linux), results included. Results go to benchmarks/results/layers.json.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from benchmarks.provenance import provenance, save
+from lru.layers import LAYERS, LRU, layer_options, make_layer
+from lru.layers.base import RecurrentLayer
+from lru.scan import join, linear_scan, split
+
+RESULTS = Path(__file__).parent / "results" / "layers.json"
+LONG, LONG_WIDTH = 65536, 64
+
+
+class ApartLRU(LRU):
+    """The LRU with its products before and after the scan, over all of time."""
+
+    def whole(self, x: Any, state: Any, lengths: Any, resets: Any) -> tuple[Any, Any]:
+        """See `LayerInBlocks.whole`."""
+        gamma_log: Any = self.gamma_log
+        B = self.B[...] * jnp.tile(jnp.exp(gamma_log[...]), 2)
+        driven = (x @ B).reshape(*x.shape[:-1], 2, self.d_hidden)
+        h, state = linear_scan(self.eigenvalues()[""], join(driven), state)
+        return split(h).reshape(*x.shape[:-1], -1) @ self.C[...] + self.D[...] * x, state
+
+
+LONG_VARIANTS: dict[str, Callable[[], RecurrentLayer]] = {
+    "in blocks": lambda: LRU(LONG_WIDTH, LONG_WIDTH, rngs=nnx.Rngs(0)),
+    "states kept": lambda: LRU(LONG_WIDTH, LONG_WIDTH, block_length=0, rngs=nnx.Rngs(0)),
+    "apart, states kept": lambda: ApartLRU(
+        LONG_WIDTH, LONG_WIDTH, block_length=0, rngs=nnx.Rngs(0)
+    ),
+}
+
+
+def inputs(rows: int, steps: int, width: int) -> tuple[jax.Array, jax.Array]:
+    """Inputs, and the gradient of the outputs."""
+    keys = jax.random.split(jax.random.key(0))
+    x, g = (jax.random.normal(key, (rows, steps, width)) for key in keys)
+    return jax.block_until_ready((x, g))
+
+
+def compiled(layer: RecurrentLayer, x: jax.Array, g: jax.Array) -> tuple[Callable, int]:
+    """Outputs and all gradients as one program without arguments, and its memory."""
+    graphdef, params = nnx.split(layer)
+
+    def run(params: Any, x: jax.Array, g: jax.Array) -> tuple:
+        y, pull = jax.vjp(lambda params, x: nnx.merge(graphdef, params)(x)[0], params, x)
+        return y, *pull(g)
+
+    program = jax.jit(run).lower(params, x, g).compile()
+    analysis: Any = program.memory_analysis()
+    return lambda: jax.block_until_ready(program(params, x, g)), analysis.temp_size_in_bytes
+
+
+def torch_layers(x: jax.Array, g: jax.Array) -> dict[str, Callable]:
+    """The LSTM and the GRU of PyTorch, forward and backward, where it is installed."""
+    if find_spec("torch") is None:
+        return {}
+    import numpy as np
+    import torch
+
+    torch.manual_seed(0)
+    width = x.shape[-1]
+    inputs, gradient = (torch.tensor(np.asarray(z)) for z in (x, g))
+    inputs.requires_grad_()
+
+    def run(layer: Any) -> None:
+        layer.zero_grad()
+        inputs.grad = None
+        layer(inputs)[0].backward(gradient)
+
+    return {
+        f"torch.nn.{name}": partial(run, getattr(torch.nn, name)(width, width, batch_first=True))
+        for name in ("LSTM", "GRU")
+    }
+
+
+def by_turns(programs: dict[str, Callable], repetitions: int) -> dict[str, list[float]]:
+    """Milliseconds of each program in each repetition, after one that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in programs}
+    for repetition in range(repetitions + 1):
+        for name, program in programs.items():
+            start = time.perf_counter()
+            program()
+            if repetition:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def measure_layers(steps: int, width: int, repetitions: int) -> list[dict[str, Any]]:
+    """A row for each layer at B 8."""
+    x, g = inputs(8, steps, width)
+    programs, memory = {}, {}
+    for name in LAYERS:
+        known = layer_options(LAYERS[name])
+        options = {"block_length": 0} if "block_length" in known else {}
+        layer = make_layer(name, width, width, options, rngs=nnx.Rngs(0))
+        programs[name], memory[name] = compiled(layer, x, g)
+    times = by_turns(programs | torch_layers(x, g), repetitions)
+    return [
+        {"layer": name, "median_ms": round(statistics.median(t), 2), "memory": memory.get(name)}
+        for name, t in times.items()
+    ]
+
+
+def resident_bytes(which: str) -> int:
+    """Resident memory of this process, now (VmRSS) or at its highest (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(which))
+
+
+def measure_peak(variant: str) -> None:
+    """Print how far resident memory rises above that with program and arguments at hand."""
+    program, _ = compiled(LONG_VARIANTS[variant](), *inputs(1, LONG, LONG_WIDTH))
+    # Forgets the highest value so far, which compilation reached.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident_bytes("VmRSS")
+    program()
+    print(resident_bytes("VmHWM") - before)
+
+
+def measure_long(repetitions: int) -> list[dict[str, Any]]:
+    """A row for each way to run the long sequence."""
+    x, g = inputs(1, LONG, LONG_WIDTH)
+    programs, memory = {}, {}
+    for name, make in LONG_VARIANTS.items():
+        programs[name], memory[name] = compiled(make(), x, g)
+    times = by_turns(programs, repetitions)
+    first = next(iter(LONG_VARIANTS))
+    rows = []
+    for name in LONG_VARIANTS:
+        peak = None
+        if Path("/proc/self/clear_refs").exists():
+            command = [sys.executable, "-m", "benchmarks.layers", "--peak", name]
+            printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            peak = int(printed)
+        ratios = [mine / theirs for mine, theirs in zip(times[first], times[name], strict=True)]
+        rows.append(
+            {
+                "variant": name,
+                "median_ms": round(statistics.median(times[name]), 1),
+                "blocks_over_this": round(statistics.median(ratios), 2),
+                "memory": memory[name],
+                "resident_rise": peak,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Print and write the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--steps", nargs="+", type=int, default=[256, 1024, 4096])
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--repetitions", type=int, default=9)
+    parser.add_argument("--peak", choices=LONG_VARIANTS, help="only print the rise of memory")
+    options = parser.parse_args()
+    if options.peak:
+        measure_peak(options.peak)
+        return
+    results: dict[str, Any] = {"provenance": provenance(), "width": options.width}
+    results["long"] = measure_long(options.repetitions)
+    results["steps"] = {
+        str(steps): measure_layers(steps, options.width, options.repetitions)
+        for steps in options.steps
+    }
+    for row in (*results["long"], *(row for rows in results["steps"].values() for row in rows)):
+        print(*(f"{key} {value}" for key, value in row.items()))
+    save(RESULTS, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Data of your own, without files: arrays or a torch data set, as a prepared data set in memory.
+
+A data set that flags can name is a `Dataset` in a file of its own; see docs/data.md.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from lru.dataloaders.arrays import NO_TARGET, Dense, Ragged, Split
+from lru.dataloaders.base import Prepared
+from lru.dataloaders.cache import SPLITS
+from lru.dataloaders.card import Description, make_card
+
+Examples = tuple[np.ndarray | Sequence[Any], np.ndarray | Sequence[Any]]
+"""Inputs and labels, row by row."""
+
+
+def from_arrays(
+    name: str,
+    train: Examples,
+    val: Examples | None = None,
+    test: Examples | None = None,
+    *,
+    vocabulary: Sequence[str] | None = None,
+    n_classes: int | None = None,
+    held_out: float = 0.1,
+    seed: int = 0,
+) -> Prepared:
+    """Arrays as a data set, ready to train on.
+
+    Inputs are tokens if they are whole numbers without an axis of features: an array `[n, T]`, or
+    a list of rows of any lengths. They are real values if they are floats `[n, T]`, or floats or
+    bytes `[n, T, F]`; bytes are scaled to [0, 1]. Labels are classes from 0 on: one a row `[n]`, or
+    one a step `[n, T]` with -1 where there is none.
+
+    Args:
+        name: what to call the data.
+        train: inputs and labels.
+        val: the same to validate on; None cuts them from train.
+        test: the same to test on; None cuts them from train.
+        vocabulary: text of each token, from 0 on; None for the numbers up to the largest.
+        n_classes: number of classes; None for the labels up to the largest.
+        held_out: share of train that becomes each missing split.
+        seed: of the choice of these rows.
+
+    Raises:
+        ValueError: if something has another shape, type or range than the rest.
+    """
+    given = _cut(name, {"train": train, "val": val, "test": test}, held_out, seed)
+    splits = {split: _split(f"{name}: {split}", *given[split]) for split in SPLITS}
+    forms = {(type(split), split.labels.ndim) for split in splits.values()}
+    if len(forms) > 1:
+        raise ValueError(f"{name}: all splits must be tokens, or all values, with labels alike")
+    ((kind, axes_of_labels),) = forms
+    largest = max(int(split.labels.max()) for split in splits.values())
+    n_classes = largest + 1 if n_classes is None else n_classes
+    if largest >= n_classes:
+        raise ValueError(f"{name}: n_classes is {n_classes}, but there is a label {largest}")
+    if kind is Ragged:
+        vocabulary = _vocabulary(name, splits.values(), vocabulary)
+    description = Description(
+        kind="tokens" if kind is Ragged else "values",
+        n_classes=n_classes,
+        targets="step" if axes_of_labels == 2 else "sequence",
+        provenance="Arrays in memory.",
+        comparable="Comparable with results on the same arrays.",
+        vocabulary=None if vocabulary is None else tuple(vocabulary),
+    )
+    return Prepared(make_card(description, splits, name=name, version=1), **splits)
+
+
+def from_torch(name: str, train: Any, val: Any = None, test: Any = None, **more: Any) -> Prepared:
+    """Any `torch.utils.data.Dataset`, read into memory once.
+
+    Items are `(x, y)`, or `(x, y, length)` with `x` padded on the right. x is what `from_arrays`
+    takes as a row: whole numbers `[T]`, floats `[T]`, or floats or bytes `[T, F]`.
+
+    Args:
+        name: what to call the data.
+        train: the examples to train on.
+        val: to validate on; None cuts them from train.
+        test: to test on; None cuts them from train.
+        more: as for `from_arrays`.
+
+    Raises:
+        ValueError: if an item is something else.
+    """
+    given = {"train": train, "val": val, "test": test}
+    read = {
+        split: None if dataset is None else _items(f"{name}: {split}", dataset)
+        for split, dataset in given.items()
+    }
+    return from_arrays(name, **read, **more)
+
+
+def _items(where: str, dataset: Any) -> Examples:
+    inputs, labels = [], []
+    for item in _iterate(dataset):
+        if not isinstance(item, tuple | list) or len(item) not in (2, 3):
+            raise ValueError(
+                f"{where}: items must be (x, y) or (x, y, length), got {type(item).__name__}"
+                + (f" of {len(item)}" if isinstance(item, tuple | list) else "")
+            )
+        x, y, *length = item
+        inputs.append(np.asarray(x)[: int(length[0])] if length else np.asarray(x))
+        labels.append(np.asarray(y))
+    return inputs, labels
+
+
+def _iterate(dataset: Any) -> Iterator[Any]:
+    """The items; torch's data sets with a length need not end their own iteration."""
+    if hasattr(dataset, "__len__"):
+        return (dataset[i] for i in range(len(dataset)))
+    return iter(dataset)
+
+
+def _cut(
+    name: str, given: dict[str, Examples | None], held_out: float, seed: int
+) -> dict[str, Examples]:
+    """Fill the missing splits up with rows of train."""
+    missing = [split for split, examples in given.items() if examples is None]
+    present = {split: examples for split, examples in given.items() if examples is not None}
+    if not missing:
+        return present
+    inputs, labels = present["train"]
+    if len(inputs) != len(labels):
+        raise ValueError(f"{name}: train: there are {len(inputs)} inputs, but {len(labels)} labels")
+    size = round(held_out * len(labels))
+    if not 0 < size * len(missing) < len(labels):
+        raise ValueError(
+            f"{name}: held_out is {held_out}, but must leave at least one of the {len(labels)} "
+            f"rows to train and to {' and '.join(missing)} each"
+        )
+    order = np.random.default_rng(seed).permutation(len(labels))
+    parts = np.split(order, np.arange(1, len(missing) + 1) * size)
+    for split, rows in zip([*missing, "train"], parts, strict=True):
+        present[split] = (_take(inputs, rows), _take(labels, rows))
+    return present
+
+
+def _take(part: np.ndarray | Sequence[Any], rows: np.ndarray) -> np.ndarray | list[Any]:
+    return part[rows] if isinstance(part, np.ndarray) else [part[row] for row in rows]
+
+
+def _split(where: str, inputs: Any, labels: Any) -> Split:
+    labels = np.asarray(labels)
+    if len(inputs) == 0 or labels.size == 0:
+        raise ValueError(f"{where}: there are no rows, or no labels")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{where}: labels must be whole numbers, got {labels.dtype}")
+    if labels.min() < (0 if labels.ndim == 1 else NO_TARGET):
+        raise ValueError(f"{where}: labels must be at least 0, got {labels.min()}")
+    labels, row = labels.astype(np.int32), np.asarray(inputs[0])
+    tokens = row.ndim == 1 and np.issubdtype(row.dtype, np.integer)
+    try:
+        return _ragged(inputs, labels) if tokens else Dense(_values(inputs), labels)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _ragged(inputs: Any, labels: np.ndarray) -> Ragged:
+    rows = [np.asarray(row) for row in inputs]
+    values = np.concatenate(rows)
+    if values.ndim > 1 or not np.issubdtype(values.dtype, np.integer) or values.min(initial=0) < 0:
+        raise ValueError("tokens must be whole numbers of at least 0, one a step")
+    smallest_type = np.min_scalar_type(values.max(initial=0))
+    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+    return Ragged(values.astype(smallest_type), offsets, labels)
+
+
+def _values(inputs: Any) -> np.ndarray:
+    if not isinstance(inputs, np.ndarray):
+        rows = [np.asarray(row) for row in inputs]
+        shapes = sorted({row.shape for row in rows})
+        if len(shapes) > 1:
+            raise ValueError(f"rows of values must have one shape, got {shapes[0]}, {shapes[-1]}")
+        inputs = np.stack(rows)
+    values = inputs[..., None] if inputs.ndim == 2 else inputs
+    if values.ndim != 3 or not (values.dtype == np.uint8 or values.dtype.kind == "f"):
+        raise ValueError(
+            "values must be floats [n, T], or floats or bytes [n, T, F], got "
+            f"{inputs.dtype} of shape {inputs.shape}"
+        )
+    return values if values.dtype == np.uint8 else values.astype(np.float32)
+
+
+def _vocabulary(
+    name: str, splits: Iterable[Split], vocabulary: Sequence[str] | None
+) -> tuple[str, ...]:
+    largest = max(int(split.values.max(initial=0)) for split in splits if isinstance(split, Ragged))
+    if vocabulary is None:
+        return tuple(map(str, range(largest + 1)))
+    if largest >= len(vocabulary):
+        raise ValueError(
+            f"{name}: vocabulary has {len(vocabulary)} entries, but there is a token {largest}"
+        )
+    return tuple(vocabulary)

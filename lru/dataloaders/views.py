@@ -1,0 +1,100 @@
+"""Looking at prepared data: rows as text or pictures, and how long rows are."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64, Int64, Shaped, UInt8
+from PIL import Image
+
+from lru.dataloaders.arrays import Dense, Pairs, Ragged, Split
+from lru.dataloaders.base import Dataset, Prepared
+from lru.dataloaders.cache import SPLITS
+from lru.dataloaders.card import Card
+
+BINS = 20
+_WIDTH = 50
+"""Columns of the longest bar."""
+
+_LEAST_SIDE = 256
+"""Small pictures are enlarged to at least this many pixels."""
+
+_STEPS_SHOWN = 100
+
+
+def class_name(dataset: Dataset, label: int) -> str:
+    """The class by its number and, if it has one, its name."""
+    names = dataset.class_names
+    return f"{label} ({names[label]})" if label < len(names) else str(label)
+
+
+def row_text(dataset: Dataset, card: Card, split: Split, index: int) -> Iterator[str]:
+    """A row in words: its label, and its tokens or its first values."""
+    labels = split.labels[index]
+    if np.ndim(labels):
+        yield "labels: " + " ".join("-" if label < 0 else str(label) for label in labels)
+    else:
+        yield f"label: {class_name(dataset, int(labels))}"
+    if isinstance(split, Dense):
+        values = split.inputs[index]
+        yield f"{len(values)} steps, the first:"
+        yield from (" ".join(f"{value:g}" for value in step) for step in values[:_STEPS_SHOWN])
+        return
+    documents = (split.first, split.second) if isinstance(split, Pairs) else (split,)
+    for document in documents:
+        tokens = _tokens(document, index)
+        yield f"{len(tokens)} tokens:"
+        yield decoded(dataset, card, tokens)
+
+
+def decoded(dataset: Dataset, card: Card, tokens: Shaped[np.ndarray, " T"]) -> str:
+    """The text of tokens."""
+    vocabulary = card.vocabulary or []
+    return dataset.separator.join([vocabulary[token] for token in tokens.tolist()])
+
+
+def row_picture(dataset: Dataset, split: Split, index: int) -> Image.Image | None:
+    """A row as the image that it is, enlarged if it is small; None if it is none."""
+    if dataset.picture is None or not isinstance(split, Dense):
+        return None
+    rows, columns = dataset.picture
+    pixels: UInt8[np.ndarray, "rows columns F"] = split.inputs[index].reshape(rows, columns, -1)
+    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
+    scale = -(-_LEAST_SIDE // min(rows, columns))
+    return image.resize((columns * scale, rows * scale), Image.Resampling.NEAREST)
+
+
+def bounds_of(lengths: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " bounds"]:
+    """Bounds of ranges of lengths for a histogram: whole numbers where there are few."""
+    low, high = int(lengths.min()), int(lengths.max())
+    return np.linspace(low, high + 1, min(BINS, high - low + 1) + 1)
+
+
+def histogram_text(lengths: Int64[np.ndarray, " n"]) -> Iterator[str]:
+    """How many rows there are in each range of lengths, in bars of characters."""
+    counts, bounds = np.histogram(lengths, bounds_of(lengths))
+    for count, low, high in zip(counts, bounds[:-1], bounds[1:], strict=True):
+        first, last = int(np.ceil(low)), int(np.ceil(high)) - 1
+        bar = "█" * round(_WIDTH * count / counts.max())
+        yield f"{first:>7,} to {last:>7,}  {count:>9,}  {bar}"
+
+
+def histogram_picture(prepared: Prepared, path: Path) -> None:
+    """The histograms of the lengths of all splits, as a PNG file."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    by_split = {name: getattr(prepared, name).lengths for name in SPLITS}
+    bounds = bounds_of(np.concatenate(list(by_split.values())))
+    for name, lengths in by_split.items():
+        counts, _ = np.histogram(lengths, bounds)
+        axes.stairs(counts / len(lengths), bounds, label=f"{name} ({len(lengths):,} rows)")
+    axes.set(title=prepared.card.name, xlabel="steps", ylabel="share of rows", ylim=(0, None))
+    axes.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def _tokens(split: Ragged, index: int) -> Shaped[np.ndarray, " T"]:
+    return split.values[split.offsets[index] : split.offsets[index + 1]]

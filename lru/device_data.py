@@ -1,0 +1,134 @@
+"""Batches on the device: sent ahead of their use, or gathered from a split that lives there.
+
+Both ways give the same batches, value for value, of the plan of `lru.dataloading`.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from lru.dataloaders import NO_TARGET, Pairs, Split
+from lru.dataloading import FILLER, Batch, Batches, Selection, read_ahead
+
+DEVICE_SHARE = 1 / 8
+"""Share of the device's memory that the splits of a run may take without being asked."""
+
+LARGEST_INDEX = 2**31 - 1
+
+
+class Fed(NamedTuple):
+    """What an update takes.
+
+    Attributes:
+        batch: on the device.
+        examples: number of its rows that are examples, known without waiting for the device.
+    """
+
+    batch: Batch
+    examples: int
+
+
+def on_device_by_default(splits: Mapping[str, Split]) -> bool:
+    """Whether the device has a memory of its own in which these splits take little room."""
+    statistics = jax.devices()[0].memory_stats() or {}
+    needed = sum(
+        leaf.nbytes for split in splits.values() for leaf in jax.tree.leaves(_arrays_of(split))
+    )
+    return needed <= DEVICE_SHARE * statistics.get("bytes_limit", 0)
+
+
+class Feed:
+    """Delivers the batches of one split to the device."""
+
+    def __init__(self, batches: Batches, *, on_device: bool):
+        """Prepare to deliver.
+
+        Args:
+            batches: of the split.
+            on_device: put the whole split on the device, where each batch is a gather by row
+                numbers; else the batches are read on the host and sent ahead by a thread.
+
+        Raises:
+            ValueError: if the split is too large for the device to count.
+        """
+        self.batches = batches
+        self._arrays = _put(batches.split) if on_device else None
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Fed]:
+        """The batches of an epoch from batch `start` on."""
+        selections = self.batches.selections(epoch)
+        if self._arrays is None:
+            return read_ahead(selections, self._send, start)
+        return (self._gather(selections[k]) for k in range(start, len(selections)))
+
+    def _send(self, selection: Selection) -> Fed:
+        return Fed(jax.device_put(self.batches.read(selection)), _examples(selection))
+
+    def _gather(self, selection: Selection) -> Fed:
+        rows = selection.rows.astype(np.int32)
+        batch = _gathered(self._arrays, rows, length=selection.length, full=selection.full)
+        return Fed(batch, _examples(selection))
+
+
+def _examples(selection: Selection) -> int:
+    return int((selection.rows != FILLER).sum())
+
+
+def _arrays_of(split: Split) -> dict[str, Any]:
+    """The arrays of a split by name."""
+    if isinstance(split, Pairs):
+        return {"first": vars(split.first), "second": vars(split.second)}
+    return vars(split)
+
+
+def _put(split: Split) -> dict[str, Any]:
+    arrays = _arrays_of(split)
+    longest = max(len(array) for array in jax.tree.leaves(arrays))
+    if longest > LARGEST_INDEX:
+        raise ValueError(
+            f"on_device must be False for splits of more than {LARGEST_INDEX:,} tokens, "
+            f"got one of {longest:,}"
+        )
+    return jax.device_put(arrays)
+
+
+@partial(jax.jit, static_argnames=("length", "full"))
+def _gathered(arrays: dict[str, Any], rows: Int[Array, " B"], *, length: int, full: bool) -> Batch:
+    """The batch of a selection; the counterpart of `Batches.read`."""
+    inputs, lengths = _padded(arrays, rows, length)
+    labels = arrays.get("first", arrays)["labels"][rows]
+    if labels.ndim == 2:
+        beyond = ((0, 0), (0, length - labels.shape[1]))
+        labels = jnp.pad(labels, beyond, constant_values=NO_TARGET)
+    example = rows != FILLER
+
+    def fill(array: Array) -> Array:
+        return jnp.where(example.reshape(-1, *(1,) * (array.ndim - 1)), array, 0)
+
+    return Batch(
+        inputs=fill(inputs),
+        labels=fill(labels),
+        weights=example.astype(jnp.float32),
+        lengths=None if full else fill(lengths),
+    )
+
+
+def _padded(arrays: dict[str, Any], rows: Int[Array, " B"], length: int) -> tuple[Array, Array]:
+    """The rows padded to `length` steps, and their lengths."""
+    if "first" in arrays:
+        documents = [_padded(arrays[name], rows, length) for name in ("first", "second")]
+        inputs, lengths = zip(*documents, strict=True)
+        return jnp.stack(inputs, axis=1), jnp.stack(lengths, axis=1)
+    if "offsets" in arrays:
+        first, end = arrays["offsets"][rows], arrays["offsets"][rows + 1]
+        lengths, steps = end - first, jnp.arange(length)
+        places = jnp.where(steps < lengths[:, None], first[:, None] + steps, len(arrays["values"]))
+        return arrays["values"].at[places].get(mode="fill", fill_value=0), lengths
+    inputs = arrays["inputs"][rows]
+    lengths = jnp.full(len(rows), inputs.shape[1], jnp.int32)
+    return jnp.pad(inputs, ((0, 0), (0, length - inputs.shape[1]), (0, 0))), lengths

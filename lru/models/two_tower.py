@@ -1,0 +1,67 @@
+"""Two-tower network: one encoder reads both documents of a pair, a small MLP compares them.
+
+With u and v the pooled features of the documents, the MLP reads [u, v, u * v, u - v]: the
+heuristic matching of Mou et al. 2016 (arXiv 1512.08422, section 3.3), as in the public code of the
+Long Range Arena (arXiv 2011.04006).
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, Integer, Key
+
+from lru.models.classifier import pool
+from lru.models.config import ModelConfig
+from lru.models.encoder import Encoder
+
+
+class TwoTower(nnx.Module):
+    """Class scores for pairs of token sequences.
+
+    Attributes:
+        encode: embedding of tokens, to width D.
+        encoder: the blocks, the same ones for both documents.
+        hidden: from the compared features, to width D.
+        head: read-out to C class scores.
+    """
+
+    def __init__(self, config: ModelConfig, n_classes: int, *, vocab_size: int, rngs: nnx.Rngs):
+        """Build the network.
+
+        Args:
+            config: the network; its pooling `auto` means mean.
+            n_classes: number C of classes.
+            vocab_size: number V of token ids.
+            rngs: source of the initial parameters.
+        """
+        self.pooling = "mean" if config.pooling == "auto" else config.pooling
+        self.encode = nnx.Embed(vocab_size, config.d_model, rngs=rngs)
+        self.encoder = Encoder(config, rngs=rngs)
+        self.hidden = nnx.Linear(4 * config.d_model, config.d_model, rngs=rngs)
+        self.head = nnx.Linear(config.d_model, n_classes, rngs=rngs)
+
+    def __call__(
+        self,
+        inputs: Integer[Array, "B 2 T"],
+        *,
+        lengths: Int[Array, "B 2"] | None = None,
+        train: bool = False,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "B C"]:
+        """Score the classes; batch statistics are taken over both documents of all pairs.
+
+        Args:
+            inputs: token ids of both documents.
+            lengths: number of valid steps of each document; None if all are valid.
+            train: training mode of the norms.
+            key: source of the dropout masks.
+
+        Returns:
+            Class scores (logits).
+        """
+        documents = inputs.reshape(-1, inputs.shape[-1])
+        lengths = None if lengths is None else lengths.reshape(-1)
+        x, _ = self.encoder(self.encode(documents), lengths=lengths, train=train, key=key)
+        features, _ = pool(x, lengths, self.pooling)
+        u, v = jnp.unstack(features.reshape(len(inputs), 2, -1), axis=1)
+        compared = jnp.concatenate([u, v, u * v, u - v], axis=-1)
+        return self.head(nnx.gelu(self.hidden(compared)))

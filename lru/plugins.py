@@ -1,0 +1,61 @@
+"""Files outside the package that register models, data sets or tasks of their own."""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+
+def load_plugins(names: str | None) -> bool:
+    """Run each plugin, unless it has been run before.
+
+    Args:
+        names: paths of `.py` files, or names of modules that Python finds, separated by commas.
+
+    Returns:
+        Whether any of them had not been run before.
+
+    Raises:
+        ValueError: if there is no such file or module.
+    """
+    # Every one is run, whatever the first one gives.
+    return any([_load(name.strip()) for name in (names or "").split(",") if name.strip()])
+
+
+def _load(name: str) -> bool:
+    path = Path(name)
+    module = f"plugin {path.resolve()}" if path.suffix == ".py" else name
+    if module in sys.modules:
+        return False
+    if path.suffix != ".py":
+        _import(name)
+    elif path.is_file():
+        _run(module, path)
+    else:
+        raise ValueError(f"plugins: there is no file {name}")
+    return True
+
+
+def _import(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.partition(".")[0] and error.name != name:
+            raise
+        raise ValueError(
+            f"plugins: there is no module {name!r}; it must be a module on Python's path, or the "
+            "path of a .py file"
+        ) from None
+
+
+def _run(module: str, path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(module, path)
+    assert spec is not None
+    assert spec.loader is not None
+    # Dataclasses look their module up there.
+    sys.modules[module] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(sys.modules[module])
+    except BaseException:
+        del sys.modules[module]
+        raise

@@ -1,0 +1,47 @@
+"""Training by one call on data in memory."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lru.dataloaders import from_arrays
+from lru.dataloading import DataConfig
+from lru.models import Classifier, ModelConfig
+from lru.training.api import fit
+from lru.training.config import Config, RunConfig, TrainConfig
+from lru.training.trackers import read_jsonl
+
+rng = np.random.default_rng(0)
+SIGNS = rng.integers(2, size=100)
+DATA = from_arrays("signs", (rng.normal(size=(100, 6)) + 2 * SIGNS[:, None] - 1, SIGNS))
+
+
+@pytest.fixture
+def config(tmp_path):
+    return Config(
+        ModelConfig("lru", n_layers=1, d_model=4, d_hidden=4, p_dropout=0.0),
+        DataConfig(batch_size=20),
+        TrainConfig(epochs=15, lr_base=0.02),
+        RunConfig(name="one", runs_dir=str(tmp_path)),
+    )
+
+
+def test_learns_from_arrays_and_leaves_a_run_that_is_not_made_twice(config, tmp_path):
+    model, summary = fit(DATA, config)
+    assert isinstance(model, Classifier)
+    assert summary.steps == 60
+    assert summary.best["test/accuracy"] >= 0.8
+    records = read_jsonl(tmp_path / "one" / "metrics.jsonl")
+    again, same = fit(DATA, config)
+    assert same.best == summary.best
+    assert read_jsonl(tmp_path / "one" / "metrics.jsonl") == records
+    np.testing.assert_array_equal(again.head.kernel[...], model.head.kernel[...])
+
+
+def test_what_does_not_fit_is_refused(config):
+    with pytest.raises(ValueError, match="must be token_pairs, but those of signs are values"):
+        fit(DATA, config, task="retrieval")
+    wrong = dataclasses.replace(config.model, options={"half_life": 3})
+    with pytest.raises(ValueError, match="half_life is not an option of model 'lru'"):
+        fit(DATA, dataclasses.replace(config, model=wrong))
