@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from lru.layers.gated import GatedRNN
 from lru.layers.qrnn import QRNN
 from lru.layers.stack import Stack
+from lru.scan.pooling import GATES
 
 ForgetGate = Literal["admits", "keeps"]
 
@@ -50,11 +50,10 @@ def load_state_dict(
                 f"{name} has shape {array.shape}, but the module allows {expected[name].shape}"
             )
     for cell, names in _cells(module):
-        if isinstance(cell, QRNN):
-            _load_qrnn(cell, {own: arrays[name] for own, name in names.items()}, forget_gate)
-        else:
-            for own, name in names.items():
-                _set(getattr(cell, own), arrays[name].T)
+        for own, name in names.items():
+            parameter = getattr(cell, own)
+            array = arrays[name].T * _signs(cell, forget_gate)
+            parameter[...] = jnp.asarray(array.reshape(parameter.shape), parameter[...].dtype)
 
 
 def state_dict(
@@ -110,40 +109,21 @@ def _exported(module: QRNN | GatedRNN | Stack, forget_gate: ForgetGate) -> dict[
     arrays = {}
     for cell, names in _cells(module):
         for own, name in names.items():
-            if not isinstance(cell, QRNN):
-                array = np.asarray(getattr(cell, own)[...]).T
-            elif own == "weight":
-                kernels = [np.asarray(getattr(cell, f"weight_{gate}")[...]) for gate in cell.gates]
-                # [gate, tap, input, unit] -> rows by gate and unit, columns by tap and input.
-                array = np.stack(kernels).transpose(0, 3, 1, 2)
-                array = (array * _signs(cell, forget_gate, 4)).reshape(-1, array[0, 0].size)
-            else:
-                array = (np.asarray(cell.bias[...]) * _signs(cell, forget_gate, 2)).reshape(-1)
+            array = np.asarray(getattr(cell, own)[...])
+            if array.ndim > 1:
+                array = array.reshape(-1, array.shape[-1])
             # A copy: arrays of JAX cannot be written to, and PyTorch insists that they can.
-            arrays[name] = np.array(array, order="C")
+            arrays[name] = np.array((array * _signs(cell, forget_gate)).T, order="C")
     return arrays
 
 
-def _load_qrnn(cell: QRNN, arrays: Mapping[str, np.ndarray], forget_gate: ForgetGate) -> None:
-    shape = (len(cell.gates), cell.d_hidden, cell.window, cell.d_model)
-    weight = arrays["weight"].reshape(shape) * _signs(cell, forget_gate, 4)
-    for gate, kernel in zip(cell.gates, weight.transpose(0, 2, 3, 1), strict=True):
-        _set(getattr(cell, f"weight_{gate}"), kernel)
-    if cell.bias is not None:
-        _set(cell.bias, arrays["bias"].reshape(shape[:2]) * _signs(cell, forget_gate, 2))
-
-
-def _signs(cell: QRNN, forget_gate: ForgetGate, ndim: int) -> np.ndarray:
-    """-1 for f if it means the other share there: 1 - sigmoid(x) = sigmoid(-x)."""
+def _signs(cell: QRNN | GatedRNN, forget_gate: ForgetGate) -> np.ndarray | int:
+    """-1 for columns of f, if it means the other share there: 1 - sigmoid(x) = sigmoid(-x)."""
     if forget_gate not in ("admits", "keeps"):
         raise ValueError(f"forget_gate must be 'admits' or 'keeps', got {forget_gate!r}")
-    turned = forget_gate == "admits"
-    signs = [-1 if gate == "f" and turned else 1 for gate in cell.gates]
-    return np.array(signs, np.int8).reshape(-1, *[1] * (ndim - 1))
-
-
-def _set(parameter: nnx.Param, value: np.ndarray) -> None:
-    parameter[...] = jnp.asarray(value, parameter[...].dtype)
+    if not isinstance(cell, QRNN) or forget_gate == "keeps":
+        return 1
+    return np.repeat([-1 if gate == "f" else 1 for gate in GATES[cell.gates]], cell.d_hidden)
 
 
 def _array(value: Any) -> np.ndarray:

@@ -16,34 +16,27 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lru.scan.methods import kept
 
-Kernels = list[Float[Array, "K D N"]]
-
 
 @jax.custom_vjp
-def products(x: Float[Array, "R D"], weights: list[Float[Array, "D N"]]) -> list[Array]:
-    """The products of one matrix with several, each an array of its own.
+def product(x: Float[Array, "*rows D"], weight: Float[Array, "D N"]) -> Float[Array, "*rows N"]:
+    """The matrix product, with gradients that are products of matrices too.
 
-    Halves of one wide product would have to be put together again in the backward pass.
+    Those of autodiff would sum over several axes, for which the compiler transposes a copy.
     """
-    return [x @ weight for weight in weights]
+    return x @ weight
 
 
-def _products_backward(
-    saved: tuple[Array, list[Array]], gradients: list[Array]
-) -> tuple[Array, list[Array]]:
-    x, weights = saved
-    dx = sum(
-        (_contract(g, weight, 1) for g, weight in zip(gradients[1:], weights[1:], strict=True)),
-        start=_contract(gradients[0], weights[0], 1),
-    )
-    return dx, [_contract(x, g, 0) for g in gradients]
+def _product_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, weight = saved
+    rows, gradients = (a.reshape(-1, a.shape[-1]) for a in (x, gradient))
+    return _contract(gradients, weight, 1).reshape(x.shape), _contract(rows, gradients, 0)
 
 
 def _contract(a: Array, b: Array, axis: int) -> Array:
     return lax.dot_general(a, b, (((axis,), (axis,)), ((), ())))
 
 
-products.defvjp(lambda x, weights: (products(x, weights), (x, weights)), _products_backward)
+product.defvjp(lambda x, weight: (product(x, weight), (x, weight)), _product_backward)
 
 
 def segments(resets: Bool[Array, "B T"], before: int) -> Int[Array, "B {before}+T"]:
@@ -53,32 +46,20 @@ def segments(resets: Bool[Array, "B T"], before: int) -> Int[Array, "B {before}+
 
 def causal_convolution(
     x: Float[Array, "B L D"],
-    kernels: Kernels,
+    kernel: Float[Array, "K D N"],
     resets: Bool[Array, "B T"] | None = None,
-) -> list[Float[Array, "B T N"]]:
-    """Convolve one sequence with several kernels.
+) -> Float[Array, "B T N"]:
+    """Convolve a sequence with a kernel.
 
     Args:
         x: the K - 1 steps before the first output, and the T steps of the outputs.
-        kernels: arrays [K, D, N], in which row j belongs to the input j steps back.
+        kernel: row j belongs to the input j steps back.
         resets: True where outputs see nothing of what was before.
-
-    Returns:
-        One output for each kernel.
     """
-    taps = kernels[0].shape[0]
-    wide = jnp.finfo(x.dtype).bits >= 32
+    taps = kernel.shape[0]
     steps = x.shape[1] - taps + 1
-    # T may be a symbol when a program is exported.
-    if (
-        taps % 2 == 0
-        and resets is None
-        and wide
-        and isinstance(steps, int)
-        and steps > 1
-        and jax.default_backend() == "cpu"
-    ):
-        return _by_pairs(x, kernels)
+    if resets is None and _pairs_pay(taps, steps, x.dtype):
+        return _by_pairs(x, kernel)
     taken = [x[:, taps - 1 - j : taps - 1 - j + steps] for j in range(taps)]
     if resets is not None and taps > 1:
         document = segments(resets, taps - 1)
@@ -87,22 +68,27 @@ def causal_convolution(
             kept(document[:, taps - 1 - j : taps - 1 - j + steps] == here, x_j)
             for j, x_j in enumerate(taken)
         ]
-    return _multiply(taken, kernels)
+    return _multiply(taken, kernel)
 
 
-def _multiply(taken: Sequence[Array], kernels: Kernels) -> list[Array]:
-    """The products of inputs [B, T, D], one for each row of a kernel, with all kernels."""
+def _pairs_pay(taps: int, steps: int, dtype: jnp.dtype) -> bool:
+    """Not in half precision: differences of neighbours would be rounded to it."""
+    on_cpu = jax.default_backend() == "cpu" and jnp.finfo(dtype).bits >= 32
+    # T is a symbol when a program is exported.
+    return on_cpu and taps % 2 == 0 and isinstance(steps, int) and steps > 1
+
+
+def _multiply(
+    taken: Sequence[Float[Array, "B T D"]], kernel: Float[Array, "K D N"]
+) -> Float[Array, "B T N"]:
+    """One product for the inputs of all rows of the kernel."""
     x = jnp.concatenate(taken, axis=-1) if len(taken) > 1 else taken[0]
-    out = products(
-        x.reshape(-1, x.shape[-1]),
-        [kernel.reshape(-1, kernel.shape[-1]) for kernel in kernels],
-    )
-    return [y.reshape(*x.shape[:2], -1) for y in out]
+    return product(x, kernel.reshape(-1, kernel.shape[-1]))
 
 
-def _by_pairs(x: Array, kernels: Kernels) -> list[Array]:
+def _by_pairs(x: Float[Array, "B L D"], kernel: Float[Array, "K D N"]) -> Float[Array, "B T N"]:
     """Three products for every two outputs and two taps, for an even number of taps."""
-    taps = kernels[0].shape[0]
+    taps = kernel.shape[0]
     steps = x.shape[1] - taps + 1
     pairs = (steps + 1) // 2
     x = jnp.pad(x, ((0, 0), (0, steps % 2), (0, 0)))
@@ -113,12 +99,9 @@ def _by_pairs(x: Array, kernels: Kernels) -> list[Array]:
         start = taps // 2 - 1
         return [inputs[:, start - j : start - j + pairs] for j in range(taps // 2)]
 
-    recent, older = [k[0::2] for k in kernels], [k[1::2] for k in kernels]
-    both = [a + b for a, b in zip(recent, older, strict=True)]
-    shared = _multiply(windows(middle), both)
+    recent, older = kernel[0::2], kernel[1::2]
+    shared = _multiply(windows(middle), recent + older)
     even = _multiply(windows(first - middle), older)
     odd = _multiply(windows(last - middle), recent)
-    return [
-        (s[:, :, None] + jnp.stack([e, o], axis=2)).reshape(len(s), 2 * pairs, -1)[:, :steps]
-        for s, e, o in zip(shared, even, odd, strict=True)
-    ]
+    out = shared[:, :, None] + jnp.stack([even, odd], axis=2)
+    return out.reshape(len(x), 2 * pairs, -1)[:, :steps]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from lru.layers.base import RecurrentParam
 from lru.layers.cell import CellLayer, uniform, without_padding
-from lru.layers.convolution import products
+from lru.layers.convolution import product
 from lru.scan import Cell, gated_scan
 
 
@@ -90,10 +90,10 @@ class GatedRNN(CellLayer):
         """
         room = self.apart * self.d_hidden
         weight = jnp.roll(self.weight_ih[...], room, axis=1)
-        (taken,) = products(x.astype(weight.dtype).reshape(-1, self.d_model), [weight])
-        taken = jnp.pad(taken, ((0, 0), (0, room)))
+        taken = product(x.astype(weight.dtype), weight)
+        taken = jnp.pad(taken, ((0, 0), (0, 0), (0, room)))
         if self.bias_ih is not None:
             taken += jnp.pad(jnp.roll(self.bias_ih[...], room), (0, room))
         if self.bias_hh is not None:
             taken += jnp.pad(self.bias_hh[...], (room, 0))
-        return taken.reshape(*x.shape[:2], -1)
+        return taken

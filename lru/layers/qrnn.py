@@ -8,7 +8,7 @@ Bradbury et al. 2016 (arXiv 1611.01576), section 2; zoneout: section 2.1. As in 
 the old state; `torchqrnn` has 1 - f in its place, which `lru.interop.torch` converts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -20,10 +20,9 @@ from lru.layers.base import LAYERS, known_scan_method
 from lru.layers.cell import CellLayer, uniform, without_padding
 from lru.layers.convolution import causal_convolution, segments
 from lru.registry import Registry
-from lru.scan import LINEAR_METHODS, linear_scan
+from lru.scan import LINEAR_METHODS, pooled_scan
 from lru.scan.methods import kept
-
-GATES = ("f", "fo", "ifo")
+from lru.scan.pooling import GATES
 
 
 class QRNNState(NamedTuple):
@@ -38,15 +37,12 @@ class QRNNState(NamedTuple):
     window: Float[Array, "B W D"] | None
 
 
-def _expected(zoneout: float, f: Array, update: Array) -> tuple[Array, Array]:
-    return zoneout + (1 - zoneout) * f, (1 - zoneout) * update
-
-
-# How gates that training zones out at random are used in evaluation: by their expected values, as
-# `torchqrnn` does, or as they are, as in the first release for TensorFlow.
-ZONEOUT_EVALUATIONS: Registry = Registry("zoneout_eval")
-ZONEOUT_EVALUATIONS.register("expectation")(_expected)
-ZONEOUT_EVALUATIONS.register("identity")(lambda zoneout, f, update: (f, update))
+# How evaluation stands in for a zoneout that training draws: by the expected gates, as `torchqrnn`
+# does, or by the gates as they are, as in the first release for TensorFlow. As the share of states
+# that is kept, at a rate of zoneout.
+ZONEOUT_EVALUATIONS: Registry[Callable[[float], float]] = Registry("zoneout_eval")
+ZONEOUT_EVALUATIONS.register("expectation")(lambda rate: rate)
+ZONEOUT_EVALUATIONS.register("identity")(lambda rate: 0.0)
 
 
 @LAYERS.register("qrnn")
@@ -54,9 +50,9 @@ class QRNN(CellLayer):
     """Quasi-recurrent layer.
 
     Attributes:
-        weight_z, weight_f, weight_o, weight_i: kernels [K, D, N] of those gates that there are;
-            row j belongs to the input j steps back.
-        bias: of each gate in this order [G, N]; None without biases.
+        weight: kernels of the gates z, f, o and i, of those that there are, side by side
+            [K, D, G N]; row j belongs to the input j steps back.
+        bias: of the gates [G N]; None without biases.
         readout: see `CellLayer`.
     """
 
@@ -90,7 +86,8 @@ class QRNN(CellLayer):
         """
         super().__init__(d_model, d_hidden, rngs=rngs)
         if gates not in GATES:
-            raise ValueError(f"gates must be {', '.join(GATES[:-1])} or {GATES[-1]}, got {gates!r}")
+            *others, last = GATES
+            raise ValueError(f"gates must be {', '.join(others)} or {last}, got {gates!r}")
         if window < 1:
             raise ValueError(f"window must be at least 1, got {window}")
         if not 0 <= zoneout < 1:
@@ -103,19 +100,15 @@ class QRNN(CellLayer):
         self.noisy = zoneout > 0
         self.detach_window = detach_window
         self.scan_method = known_scan_method(scan_method, LINEAR_METHODS)
-        self.gates = tuple(gate for gate in "zfoi" if gate in f"z{gates}")
-        shape, fan_in = (window, d_model, d_hidden), window * d_model
-        for gate in self.gates:
-            setattr(self, f"weight_{gate}", nnx.Param(uniform(rngs.params(), shape, fan_in)))
-        self.bias = (
-            nnx.Param(uniform(rngs.params(), (len(self.gates), d_hidden), fan_in))
-            if biases
-            else None
-        )
+        self.gates = gates
+        self.n_gates = len(GATES[gates])
+        columns, fan_in = self.n_gates * d_hidden, window * d_model
+        self.weight = nnx.Param(uniform(rngs.params(), (window, d_model, columns), fan_in))
+        self.bias = nnx.Param(uniform(rngs.params(), (columns,), fan_in)) if biases else None
 
     def initial_state(self, batch_size: int) -> QRNNState:
         """Zeros."""
-        dtype = jnp.result_type(self.weight_z[...], jnp.float32)
+        dtype = jnp.result_type(self.weight[...], jnp.float32)
         c = jnp.zeros((batch_size, self.d_hidden), dtype)
         if self.window == 1:
             return QRNNState(c, None)
@@ -131,72 +124,46 @@ class QRNN(CellLayer):
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T M"], QRNNState]:
         """See `RecurrentLayer.__call__`. `key` draws the zoneout of training; None evaluates."""
-        c, gate, state = self.pooled(x, state, lengths=lengths, resets=resets, key=key)
-        return self.read_out(c if gate is None else gate * c, x.dtype), state
-
-    def pooled(
-        self,
-        x: Float[Array, "B T D"],
-        state: QRNNState | None,
-        *,
-        lengths: Int[Array, " B"] | None,
-        resets: Bool[Array, "B T"] | None,
-        key: Key[Array, ""] | None,
-        shifts: Sequence[Float[Array, "B N"]] | None = None,
-    ) -> tuple[Float[Array, "B T N"], Float[Array, "B T N"] | None, QRNNState]:
-        """States before the output gate, that gate if there is one, and what to hand on.
-
-        Args:
-            x: as in `__call__`, as are the other arguments.
-            state: where to start.
-            lengths: number of valid steps of each row.
-            resets: True where a row starts afresh.
-            key: source of the zoneout.
-            shifts: for each gate what is added to it at all steps.
-        """
         self.check_inputs(x, state)
         state = self.start(x, state)
+        driven, window = self.driven(x, state, lengths, resets)
+        h, c = pooled_scan(
+            driven,
+            None if self.bias is None else self.bias[...].astype(driven.dtype),
+            state.c,
+            pooling=self.gates,
+            zoneout=self.kept_share(driven, key),
+            lengths=lengths,
+            resets=resets,
+            method=self.scan_method,
+        )
+        return self.read_out(h, x.dtype), QRNNState(c, window)
+
+    def driven(
+        self,
+        x: Float[Array, "B T D"],
+        state: QRNNState,
+        lengths: Int[Array, " B"] | None,
+        resets: Bool[Array, "B T"] | None,
+    ) -> tuple[Float[Array, "B T M"], Float[Array, "B W D"] | None]:
+        """The products of the inputs, of the type of the state, and the window to hand on."""
+        weight = self.weight[...]
         seen = without_padding(x, lengths).astype(state.c.dtype)
         if state.window is not None:
             window = state.window
             window = jax.lax.stop_gradient(window) if self.detach_window else window
             seen = jnp.concatenate([window, seen], axis=1)
-        activations = self._activations(seen, resets, shifts)
-        f = activations["f"]
-        update = activations["i"] if "i" in activations else 1 - f
-        if self.zoneout and key is not None:
-            zoned = jax.random.bernoulli(key, self.zoneout, f.shape)
-            f, update = jnp.where(zoned, 1, f), jnp.where(zoned, 0, update)
-        elif self.zoneout:
-            f, update = ZONEOUT_EVALUATIONS[self.zoneout_eval](self.zoneout, f, update)
-        c, last = linear_scan(
-            f,
-            update * activations["z"],
-            state.c,
-            lengths=lengths,
-            resets=resets,
-            method=self.scan_method,
-        )
-        window = self._next_window(seen, lengths, resets)
-        return c, activations.get("o"), QRNNState(last, window)
+        out = causal_convolution(seen.astype(weight.dtype), weight, resets)
+        return out.astype(seen.dtype), self._next_window(seen, lengths, resets)
 
-    def _activations(
-        self,
-        seen: Float[Array, "B L D"],
-        resets: Bool[Array, "B T"] | None,
-        shifts: Sequence[Float[Array, "B N"]] | None,
-    ) -> dict[str, Float[Array, "B T N"]]:
-        """The gates by name, from the inputs and the window before them."""
-        kernels = [getattr(self, f"weight_{gate}")[...] for gate in self.gates]
-        out = causal_convolution(seen.astype(kernels[0].dtype), kernels, resets)
-        if self.bias is not None:
-            out = [y + bias for y, bias in zip(out, self.bias[...], strict=True)]
-        if shifts is not None:
-            out = [y + shift[:, None] for y, shift in zip(out, shifts, strict=True)]
-        return {
-            gate: (jnp.tanh if gate == "z" else jax.nn.sigmoid)(y.astype(seen.dtype))
-            for gate, y in zip(self.gates, out, strict=True)
-        }
+    def kept_share(
+        self, driven: Float[Array, "B T M"], key: Key[Array, ""] | None
+    ) -> Float[Array, "B T N"] | float:
+        """The share of each state that zoneout keeps."""
+        if key is None or self.zoneout == 0:
+            return ZONEOUT_EVALUATIONS[self.zoneout_eval](self.zoneout)
+        shape = (*driven.shape[:-1], self.d_hidden)
+        return jax.random.bernoulli(key, self.zoneout, shape).astype(driven.dtype)
 
     def _next_window(
         self,

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from lru.layers.cell import uniform, without_padding
 from lru.layers.qrnn import QRNNCell, QRNNState
+from lru.scan import pooled_scan
 
 
 class QRNNDecoder(nnx.Module):
@@ -22,7 +23,7 @@ class QRNNDecoder(nnx.Module):
 
     Attributes:
         cell: the recurrence.
-        weight_summary: V of each gate [G, E, N].
+        weight_summary: V of all gates side by side [E, G N].
         weight_attended: W_k [N, N]; None without attention.
         weight_state: W_c [N, N]; None without attention.
     """
@@ -43,14 +44,14 @@ class QRNNDecoder(nnx.Module):
             d_model: width D of the inputs.
             d_hidden: width N of the state, and of the states that are attended to.
             d_summary: width E of the summary.
-            attention: whether to attend, for which there must be an output gate.
+            attention: whether to attend, which is defined for the gates fo.
             rngs: source of the initial parameters.
             options: those of `QRNN`.
         """
         self.cell = QRNNCell(d_model, d_hidden, rngs=rngs, **options)
-        if attention and "o" not in self.cell.gates:
-            raise ValueError("attention needs an output gate: gates must be fo or ifo, got f")
-        shape = (len(self.cell.gates), d_summary, d_hidden)
+        if attention and self.cell.gates != "fo":
+            raise ValueError(f"attention is defined for the gates fo, got {self.cell.gates}")
+        shape = (d_summary, self.cell.n_gates * d_hidden)
         self.weight_summary = nnx.Param(uniform(rngs.params(), shape, d_summary))
         self.weight_attended, self.weight_state = (
             nnx.Param(uniform(rngs.params(), (d_hidden, d_hidden), d_hidden)) if attention else None
@@ -86,15 +87,30 @@ class QRNNDecoder(nnx.Module):
         Returns:
             Outputs of the type of x, and the state after the last valid step.
         """
-        shifts = [summary.astype(weight.dtype) @ weight for weight in self.weight_summary[...]]
-        c, gate, state = self.cell.pooled(
-            x, state, lengths=lengths, resets=None, key=key, shifts=shifts
+        cell = self.cell
+        cell.check_inputs(x, state)
+        state = cell.start(x, state)
+        driven, window = cell.driven(x, state, lengths, None)
+        driven += (summary @ self.weight_summary[...]).astype(driven.dtype)[:, None]
+        if cell.bias is not None:
+            driven += cell.bias[...].astype(driven.dtype)
+        attention = self.weight_attended is not None
+        # With attention the output gate waits.
+        mixed = driven[..., : 2 * cell.d_hidden] if attention else driven
+        h, c = pooled_scan(
+            mixed,
+            None,
+            state.c,
+            pooling="f" if attention else cell.gates,
+            zoneout=cell.kept_share(driven, key),
+            lengths=lengths,
+            method=cell.scan_method,
         )
         if self.weight_attended is not None and self.weight_state is not None:
-            attended = attend(c, without_padding(memory, memory_lengths), memory_lengths)[0]
-            c = attended @ self.weight_attended[...] + c @ self.weight_state[...]
-        h = c if gate is None else gate * c
-        return without_padding(h, lengths).astype(x.dtype), state
+            attended = attend(h, without_padding(memory, memory_lengths), memory_lengths)[0]
+            gate = jax.nn.sigmoid(driven[..., 2 * cell.d_hidden :])
+            h = gate * (attended @ self.weight_attended[...] + h @ self.weight_state[...])
+        return without_padding(h, lengths).astype(x.dtype), QRNNState(c, window)
 
 
 def attend(

@@ -20,6 +20,7 @@ from lru.scan.front import dense_scan, linear_scan
 from lru.scan.gated import Cell, States, gated_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, TIME_SPLITTING_METHODS
 from lru.scan.parts import join, split
+from lru.scan.pooling import pooled_scan
 from lru.scan.portability import is_portable, portable
 from lru.scan.projected import projected_scan
 
@@ -40,6 +41,7 @@ __all__ = [
     "linear_scan",
     "native",
     "pallas",
+    "pooled_scan",
     "portable",
     "projected_scan",
     "reference",

@@ -66,6 +66,25 @@ def gated_scan(
     return jnp.moveaxis(h, 0, 1), last
 
 
+def pooled_scan(
+    x: Float[Array, "B T M"],
+    bias: Float[Array, " M"] | None,
+    c0: Float[Array, "B N"],
+    *,
+    pooling: str,
+    zoneout: Float[Array, "B T N"] | float = 0.0,
+    resets: Bool[Array, "B T"] | None = None,
+    lengths: Int[Array, " B"] | None = None,
+) -> tuple[Float[Array, "B T N"], Float[Array, "B N"]]:
+    """Mix candidates into states; arguments and results as in `lru.scan`."""
+    z, f, *others = jnp.split(x if bias is None else x + bias, x.shape[-1] // c0.shape[-1], -1)
+    keep = jax.nn.sigmoid(f)
+    update = jax.nn.sigmoid(others[1]) if pooling == "ifo" else 1 - keep
+    keep, update = zoneout + (1 - zoneout) * keep, (1 - zoneout) * update
+    c, last = linear_scan(keep, update * jnp.tanh(z), c0, resets=resets, lengths=lengths)
+    return (jax.nn.sigmoid(others[0]) * c if others else c), last
+
+
 def _loop(
     apply: Callable[[Array, Array], Array],
     varying: Array,

@@ -13,20 +13,17 @@ from lru.layers.convolution import causal_convolution
 B, D, N = 2, 3, 4
 
 
-def direct(x, kernels, resets):
+def direct(x, kernel, resets):
     """y_t = sum_j x_{t-j} W_j, over the steps of the same document."""
-    taps = kernels[0].shape[0]
+    taps = kernel.shape[0]
     steps = x.shape[1] - taps + 1
-    out = []
-    for kernel in kernels:
-        y = np.zeros((B, steps, N))
-        for b in range(B):
-            for t in range(steps):
-                for j in range(taps):
-                    if not resets[b, max(t - j + 1, 0) : t + 1].any():
-                        y[b, t] += x[b, taps - 1 + t - j] @ kernel[j]
-        out.append(y)
-    return out
+    y = np.zeros((B, steps, N))
+    for b in range(B):
+        for t in range(steps):
+            for j in range(taps):
+                if not resets[b, max(t - j + 1, 0) : t + 1].any():
+                    y[b, t] += x[b, taps - 1 + t - j] @ kernel[j]
+    return y
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -34,18 +31,15 @@ def direct(x, kernels, resets):
 def test_equals_the_definition(taps, steps, packed):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((B, steps + taps - 1, D))
-    kernels = [rng.standard_normal((taps, D, N)) for _ in range(2)]
+    kernel = rng.standard_normal((taps, D, N))
     resets = np.zeros((B, steps), bool)
     if packed:
         resets[0, steps // 2] = resets[1, 0] = True
     with jax.enable_x64(True):
         actual = causal_convolution(
-            jnp.asarray(x),
-            [jnp.asarray(k) for k in kernels],
-            jnp.asarray(resets) if packed else None,
+            jnp.asarray(x), jnp.asarray(kernel), jnp.asarray(resets) if packed else None
         )
-    for a, e in zip(actual, direct(x, kernels, resets), strict=True):
-        np.testing.assert_allclose(a, e, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(actual, direct(x, kernel, resets), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("steps", [1, 6])
@@ -54,9 +48,8 @@ def test_pairs_are_for_an_even_number_of_taps_and_more_than_one_step(steps, monk
     x = jnp.ones((B, steps + 1, D))
 
     def multiplications():
-        jaxpr = jax.make_jaxpr(partial(causal_convolution, resets=None))(x, [jnp.ones((2, D, N))])
-        text = str(jaxpr)
-        return text.count("dot_general[")
+        jaxpr = jax.make_jaxpr(partial(causal_convolution, resets=None))(x, jnp.ones((2, D, N)))
+        return str(jaxpr).count("dot_general[")
 
     assert multiplications() == (3 if steps > 1 else 1)
     monkeypatch.setattr(convolution.jax, "default_backend", lambda: "gpu")

@@ -240,7 +240,7 @@ def test_equals_itself_on_the_oracle(variant, dtype, monkeypatch):
 
         result = evaluated()
         for module in vars(lru.layers).values():
-            for name in ("linear_scan", "dense_scan", "gated_scan"):
+            for name in ("linear_scan", "dense_scan", "gated_scan", "pooled_scan"):
                 if hasattr(module, name):
                     monkeypatch.setattr(module, name, oracle(name))
         expected = evaluated()

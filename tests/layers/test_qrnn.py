@@ -13,6 +13,7 @@ from lru.interop.torch import load_state_dict
 from lru.layers import QRNN, QRNNCell, QRNNStack, QRNNState
 from lru.registry import UnknownNameError
 from lru.scan import LINEAR_METHODS
+from lru.scan.pooling import GATES
 
 RECORDED = np.load(Path(__file__).parents[1] / "fixtures" / "qrnn_reference.npz")
 STACKS = (
@@ -108,10 +109,9 @@ def test_equals_the_equations_of_the_paper(gates, method):
     arrays = {k.removeprefix(f"{case}/"): RECORDED[k] for k in RECORDED if k.startswith(f"{case}/")}
     taps, d_model, width = arrays["Wz"].shape
     cell = QRNNCell(d_model, width, gates=gates, window=taps, scan_method=method, rngs=nnx.Rngs(0))
-    for gate in cell.gates:
-        # There row j belongs to the input K - 1 - j steps back.
-        getattr(cell, f"weight_{gate}")[...] = jnp.asarray(arrays[f"W{gate}"][::-1])
-    cell.bias[...] = jnp.stack([arrays[f"b{gate}"] for gate in cell.gates])
+    # There row j belongs to the input K - 1 - j steps back.
+    cell.weight[...] = jnp.concatenate([arrays[f"W{gate}"][::-1] for gate in GATES[gates]], axis=-1)
+    cell.bias[...] = jnp.concatenate([arrays[f"b{gate}"] for gate in GATES[gates]])
     start = cell.initial_state(len(arrays["x"]))
     if "c0" in arrays:
         start = start._replace(c=jnp.asarray(arrays["c0"]))

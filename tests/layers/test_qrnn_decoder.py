@@ -17,10 +17,10 @@ ARRAYS = {k.removeprefix(CASE): jnp.asarray(RECORDED[k]) for k in RECORDED if k.
 
 def recorded_decoder():
     decoder = QRNNDecoder(3, 4, 4, attention=True, biases=0, rngs=nnx.Rngs(0))
-    for gate in "zfo":
-        # There row j belongs to the input K - 1 - j steps back.
-        getattr(decoder.cell, f"weight_{gate}")[...] = ARRAYS[f"W{gate}"][::-1]
-    decoder.weight_summary[...] = jnp.stack([ARRAYS[f"V{gate}"] for gate in "zfo"])
+    # There row j belongs to the input K - 1 - j steps back.
+    kernels = [ARRAYS[f"W{gate}"][::-1] for gate in "zfo"]
+    decoder.cell.weight[...] = jnp.concatenate(kernels, axis=-1)
+    decoder.weight_summary[...] = jnp.concatenate([ARRAYS[f"V{gate}"] for gate in "zfo"], axis=-1)
     decoder.weight_attended[...] = ARRAYS["Wk"]
     decoder.weight_state[...] = ARRAYS["Wc"]
     return decoder
@@ -56,6 +56,7 @@ def test_padding_of_both_sequences_changes_nothing():
     assert not np.any(run(*spoilt)[1, 2:])
 
 
-def test_attention_needs_an_output_gate():
-    with pytest.raises(ValueError, match="attention needs an output gate: gates must be fo or ifo"):
-        QRNNDecoder(3, 4, 4, attention=True, gates="f", rngs=nnx.Rngs(0))
+@pytest.mark.parametrize("gates", ["f", "ifo"])
+def test_attention_is_defined_for_one_pooling(gates):
+    with pytest.raises(ValueError, match=f"attention is defined for the gates fo, got {gates}"):
+        QRNNDecoder(3, 4, 4, attention=True, gates=gates, rngs=nnx.Rngs(0))
