@@ -117,18 +117,23 @@ def make_products(sizes: argparse.Namespace) -> tuple[Callable, tuple]:
     return jax.jit(run), (weights,)
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description="Time of a whole training step.")
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """Flags for the sizes of batch and model."""
     for name, default in [
         ("batch_size", 8),
         ("steps", 1024),
         ("d_model", 256),
         ("d_hidden", 192),
         ("n_layers", 4),
-        ("repetitions", 11),
     ]:
         parser.add_argument(f"--{name}", type=int, default=default)
+
+
+def main() -> None:
+    """Print and write the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    add_sizes(parser)
+    parser.add_argument("--repetitions", type=int, default=11)
     sizes = parser.parse_args()
     batch = make_batch(sizes)
     products, arrays = make_products(sizes)

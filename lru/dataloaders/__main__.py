@@ -67,6 +67,8 @@ def stats(arguments: argparse.Namespace) -> Lines:
         yield f"{dataset.name}"
         yield from (f"    {line}" for line in _described(prepared))
         card = prepared.card
+        if card.vocabulary:
+            yield f"    {views.vocabulary_text(card.vocabulary)}"
         if card.mean is not None and card.std is not None:
             yield "    mean " + " ".join(f"{value:.4f}" for value in card.mean)
             yield "    standard deviation " + " ".join(f"{value:.4f}" for value in card.std)
@@ -166,9 +168,10 @@ def _described(prepared: Prepared) -> Lines:
     yield f"{card.kind} ({size}), {card.n_classes} classes, one target a {card.targets}"
     for split in SPLITS:
         figures = card.splits[split]
+        count = figures["examples"]
         shortest, longest = figures["min_length"], figures["max_length"]
         steps = f"{shortest} to {longest} steps, mean {figures['mean_length']:.1f}"
-        yield f"{split}: {figures['examples']:,} rows of " + (
+        yield f"{split}: {count:,} row{'s' * (count != 1)} of " + (
             steps if shortest < longest else f"{longest} steps"
         )
     yield card.provenance

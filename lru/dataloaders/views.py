@@ -1,6 +1,7 @@
 """Looking at prepared data: rows as text or pictures, and how long rows are."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ _LEAST_SIDE = 256
 """Small pictures are enlarged to at least this many pixels."""
 
 _STEPS_SHOWN = 100
+_TOKENS_SHOWN = 40
 
 
 def class_name(dataset: Dataset, label: int) -> str:
@@ -51,6 +53,13 @@ def decoded(dataset: Dataset, card: Card, tokens: Shaped[np.ndarray, " T"]) -> s
     """The text of tokens."""
     vocabulary = card.vocabulary or []
     return dataset.separator.join([vocabulary[token] for token in tokens.tolist()])
+
+
+def vocabulary_text(vocabulary: Sequence[str]) -> str:
+    """How many tokens there are, and the first of them: as code if they would not be seen."""
+    seen = (token if token.isprintable() and token != " " else ascii(token) for token in vocabulary)
+    more = " …" if len(vocabulary) > _TOKENS_SHOWN else ""
+    return f"{len(vocabulary):,} ids: " + " ".join(islice(seen, _TOKENS_SHOWN)) + more
 
 
 def row_picture(dataset: Dataset, split: Split, index: int) -> Image.Image | None:

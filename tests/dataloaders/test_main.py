@@ -66,6 +66,7 @@ def test_stats_counts_classes_and_lengths(capsys, folders):
     assert "    train by class: 0 " in printed
     counts = printed.split("test by class: ")[1].splitlines()[0].split(", ")
     assert sum(int(count.split()[1]) for count in counts) == 4 * 10
+    assert "    11 ids: <pad> 0 1 2 3 4 5 6 7 <blank> <go>" in printed
     assert "    120 to     120         30  " in printed
     assert Path(printed.splitlines()[-1].strip()).exists()
 
