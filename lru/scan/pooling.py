@@ -6,7 +6,8 @@ o = sigmoid of its own, and i_t in place of 1 - f_t, where those gates are there
 over memory, activations included (`lru.scan.cpu`); elsewhere the parts follow each other.
 """
 
-from functools import partial
+import logging
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -17,6 +18,9 @@ from jaxtyping import Bool, Float, Int
 from lru.scan import cpu
 from lru.scan.front import check_common, linear_scan, method_named
 from lru.scan.methods import LINEAR_METHODS, kept
+from lru.scan.portability import is_portable
+
+logger = logging.getLogger(__name__)
 
 # What lies side by side in the inputs of each pooling.
 GATES = {"f": "zf", "fo": "zfo", "ifo": "zfoi"}
@@ -60,8 +64,11 @@ def pooled_scan(
     dtype = jnp.result_type(jnp.float32, x, c0)
     bias = jnp.zeros(x.shape[-1], dtype) if bias is None else bias.astype(dtype)
     x, c0 = x.astype(dtype), c0.astype(dtype)
-    chosen = method_named(method, "linear", varying=True, dtype=dtype, steps=x.shape[1])
     usual = pooling == "fo" and _nothing(zoneout)
+    if method == "auto" and usual and not is_portable() and _has_one_pass(jax.default_backend()):
+        chosen = "native"
+    else:
+        chosen = method_named(method, "linear", varying=True, dtype=dtype, steps=x.shape[1])
     if not usual or LINEAR_METHODS.resolve(chosen) != "native":
         return _in_parts(x, bias, c0, pooling, zoneout, resets, lengths, chosen)
     cpu.require()
@@ -86,6 +93,18 @@ def _check(
     if bias is not None and bias.shape != (columns,):
         raise ValueError(f"bias has shape {bias.shape}, but c0 {c0.shape} allows ({columns},)")
     check_common(x, None, resets, lengths)
+
+
+@cache
+def _has_one_pass(platform: str) -> bool:
+    """Whether "auto" stands for the one pass, which is faster than the parts whatever scans them.
+
+    Cached, so that it is logged once.
+    """
+    if platform != "cpu" or cpu.problem() is not None:
+        return False
+    logger.info("pooled scan on cpu: one pass in C++ (native)")
+    return True
 
 
 def _valid(x: Array, lengths: Array) -> Array:
