@@ -149,9 +149,9 @@ def save(name: str, rows: list[dict[str, Any]]) -> None:
 
     results = load()
     kept = results.get(name, {}).get("rows", [])
-    rows = sorted(({size(row): row for row in kept} | {size(row): row for row in rows}).items())
+    all_rows = {size(row): row for row in [*kept, *rows]}
     origin = provenance() | {"torch": torch.__version__}
-    results[name] = {"provenance": origin, "rows": [row for _, row in rows]}
+    results[name] = {"provenance": origin, "rows": [all_rows[key] for key in sorted(all_rows)]}
     RESULTS.parent.mkdir(exist_ok=True)
     write_atomically(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
 

@@ -72,12 +72,12 @@ class GatedRNN(CellLayer):
     ) -> tuple[Float[Array, "B T M"], tuple[Float[Array, "B N"], ...]]:
         """See `RecurrentLayer.__call__`."""
         self.check_inputs(x, state)
-        state = self.start(x, state)
+        start = self.start(x, state)
         h, last = gated_scan(
             self.cell,
-            self._inputs(without_padding(x, lengths)).astype(state[0].dtype),
-            self.weight_hh[...].astype(state[0].dtype),
-            tuple(state),
+            self._inputs(without_padding(x, lengths)).astype(start[0].dtype),
+            self.weight_hh[...].astype(start[0].dtype),
+            tuple(start),
             lengths=lengths,
             resets=resets,
         )

@@ -125,12 +125,12 @@ class QRNN(CellLayer):
     ) -> tuple[Float[Array, "B T M"], QRNNState]:
         """See `RecurrentLayer.__call__`. `key` draws the zoneout of training; None evaluates."""
         self.check_inputs(x, state)
-        state = self.start(x, state)
-        driven, window = self.driven(x, state, lengths, resets)
+        start = self.start(x, state)
+        driven, window = self.driven(x, start, lengths, resets)
         h, c = pooled_scan(
             driven,
             None if self.bias is None else self.bias[...].astype(driven.dtype),
-            state.c,
+            start.c,
             pooling=self.gates,
             zoneout=self.kept_share(driven, key),
             lengths=lengths,

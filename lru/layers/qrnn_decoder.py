@@ -89,8 +89,8 @@ class QRNNDecoder(nnx.Module):
         """
         cell = self.cell
         cell.check_inputs(x, state)
-        state = cell.start(x, state)
-        driven, window = cell.driven(x, state, lengths, None)
+        start = cell.start(x, state)
+        driven, window = cell.driven(x, start, lengths, None)
         driven += (summary @ self.weight_summary[...]).astype(driven.dtype)[:, None]
         if cell.bias is not None:
             driven += cell.bias[...].astype(driven.dtype)
@@ -100,7 +100,7 @@ class QRNNDecoder(nnx.Module):
         h, c = pooled_scan(
             mixed,
             None,
-            state.c,
+            start.c,
             pooling="f" if attention else cell.gates,
             zoneout=cell.kept_share(driven, key),
             lengths=lengths,

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from lru.layers.base import NoStepError, RecurrentLayer, noise
 from lru.layers.bidirectional import reverse_resets, reverse_rows
+from lru.layers.cell import CellLayer
 from lru.layers.gru import GRUCell
 from lru.layers.lstm import LSTMCell
 from lru.layers.qrnn import QRNNCell
@@ -37,7 +38,7 @@ class Stack(nnx.Module):
         cells: all cells, in the order of the state.
     """
 
-    cell_type: ClassVar[type[RecurrentLayer]]
+    cell_type: ClassVar[type[CellLayer]]
 
     def __init__(
         self,

@@ -14,7 +14,6 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Integer, Key
 
 from lru.layers import QRNNCell, QRNNState
-from lru.layers.base import noise
 from lru.layers.qrnn_decoder import QRNNDecoder
 
 FIRST_WINDOW, WINDOW = 6, 2
@@ -96,7 +95,7 @@ class Translator(nnx.Module):
         keys = _keys(key, len(self.encoder))
         h, summaries = self.embed_source(source), []
         for cell, (drop_key, cell_key) in zip(self.encoder, keys, strict=True):
-            h, _ = cell(self._drop(h, drop_key), lengths=lengths, **noise(cell, cell_key))
+            h, _ = cell(self._drop(h, drop_key), lengths=lengths, key=cell_key)
             summaries.append(_last(h, lengths))
         return Encoded(summaries, h, lengths)
 

@@ -127,7 +127,7 @@ def _backward(cell: Cell, saved: tuple, gradients: tuple[Array, Arrays]) -> tupl
     W_transposed = W.T
     steps, width = dh.shape[1], W.shape[1]
 
-    def step(i: Array, carry: tuple[Arrays, tuple[Array]]) -> tuple[Arrays, tuple[Array]]:
+    def step(i: Array, carry: tuple[Arrays, Arrays]) -> tuple[Arrays, Arrays]:
         d, dx = carry
         t = steps - 1 - i
         d = (d[0] + _at(dh, t), *d[1:])

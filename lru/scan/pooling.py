@@ -200,7 +200,7 @@ def _backward(saved: tuple, gradients: tuple[Array, Array]) -> tuple[Array | Non
     def elsewhere(
         x: Array, bias: Array, c0: Array, keep: Any, valid: Any, _: Array, *gradients: Array
     ) -> tuple:
-        _, pull = jax.vjp(lambda *arrays: _plain(*arrays, keep, valid), x, bias, c0)
+        pull = jax.vjp(lambda x, bias, c0: _plain(x, bias, c0, keep, valid), x, bias, c0)[1]
         return pull(gradients)
 
     computed = lax.platform_dependent(*saved, *gradients, cpu=here, default=elsewhere)
