@@ -167,16 +167,22 @@ def _fused(
     return _forward(x, bias, c0, keep, valid)[0]
 
 
+def _flat(x: Array) -> Array:
+    """The matrix that a product gives: of an array with more axes the compiler makes a copy."""
+    return x.reshape(-1, x.shape[-1])
+
+
 def _forward(
     x: Array, bias: Array, c0: Array, keep: Array | None, valid: Array | None
 ) -> tuple[tuple[Array, Array], tuple]:
     like_h = jax.ShapeDtypeStruct((*x.shape[:2], c0.shape[-1]), x.dtype)
 
     def here(x: Array, bias: Array, c0: Array, keep: Array | None, valid: Array | None) -> tuple:
-        results = (jax.ShapeDtypeStruct(x.shape, x.dtype), like_h, like_h)
-        arguments = (x, bias, c0, cpu.mask(keep), cpu.mask(valid))
-        x, c, h = cpu.call("lru_pooling_forward", results, *arguments, in_place=0)
-        return x, c, h, c[:, -1]
+        flat = _flat(x)
+        results = (jax.ShapeDtypeStruct(flat.shape, x.dtype), like_h, like_h)
+        arguments = (flat, bias, c0, cpu.mask(keep), cpu.mask(valid))
+        flat, c, h = cpu.call("lru_pooling_forward", results, *arguments, in_place=0)
+        return flat.reshape(x.shape), c, h, c[:, -1]
 
     def elsewhere(*arguments: Any) -> tuple:
         h, last = _plain(*arguments)
@@ -189,13 +195,12 @@ def _forward(
 
 def _backward(saved: tuple, gradients: tuple[Array, Array]) -> tuple[Array | None, ...]:
     def here(x: Array, bias: Array, c0: Array, keep: Any, valid: Any, *others: Array) -> tuple:
-        by_row = (len(x), *bias.shape)
-        results = tuple(
-            jax.ShapeDtypeStruct(shape, x.dtype) for shape in (x.shape, by_row, c0.shape)
-        )
-        arguments = (x, bias, c0, cpu.mask(keep), cpu.mask(valid), *others)
+        flat = _flat(x)
+        shapes = (flat.shape, (len(x), *bias.shape), c0.shape)
+        results = tuple(jax.ShapeDtypeStruct(shape, x.dtype) for shape in shapes)
+        arguments = (flat, bias, c0, cpu.mask(keep), cpu.mask(valid), *others)
         dx, dbias, dc0 = cpu.call("lru_pooling_backward", results, *arguments, in_place=0)
-        return dx, dbias.sum(0), dc0
+        return dx.reshape(x.shape), dbias.sum(0), dc0
 
     def elsewhere(
         x: Array, bias: Array, c0: Array, keep: Any, valid: Any, _: Array, *gradients: Array

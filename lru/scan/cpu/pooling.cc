@@ -4,7 +4,7 @@
 //   a = sigma(f), c_t = a_t c_{t-1} + (1 - a_t) tanh(z_t), h_t = sigma(o_t) c_t
 //
 // Arrays are row-major, with any axes that vmap put in front: z, f and o side by side in x
-// [..., B, T, 3 N], before the bias [..., 3 N]; c0 [..., B, N]; keep and valid [..., B, T], or no
+// [..., B T, 3 N], before the bias [..., 3 N]; c0 [..., B, N]; keep and valid [..., B, T], or no
 // elements where they are true everywhere. Where keep is false the previous state is dropped; where
 // valid is false the state passes and h is zero.
 //
@@ -85,10 +85,10 @@ struct Sizes {
   int64_t steps, width;  // T, N
 };
 
-Sizes SizesOf(const ffi::AnyBuffer& x) {
-  auto shape = x.dimensions();
+// From the shape of c and h, [..., B, T, N].
+Sizes SizesOf(ffi::AnyBuffer::Dimensions shape) {
   size_t last = shape.size() - 1;
-  Sizes s{1, shape[last - 2], shape[last - 1], shape[last] / 3};
+  Sizes s{1, shape[last - 2], shape[last - 1], shape[last]};
   for (size_t i = 0; i + 2 < shape.size(); ++i) s.rows *= shape[i];
   return s;
 }
@@ -212,7 +212,7 @@ ffi::Error ForwardCall(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer bi
                        ffi::Result<ffi::AnyBuffer> c, ffi::Result<ffi::AnyBuffer> h) {
   return Dispatch(x, [&](auto zero) {
     using T = decltype(zero);
-    Forward<T>(pool, SizesOf(x), x.reinterpret_data<T>(), bias.reinterpret_data<T>(),
+    Forward<T>(pool, SizesOf(c->dimensions()), x.reinterpret_data<T>(), bias.reinterpret_data<T>(),
                c0.reinterpret_data<T>(), MaskOf(keep), MaskOf(valid), c->reinterpret_data<T>(),
                h->reinterpret_data<T>());
     return ffi::Error::Success();
@@ -226,7 +226,7 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer b
                         ffi::Result<ffi::AnyBuffer> dbias, ffi::Result<ffi::AnyBuffer> dc0) {
   return Dispatch(x, [&](auto zero) {
     using T = decltype(zero);
-    Backward<T>(pool, SizesOf(x), x.reinterpret_data<T>(), bias.reinterpret_data<T>(),
+    Backward<T>(pool, SizesOf(c.dimensions()), x.reinterpret_data<T>(), bias.reinterpret_data<T>(),
                 c0.reinterpret_data<T>(), MaskOf(keep), MaskOf(valid), c.reinterpret_data<T>(),
                 dh.reinterpret_data<T>(), dlast.reinterpret_data<T>(), dx->reinterpret_data<T>(),
                 dbias->reinterpret_data<T>(), dc0->reinterpret_data<T>());
