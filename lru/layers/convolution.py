@@ -29,11 +29,8 @@ def product(x: Float[Array, "*rows D"], weight: Float[Array, "D N"]) -> Float[Ar
 def _product_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, weight = saved
     rows, gradients = (a.reshape(-1, a.shape[-1]) for a in (x, gradient))
-    return _contract(gradients, weight, 1).reshape(x.shape), _contract(rows, gradients, 0)
-
-
-def _contract(a: Array, b: Array, axis: int) -> Array:
-    return lax.dot_general(a, b, (((axis,), (axis,)), ((), ())))
+    # A CPU multiplies a transposed copy faster than it reads columns.
+    return (gradients @ weight.T).reshape(x.shape), lax.optimization_barrier(rows.T) @ gradients
 
 
 product.defvjp(lambda x, weight: (product(x, weight), (x, weight)), _product_backward)
