@@ -44,6 +44,7 @@ SIZES = [(2, 640, 20, 105), (1, 320, 8, 512)]
 BATCHES = [8, 16, 32, 64, 128, 256]
 LENGTHS = [32, 64, 128, 256, 512]
 GRID_UNITS = 320
+MANY_ROWS = 2**14
 PAUSE = 0.03
 WINDOWS = ("qrnn, window 1", "qrnn, window 2")
 
@@ -129,7 +130,8 @@ def measure_grid(train: bool, batches: list[int], repetitions: int) -> list[dict
             size = (1, GRID_UNITS, batch, steps)
             entrants = {"torch lstm": theirs("torch lstm", *size, train)}
             entrants |= {name: ours(name, *size, train) for name in WINDOWS}
-            middle = medians(entrants, repetitions)
+            # Short passes vary more.
+            middle = medians(entrants, repetitions * min(max(MANY_ROWS // (batch * steps), 1), 8))
             rows.append({"batch": batch, "steps": steps, "ms": middle})
             ratios = (f"{middle['torch lstm'] / middle[name]:.2f}" for name in WINDOWS)
             print(f"batch {batch}, steps {steps}: torch lstm / qrnn", *ratios, flush=True)
