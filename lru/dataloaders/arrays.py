@@ -70,8 +70,8 @@ class Ragged:
     Attributes:
         values: `[total]` ids, the smallest unsigned type that holds them; 0 is padding.
         offsets: `[n + 1]` int64, from 0 to `total`.
-        labels: `[n]` a class per row, or `[n, T]` a class per step, T steps of the longest row, with
-            -1 where there is none.
+        labels: `[n]` a class per row, or `[n, T]` a class per step of the longest row,
+            with -1 where there is none.
     """
 
     values: UInt[np.ndarray, " total"]

@@ -184,7 +184,13 @@ class Dataset(ABC):
     def _is_current(self, folder: Path, stamps: dict[str, list[int]]) -> bool:
         if not folder.exists():
             return False
-        card = read_card(folder)
+        try:
+            card = read_card(folder)
+        except cache.CacheError:
+            if folder.exists():
+                raise
+            # Another process is about to replace it.
+            return False
         same_maker = (card.name, card.version) == (self.name, self.version)
         same_options = card.options == asdict(self)
         return same_maker and same_options and (not stamps or card.raw_files == stamps)

@@ -75,9 +75,9 @@ def from_arrays(
 def from_torch(name: str, train: Any, val: Any = None, test: Any = None, **more: Any) -> Prepared:
     """Any `torch.utils.data.Dataset`, read into memory once.
 
-    Items are `(x, y)`, or `(x, y, length)` with `x`, and `y` if it has a label a step, padded on the
-    right. x is what `from_arrays` takes as a row: whole numbers `[T]`, floats `[T]`, or floats or
-    bytes `[T, F]`.
+    Items are `(x, y)`, or `(x, y, length)` with x, and labels of steps, padded on the right. x is
+    what `from_arrays` takes as a row: whole numbers `[T]`, floats `[T]`, or floats or bytes
+    `[T, F]`.
 
     Args:
         name: what to call the data.
@@ -216,8 +216,8 @@ def _values(inputs: np.ndarray | list[np.ndarray]) -> np.ndarray:
     shapes = sorted({row.shape for row in inputs})
     if len(shapes) > 1:
         raise ValueError(
-            f"rows of values must have one shape, got {shapes[0]}, {shapes[-1]}: only rows of whole "
-            "numbers, which are tokens, may vary in length"
+            f"rows of values must have one shape, got {shapes[0]}, {shapes[-1]}: only rows of "
+            "whole numbers, which are tokens, may vary in length"
         )
     inputs = np.asarray(inputs)
     values = inputs[..., None] if inputs.ndim == 2 else inputs

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from lru.dataloaders import base, cache
 from lru.dataloaders.base import Dataset, Description
 from lru.dataloaders.cache import CacheError
-from lru.dataloaders.card import CARD_NAME
+from lru.dataloaders.card import CARD_NAME, Card
 from lru.dataloaders.copying import Copy
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +120,11 @@ def test_a_killed_process_leaves_nothing_that_is_taken_for_the_data_set(raw_dir,
     assert recovered.card.checksum == dataset.load(raw_dir, whole).card.checksum
 
 
-def test_two_at_once_both_get_the_whole(raw_dir, cache_dir, monkeypatch):
+@pytest.mark.parametrize("stale", [False, True])
+def test_two_at_once_both_get_the_whole(raw_dir, cache_dir, monkeypatch, stale):
+    if stale:
+        SMALL.prepare(raw_dir, cache_dir)
+        monkeypatch.setattr(Copy, "version", 2)
     barrier = threading.Barrier(2, timeout=20)
     original = Copy.build
 
@@ -144,6 +149,22 @@ def test_two_at_once_both_get_the_whole(raw_dir, cache_dir, monkeypatch):
     assert len(results) == 2
     assert results[0] == results[1]
     assert names(cache_dir) == [SMALL.folder(cache_dir).name]
+
+
+def test_a_stale_folder_that_another_process_takes_away_is_made_again(
+    raw_dir, cache_dir, monkeypatch
+):
+    folder = SMALL.prepare(raw_dir, cache_dir)
+    original = base.read_card
+
+    def taken_away(path: Path) -> Card:
+        monkeypatch.setattr(base, "read_card", original)
+        shutil.rmtree(path)
+        return original(path)
+
+    monkeypatch.setattr(base, "read_card", taken_away)
+    assert SMALL.prepare(raw_dir, cache_dir) == folder
+    assert len(SMALL.load(raw_dir, cache_dir).train) == 30
 
 
 @pytest.mark.parametrize("file", ["train.values.npy", "val.labels.npy", "test.offsets.npy"])
