@@ -113,17 +113,10 @@ def download(source: Source, raw_dir: Path, mirror: str | None = None) -> Path:
     return target
 
 
-def set_aside(target: Path, content: Path | None = None) -> Path:
-    """Rename a file that is no good, and forget its pinned sha256; its new name.
-
-    Args:
-        target: the name that it has, or would have had.
-        content: the file itself, if it has another name.
-    """
-    aside = target.with_name(target.name + ".corrupt")
-    (content or target).replace(aside)
+def set_aside(target: Path) -> Path:
+    """Rename a file that cannot be unpacked, and forget its pinned sha256; its new name."""
     _pin(target).unlink(missing_ok=True)
-    return aside
+    return target.replace(_aside(target))
 
 
 @contextmanager
@@ -216,12 +209,21 @@ def _verify(content: Path, target: Path, source: Source) -> None:
     if expected is None:
         write_atomically(_pin(target), f"{found}  {target.name}\n".encode())
     elif found != expected:
-        since = "" if source.sha256 else ", that of its first download,"
-        aside = set_aside(target, content)
+        since, unless = "", ""
+        if source.sha256 is None:
+            since = f", that of its first download (in {_pin(target)}),"
+            unless = ", or delete that file to take another"
+        aside = content.replace(_aside(target))
         raise ChecksumError(
             f"{target.name} has sha256 {found}, but {expected}{since} is expected; it was set "
             f"aside as {aside}; try again, or fetch {source.url} by hand and put it at {target}"
+            f"{unless}"
         )
+
+
+def _aside(target: Path) -> Path:
+    """The name of a file that is no good."""
+    return target.with_name(target.name + ".corrupt")
 
 
 def _pin(target: Path) -> Path:

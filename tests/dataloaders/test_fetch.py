@@ -72,12 +72,18 @@ def test_the_first_content_is_pinned_where_no_sha256_is_known(site, source, tmp_
     pin = path.with_name("file.bin.sha256")
     assert pin.read_text() == f"{source.sha256}  file.bin\n"
     assert download(unknown, tmp_path) == path
-    path.write_bytes(b"another")
-    with pytest.raises(ChecksumError, match=r"sha256 .*, that of its first download, is expected"):
-        download(unknown, tmp_path)
-    assert not path.exists()
-    assert not pin.exists()
-    assert download(unknown, tmp_path).read_bytes() == CONTENT
+    site.files["set/file.bin"] = b"another"
+    for _ in range(2):
+        path.write_bytes(b"another")
+        with pytest.raises(
+            ChecksumError, match=rf"sha256 .* first download \(in {pin}\), is expec"
+        ):
+            download(unknown, tmp_path)
+        assert not path.exists()
+        with pytest.raises(ChecksumError, match="delete that file to take another"):
+            download(unknown, tmp_path)
+    pin.unlink()
+    assert download(unknown, tmp_path).read_bytes() == b"another"
 
 
 def test_a_part_that_is_already_whole_is_taken(site, source, tmp_path):
