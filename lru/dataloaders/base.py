@@ -78,7 +78,7 @@ class Dataset(ABC):
 
         Args:
             raw_dir: where they go.
-            mirror: base URL to use instead of the sources' own.
+            mirror: base URL, or folder, to use instead of the sources' own.
 
         Raises:
             FileNotFoundError: if files are missing from a folder that is there, or from the source.
@@ -102,9 +102,9 @@ class Dataset(ABC):
             )
         return found
 
-    def obtain(self, raw_dir: Path) -> tuple[Path, ...]:
+    def obtain(self, raw_dir: Path, mirror: str | None = None) -> tuple[Path, ...]:
         """The files that `prepare` needs, fetched if they are not there."""
-        return self.download(raw_dir)
+        return self.download(raw_dir, mirror)
 
     def folder(self, cache_dir: StrPath) -> Path:
         """Where the data set lies in the cache: its name, and a hash of options not by default."""
@@ -118,12 +118,17 @@ class Dataset(ABC):
         text = json.dumps(changed, sort_keys=True)
         return Path(cache_dir) / f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
-    def prepare(self, raw_dir: StrPath, cache_dir: StrPath) -> Path:
+    def prepare(self, raw_dir: StrPath, cache_dir: StrPath, *, mirror: str | None = None) -> Path:
         """Put the data set into the cache, unless it is there; its folder.
 
         The folder appears whole or not at all: a killed process leaves nothing that could be taken
         for it, and of two processes at once the first to finish gives the folder. Files in
         `raw_dir` that changed since are read again; files that went away are not missed.
+
+        Args:
+            raw_dir: where downloaded files lie.
+            cache_dir: where prepared data sets lie.
+            mirror: base URL, or folder, to use instead of the sources' own.
 
         Raises:
             CacheError: if what is there is damaged.
@@ -131,7 +136,7 @@ class Dataset(ABC):
         raw_dir, folder = Path(raw_dir), self.folder(cache_dir)
         if self._is_current(folder, _stamps(self.raw_files(raw_dir), raw_dir)):
             return folder
-        stamps = _stamps(self.obtain(raw_dir), raw_dir)
+        stamps = _stamps(self.obtain(raw_dir, mirror), raw_dir)
         with cache.staging(folder) as partial:
             description = self.build(raw_dir, partial)
             splits = {split: cache.read_split(partial, split) for split in cache.SPLITS}
@@ -147,18 +152,26 @@ class Dataset(ABC):
             cache.publish(partial, folder, lambda: self._is_current(folder, stamps))
         return folder
 
-    def load(self, raw_dir: StrPath, cache_dir: StrPath, *, verify: bool = False) -> Prepared:
+    def load(
+        self,
+        raw_dir: StrPath,
+        cache_dir: StrPath,
+        *,
+        verify: bool = False,
+        mirror: str | None = None,
+    ) -> Prepared:
         """The data set, prepared if need be and memory-mapped.
 
         Args:
             raw_dir: where downloaded files lie.
             cache_dir: where prepared data sets lie.
             verify: check the arrays by sha256, however large they are.
+            mirror: base URL, or folder, to use instead of the sources' own.
 
         Raises:
             CacheError: if the arrays are not what the card says.
         """
-        self.prepare(raw_dir, cache_dir)
+        self.prepare(raw_dir, cache_dir, mirror=mirror)
         return self.stored(cache_dir, verify=verify)
 
     def stored(self, cache_dir: StrPath, *, verify: bool) -> Prepared:

@@ -139,6 +139,23 @@ def test_a_mirror_is_asked_instead(site, source, tmp_path, monkeypatch):
     assert [path for path, _ in site.requests] == ["/mirror/set/file.bin", "/other/set/file.bin"]
 
 
+def test_a_mirror_may_be_a_folder(source, tmp_path, monkeypatch):
+    mirrored = tmp_path / "a mirror" / "set" / "file.bin"
+    mirrored.parent.mkdir(parents=True)
+    mirrored.write_bytes(CONTENT)
+    assert download(source, tmp_path / "1", str(tmp_path / "a mirror")).read_bytes() == CONTENT
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(MIRROR_VARIABLE, "a mirror")
+    assert download(source, tmp_path / "2").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("mirror", ["no/such/folder", "example.org/data", "c:\\data"])
+def test_a_mirror_that_is_no_url_is_named(source, tmp_path, mirror):
+    with pytest.raises(DownloadError, match=f"--mirror or {MIRROR_VARIABLE} must be a URL"):
+        download(source, tmp_path / "raw", mirror)
+    assert not (tmp_path / "raw").exists()
+
+
 def test_two_at_once_fetch_it_once(site, source, tmp_path, monkeypatch):
     transfer, started, go = fetch._transfer, threading.Event(), threading.Event()
 

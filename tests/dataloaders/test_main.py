@@ -1,5 +1,7 @@
+import dataclasses
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,8 @@ import pytest
 from lru.dataloaders import DATASETS
 from lru.dataloaders.__main__ import main
 from lru.dataloaders.copying import Copy
-from lru.dataloaders.fetch import MIRROR_VARIABLE
+from lru.dataloaders.fetch import MIRROR_VARIABLE, sha256_of
+from lru.dataloaders.mnist import Mnist
 
 from .test_idx import NAMES as MNIST_NAMES
 from .test_idx import write as write_mnist
@@ -98,12 +101,41 @@ def test_download_takes_a_mirror(capsys, tmp_path, site):
     assert site.requests == [(f"/m/MNIST/raw/{MNIST_NAMES[0]}.gz", None)]
 
 
+def test_what_is_made_can_be_fetched_from_a_mirror(capsys, monkeypatch, tmp_path, folders):
+    write_mnist(tmp_path / "my mirror", Mnist.places[0], compress=True)
+    at_mirror = tmp_path / "my mirror" / Mnist.places[0]
+    sources = [
+        dataclasses.replace(source, sha256=sha256_of(at_mirror / Path(source.filename).name))
+        for source in Mnist.sources
+    ]
+    monkeypatch.setattr(Mnist, "sources", tuple(sources))
+    mirror = ["--mirror", str(tmp_path / "my mirror")]
+    main(["prepare", "mnist-classification", "--option", "n_val=2", *folders, *mirror])
+    assert "mnist-classification: " in capsys.readouterr().out
+    for verb in ("stats", "show"):
+        with pytest.raises(SystemExit, match=r"error: --mirror or .* got 'nowhere'"):
+            main([verb, "pmnist-classification", "--mirror", "nowhere", "--raw_dir", str(tmp_path)])
+
+
+def test_data_sets_outside_the_package_have_all_verbs(capsys, monkeypatch, tmp_path, folders):
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
+    plugin = ["--plugins", str(shutil.copy(ROOT / "examples" / "own_dataset.py", tmp_path))]
+    main(["list", *plugin])
+    assert "\nwaves: Tell the period of a noisy wave." in capsys.readouterr().out
+    for verb in ("prepare", "verify", "stats", "show"):
+        main([verb, "waves", *folders, "--option", "n_train=20", *plugin])
+        assert "waves" in capsys.readouterr().out
+    main(["download", "waves", *folders[:2], *plugin])
+    assert capsys.readouterr().out == "waves: nothing to download\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["prepare", "nothing"], "unknown data set 'nothing'; known: .*copy-classification"),
         (["prepare", "copy-classification", "--option", "delay"], "'delay' is not KEY=VALUE"),
         (["prepare", "copy-classification", "--option", "delay=x"], "must be a whole number"),
+        (["list", "--plugins", "nowhere.py"], "plugins: there is no file nowhere.py"),
         (["download", "nothing"], "unknown data set 'nothing'"),
     ],
 )
