@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 from lru.dataloaders import cache
 from lru.dataloaders.arrays import Split
-from lru.dataloaders.card import Card, Description, make_card, read_card, write_card
+from lru.dataloaders.card import Card, Description, check_contents, make_card, read_card, write_card
 from lru.dataloaders.fetch import Source, download, set_aside
 from lru.dataloaders.options import converted
 from lru.dataloaders.unpack import ArchiveError, unpack
@@ -132,6 +132,7 @@ class Dataset(ABC):
 
         Raises:
             CacheError: if what is there is damaged.
+            ValueError: if `build` gave a split without rows, or wrong ids or labels.
         """
         raw_dir, folder = Path(raw_dir), self.folder(cache_dir)
         if self._is_current(folder, _stamps(self.raw_files(raw_dir), raw_dir)):
@@ -148,6 +149,7 @@ class Dataset(ABC):
                 options=asdict(self),
                 raw_files=stamps,
             )
+            check_contents(card, splits)
             write_card(card, partial)
             cache.publish(partial, folder, lambda: self._is_current(folder, stamps))
         return folder

@@ -9,7 +9,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -224,6 +224,61 @@ def test_changed_raw_files_are_read_again_and_missing_ones_are_not_missed(raw_di
     numbers.unlink()
     assert FromFile().load(raw_dir, cache_dir).card == prepared.card
     assert names(cache_dir) == ["from-file"]
+
+
+@dataclass(frozen=True)
+class Given(Dataset):
+    """Has the same rows, of 1 to 3 tokens, in all splits."""
+
+    name: ClassVar[str] = "given"
+    labels: ClassVar[Any]
+    rows: ClassVar[list[list[int]]] = [[1], [2, 1, 2], [2, 2]]
+    targets: ClassVar[Any] = "sequence"
+
+    def build(self, raw_dir: Path, folder: Path) -> Description:
+        for split in cache.SPLITS:
+            values = np.array([token for row in self.rows for token in row], np.uint8)
+            np.save(cache.file_of(folder, split, "values"), values)
+            offsets = np.cumsum([0, *map(len, self.rows)])
+            np.save(cache.file_of(folder, split, "offsets"), offsets)
+            np.save(cache.file_of(folder, split, "labels"), np.array(self.labels, np.int32))
+        return Description("tokens", 2, self.targets, "None.", "Not.", vocabulary=("", "a", "b"))
+
+
+STEPS = [[0, -1, -1], [1, -1, 0], [1, 1, -1]]
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"labels": [0, 1, 2]}, "given, train: labels are not all 0 to 1"),
+        ({"labels": [0, 1, -1]}, "given, train: labels are not all 0 to 1"),
+        ({"labels": [0, 1, -2]}, "given, train: labels are not all 0 to 1"),
+        (
+            {"labels": np.array(STEPS) * 2, "targets": "step"},
+            "given, train: labels are not all 0 to 1, or -1 where a step has none",
+        ),
+        ({"labels": STEPS}, r"labels have shape \(3, 3\), but the targets are one a sequence"),
+        ({"labels": [0, 1, 1], "targets": "step"}, r"shape \(3,\), but the targets are one a step"),
+        (
+            {"labels": np.abs(STEPS), "targets": "step"},
+            "given, train: there are labels beyond the ends of rows",
+        ),
+        ({"labels": [0, 1, 1], "rows": [[0], [1], [2]]}, "given, train: ids are 0 to 2"),
+        ({"labels": [0, 1, 1], "rows": [[1], [2], [3]]}, "given, train: ids are 1 to 3"),
+        ({"labels": [], "rows": []}, "given: split 'train' has no rows"),
+    ],
+)
+def test_wrong_contents_do_not_get_into_the_cache(raw_dir, cache_dir, monkeypatch, facts, message):
+    monkeypatch.setattr(Given, "labels", STEPS, raising=False)
+    monkeypatch.setattr(Given, "targets", "step")
+    assert Given().load(raw_dir, cache_dir / "right").train.labels.tolist() == STEPS
+    monkeypatch.setattr(Given, "targets", "sequence")
+    for name, value in facts.items():
+        monkeypatch.setattr(Given, name, value)
+    with pytest.raises(ValueError, match=message):
+        Given().prepare(raw_dir, cache_dir)
+    assert names(cache_dir) == ["right"]
 
 
 def test_the_card_of_values_has_moments_and_figures(raw_dir, cache_dir):
