@@ -15,6 +15,7 @@ from lru.dataloaders.arrays import Split
 from lru.dataloaders.card import Card, Description, check_contents, make_card, read_card, write_card
 from lru.dataloaders.fetch import Source, download, set_aside
 from lru.dataloaders.options import converted
+from lru.dataloaders.stamps import stamps
 from lru.dataloaders.unpack import ArchiveError, unpack
 from lru.registry import Registry
 
@@ -135,9 +136,9 @@ class Dataset(ABC):
             ValueError: if `build` gave a split without rows, or wrong ids or labels.
         """
         raw_dir, folder = Path(raw_dir), self.folder(cache_dir)
-        if self._is_current(folder, _stamps(self.raw_files(raw_dir), raw_dir)):
+        if self._is_current(folder, stamps(self.raw_files(raw_dir), raw_dir)):
             return folder
-        stamps = _stamps(self.obtain(raw_dir, mirror), raw_dir)
+        read = stamps(self.obtain(raw_dir, mirror), raw_dir)
         with cache.staging(folder) as partial:
             description = self.build(raw_dir, partial)
             splits = {split: cache.read_split(partial, split) for split in cache.SPLITS}
@@ -147,11 +148,11 @@ class Dataset(ABC):
                 name=self.name,
                 version=self.version,
                 options=asdict(self),
-                raw_files=stamps,
+                raw_files=read,
             )
             check_contents(card, splits)
             write_card(card, partial)
-            cache.publish(partial, folder, lambda: self._is_current(folder, stamps))
+            cache.publish(partial, folder, lambda: self._is_current(folder, read))
         return folder
 
     def load(
@@ -196,7 +197,7 @@ class Dataset(ABC):
             raise cache.damaged(folder, "the splits do not have the card's sizes")
         return Prepared(card, **splits)
 
-    def _is_current(self, folder: Path, stamps: dict[str, list[int]]) -> bool:
+    def _is_current(self, folder: Path, found: dict[str, list[int]]) -> bool:
         if not folder.exists():
             return False
         try:
@@ -208,7 +209,7 @@ class Dataset(ABC):
             return False
         same_maker = (card.name, card.version) == (self.name, self.version)
         same_options = card.options == asdict(self)
-        return same_maker and same_options and (not stamps or card.raw_files == stamps)
+        return same_maker and same_options and (not found or card.raw_files == found)
 
 
 DATASETS: Registry[type[Dataset]] = Registry("data set")
@@ -268,8 +269,3 @@ def check_at_least(dataset: Dataset, **least: int | float) -> None:
         value = getattr(dataset, option)
         if value < bound:
             raise ValueError(f"{dataset.name}: {option} is {value}, but must be at least {bound}")
-
-
-def _stamps(files: tuple[Path, ...], raw_dir: Path) -> dict[str, list[int]]:
-    stats = {path.relative_to(raw_dir).as_posix(): path.stat() for path in files}
-    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in sorted(stats.items())}

@@ -75,7 +75,7 @@ class Card:
         splits: figures by split.
         provenance: one sentence: which files, or how generated.
         comparable: one sentence: how numbers compare with published ones.
-        raw_files: size in bytes and time of change in ns of each file read, by relative path.
+        raw_files: what each file or folder that was read is known by (`stamps`), by relative path.
         checksum: sha256 over all arrays.
     """
 
