@@ -145,7 +145,7 @@ def test_bad_input_is_one_sentence(arguments, message):
 
 
 def test_download_all_goes_on_after_failures_and_fails_at_the_end(tmp_path):
-    environment = os.environ | {MIRROR_VARIABLE: "http://127.0.0.1:9", "PYTHON": sys.executable}
+    environment = os.environ | {MIRROR_VARIABLE: "http://127.0.0.1:9", "LRU_PYTHON": sys.executable}
     done = subprocess.run(
         [ROOT / "bin" / "download_all.sh", "--raw_dir", str(tmp_path)],
         env=environment,
@@ -174,10 +174,49 @@ def test_the_scripts_download_data_sets_that_there_are(tmp_path):
     assert downloaded == {source for kind in DATASETS.values() for source in kind.sources}
     done = subprocess.run(
         [ROOT / "bin" / "download_aan.sh", "--raw_dir", tmp_path, "--mirror", "http://127.0.0.1:9"],
-        env=os.environ | {"PYTHON": sys.executable},
+        env=os.environ | {"LRU_PYTHON": sys.executable},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.stderr == "not downloaded: aan-classification\n"
     assert "cannot download http://127.0.0.1:9/lra_release.gz" in done.stdout
+
+
+def test_the_scripts_make_their_environment_and_stay_in_the_folder_of_the_caller(tmp_path):
+    repository, caller = tmp_path / "repository", tmp_path / "caller"
+    caller.mkdir()
+    shutil.copytree(ROOT / "bin", repository / "bin")
+    # An environment that is up to date, whose interpreter says where it is and what it is to do.
+    environment = repository / ".venv"
+    (environment / "bin").mkdir(parents=True)
+    for path in (repository / "pyproject.toml", repository / "requirements.txt"):
+        path.write_text("")
+    (environment / "installed").write_text("")
+    (environment / "bin" / "activate").write_text(f'PATH="{environment}/bin:$PATH"\n')
+    python = environment / "bin" / "python"
+    python.write_text('#!/usr/bin/env bash\necho "$PWD: $*"\n')
+    python.chmod(0o755)
+
+    def told(script: str, *arguments: str) -> str:
+        """What the environment's interpreter is told, though PYTHON names another to make it of."""
+        variables = os.environ | {"PYTHON": "/bin/false"}
+        variables.pop("LRU_PYTHON", None)
+        path = os.path.relpath(repository / "bin" / script, caller)
+        return subprocess.run(
+            [path, *arguments],
+            cwd=caller,
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    verb = f"{caller}: -m lru.dataloaders download"
+    assert told("download_mnist.sh", "--raw_dir", "here") == (
+        f"{verb} mnist-classification --raw_dir here\n"
+    )
+    assert told("download_all.sh", "--raw_dir=here") == f"{verb} --raw_dir=here\n"
+    assert told("download_mnist.sh") == (
+        f"{verb} mnist-classification --raw_dir {repository}/raw_datasets\n"
+    )
