@@ -108,6 +108,12 @@ def bucket_bounds(lengths: np.ndarray, n_buckets: int) -> np.ndarray:
     return bounds[chosen[::-1]]
 
 
+def bounds_used_again(bounds: np.ndarray, longest: int) -> np.ndarray:
+    """Those bounds that rows of at most `longest` steps need, and `longest` if none holds it."""
+    needed = bounds[: np.searchsorted(bounds, longest) + 1]
+    return needed if longest <= bounds[-1] else np.append(bounds, longest)
+
+
 def plan_epoch(
     lengths: np.ndarray,
     batch_size: int,
@@ -207,6 +213,7 @@ class Batches:
         *,
         seed: int | None = None,
         shard: tuple[int, int] = (0, 1),
+        bounds: np.ndarray | None = None,
     ):
         """Prepare to batch.
 
@@ -215,6 +222,8 @@ class Batches:
             config: batch size and bucketing.
             seed: of the shuffling; None keeps one order for all epochs (evaluation).
             shard: index and number of the processes that share each batch.
+            bounds: padded lengths of another split, whose programs then serve this one, too; None
+                chooses the best for this split.
 
         Raises:
             ValueError: if the split is empty or the batch size is no multiple of the processes.
@@ -233,7 +242,9 @@ class Batches:
             split.lengths_of(range(len(split))) if isinstance(split, Pairs) else self._longest
         )
         self._seed, self._shard = seed, shard
-        self.bounds = bucket_bounds(self._longest, config.n_buckets if config.bucketing else 1)
+        if bounds is None:
+            bounds = bucket_bounds(self._longest, config.n_buckets if config.bucketing else 1)
+        self.bounds = bounds_used_again(bounds, int(self._longest.max()))
         self.steps_per_epoch = -(-len(split) // config.batch_size)
 
     def plan(self, epoch: int) -> Plan:

@@ -103,6 +103,7 @@ def _gathered(arrays: dict[str, Any], rows: Int[Array, " B"], *, length: int, fu
     inputs, lengths = _padded(arrays, rows, length)
     labels = arrays.get("first", arrays)["labels"][rows]
     if labels.ndim == 2:
+        labels = labels[:, :length]
         beyond = ((0, 0), (0, length - labels.shape[1]))
         labels = jnp.pad(labels, beyond, constant_values=NO_TARGET)
     example = rows != FILLER

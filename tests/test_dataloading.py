@@ -31,8 +31,11 @@ def dense(rows=10, steps=4, per_step=False) -> Dense:
     return Dense(inputs, np.repeat(labels[:, None], steps, 1) if per_step else labels)
 
 
-def batches(split, batch_size=4, seed: int | None = 0, shard=(0, 1), **config) -> Batches:
-    return Batches(split, DataConfig(batch_size=batch_size, **config), seed=seed, shard=shard)
+def batches(
+    split, batch_size=4, seed: int | None = 0, shard=(0, 1), bounds=None, **config
+) -> Batches:
+    config = DataConfig(batch_size=batch_size, **config)
+    return Batches(split, config, seed=seed, shard=shard, bounds=bounds)
 
 
 def assert_equal(batch, other):
@@ -185,6 +188,22 @@ def test_bucketing_the_real_lengths_saves_as_it_should(name, least_of_all, real_
     assert len(programs(loader)) <= 8
     rows = np.concatenate(loader.plan(3).rows)
     np.testing.assert_array_equal(np.sort(rows), np.arange(len(data.train)))
+
+
+@quickly
+@given(all_lengths, all_lengths, st.integers(1, 4))
+def test_bounds_of_another_split_are_used_again(lengths, other, n_buckets):
+    bounds = batches(ragged(lengths), n_buckets=n_buckets).bounds
+    loader = batches(ragged(other), seed=None, n_buckets=n_buckets, bounds=bounds)
+    longest = max(other.max(), 1)
+    assert loader.bounds[-1] >= longest
+    # At most one more, and only for longer rows; none that no row needs.
+    assert set(loader.bounds) - set(bounds) == ({longest} if longest > bounds[-1] else set())
+    assert loader.bounds[-2:][0] < longest or len(loader.bounds) == 1
+    assert (np.diff(loader.bounds) > 0).all()
+    delivered = list(loader.epoch())
+    assert sum(batch.weights.sum() for batch in delivered) == len(other)
+    assert {batch.inputs.shape[1] for batch in delivered} <= set(loader.bounds)
 
 
 def test_dense_data_has_one_shape_and_no_padding():

@@ -16,8 +16,8 @@ rng = np.random.default_rng(0)
 
 
 def ragged(longest=9, per_step=False):
-    lengths = np.full(N, 6) if per_step else rng.integers(0, longest + 1, N)
-    labels = rng.integers(-1, 3, (N, 6) if per_step else N).astype(np.int32)
+    lengths = rng.integers(0, longest + 1, N)
+    labels = rng.integers(-1, 3, (N, lengths.max()) if per_step else N).astype(np.int32)
     values = rng.integers(1, 200, lengths.sum()).astype(np.uint8)
     return Ragged(values, np.concatenate([[0], np.cumsum(lengths)]), labels)
 

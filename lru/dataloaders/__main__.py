@@ -8,6 +8,7 @@ from pathlib import Path
 from lru.dataloaders import DATASETS, Dataset, Prepared, dataset_from_options, views
 from lru.dataloaders.cache import SPLITS
 from lru.dataloaders.card import CARD_NAME, check_contents
+from lru.plugins import load_plugins
 
 Lines = Iterator[str]
 
@@ -44,7 +45,7 @@ def download(arguments: argparse.Namespace) -> Lines:
 def prepare(arguments: argparse.Namespace) -> Lines:
     """Put the named data sets into the cache, verify them, and describe them."""
     for dataset in _datasets(arguments):
-        prepared = dataset.load(arguments.raw_dir, arguments.cache_dir, verify=True)
+        prepared = _loaded(dataset, arguments, verify=True)
         yield f"{dataset.name}: {dataset.folder(arguments.cache_dir)}"
         yield from (f"    {line}" for line in _described(prepared))
 
@@ -63,7 +64,7 @@ def verify(arguments: argparse.Namespace) -> Lines:
 def stats(arguments: argparse.Namespace) -> Lines:
     """Sizes, classes and lengths of the named data sets; the lengths as a picture, too."""
     for dataset in _datasets(arguments):
-        prepared = dataset.load(arguments.raw_dir, arguments.cache_dir)
+        prepared = _loaded(dataset, arguments)
         yield f"{dataset.name}"
         yield from (f"    {line}" for line in _described(prepared))
         card = prepared.card
@@ -89,7 +90,7 @@ def stats(arguments: argparse.Namespace) -> Lines:
 def show(arguments: argparse.Namespace) -> Lines:
     """Rows of a data set as text; images as PNG files in the cache folder."""
     (dataset,) = _datasets(arguments)
-    prepared = dataset.load(arguments.raw_dir, arguments.cache_dir)
+    prepared = _loaded(dataset, arguments)
     split = getattr(prepared, arguments.split)
     for index in arguments.index:
         if not 0 <= index < len(split):
@@ -114,19 +115,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _verb(verbs, "list", list_all)
     fetch = _verb(verbs, "download", download)
     fetch.add_argument("names", nargs="*", metavar="NAME", help="data sets; all if none is given")
-    fetch.add_argument("--mirror", help="base URL to fetch from, instead of the published ones")
-    fetch.add_argument("--raw_dir", default="raw_datasets", help="where raw files lie")
+    _add_raw_dir(fetch)
+    _add_mirror(fetch)
     for run in (prepare, verify, stats):
         several = _verb(verbs, run.__name__, run)
         several.add_argument("names", nargs="+", metavar="NAME", help="data sets")
         _add_places(several)
+        if run is not verify:
+            _add_mirror(several)
     one = _verb(verbs, "show", show)
     one.add_argument("names", nargs=1, metavar="NAME", help="data set")
     one.add_argument("--index", nargs="+", type=int, default=[0], metavar="I", help="rows, from 0")
     one.add_argument("--split", choices=SPLITS, default="train", help="of which split")
     _add_places(one)
+    _add_mirror(one)
     parsed = parser.parse_args(arguments)
     try:
+        load_plugins(parsed.plugins)
         for line in parsed.run(parsed):
             print(line, flush=True)
     except (ValueError, RuntimeError, OSError) as error:
@@ -141,11 +146,25 @@ def _verb(
     """Add a verb whose help is the docstring of what it runs."""
     parser = verbs.add_parser(name, help=run.__doc__, description=run.__doc__)
     parser.set_defaults(run=run)
+    parser.add_argument(
+        "--plugins",
+        help="files or modules with data sets of your own, separated by commas",
+    )
     return parser
 
 
-def _add_places(parser: argparse.ArgumentParser) -> None:
+def _add_raw_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--raw_dir", default="raw_datasets", help="where raw files lie")
+
+
+def _add_mirror(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mirror", help="base URL, or folder, to fetch from instead of the published ones"
+    )
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    _add_raw_dir(parser)
     parser.add_argument("--cache_dir", default="cache_dir", help="where prepared data sets go")
     parser.add_argument(
         "--option",
@@ -160,6 +179,12 @@ def _datasets(arguments: argparse.Namespace) -> list[Dataset]:
     """The named data sets with the options, which all of them must have."""
     options = dict(_pair(text) for text in arguments.option)
     return [dataset_from_options(name, options) for name in arguments.names]
+
+
+def _loaded(dataset: Dataset, arguments: argparse.Namespace, *, verify: bool = False) -> Prepared:
+    return dataset.load(
+        arguments.raw_dir, arguments.cache_dir, verify=verify, mirror=arguments.mirror
+    )
 
 
 def _described(prepared: Prepared) -> Lines:

@@ -59,7 +59,8 @@ class Dense:
         Raises:
             ValueError: if labels are per step and `length` is shorter than the rows.
         """
-        return _labels_of(self.labels, np.asarray(indices, np.int64), length)
+        rows = np.asarray(indices, np.int64)
+        return _labels_of(self.labels, rows, length, self.inputs.shape[1] if len(rows) else 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ class Ragged:
     Attributes:
         values: `[total]` ids, the smallest unsigned type that holds them; 0 is padding.
         offsets: `[n + 1]` int64, from 0 to `total`.
-        labels: `[n]` a class per row, or, if all rows have one length, `[n, T]` a class per step
+        labels: `[n]` a class per row, or `[n, T]` a class per step of the longest row,
             with -1 where there is none.
     """
 
@@ -114,9 +115,11 @@ class Ragged:
         """Labels of the rows: `[B]`, or per step `[B, length]` with -1 where there is none.
 
         Raises:
-            ValueError: if labels are per step and `length` is shorter than the rows.
+            ValueError: if labels are per step and `length` is shorter than the longest chosen row.
         """
-        return _labels_of(self.labels, np.asarray(indices, np.int64), length)
+        rows = np.asarray(indices, np.int64)
+        _, lengths = self._bounds(rows)
+        return _labels_of(self.labels, rows, length, int(lengths.max(initial=0)))
 
     def _bounds(
         self, rows: Int64[np.ndarray, " B"]
@@ -195,12 +198,13 @@ def _checked_length(length: SupportsIndex, longest: int) -> int:
     return length
 
 
-def _labels_of(labels: np.ndarray, rows: np.ndarray, length: SupportsIndex) -> np.ndarray:
+def _labels_of(
+    labels: np.ndarray, rows: np.ndarray, length: SupportsIndex, longest: int
+) -> np.ndarray:
+    """Labels of the rows, of which the longest has `longest` steps, cut or padded to `length`."""
     chosen = labels[rows]
     if labels.ndim == 1:
         return chosen
-    length = _checked_length(length, labels.shape[1] if len(rows) else 0)
-    out = np.full((len(rows), length), NO_TARGET, np.int32)
-    if len(rows):
-        out[:, : labels.shape[1]] = chosen
-    return out
+    chosen = chosen[:, : _checked_length(length, longest)]
+    beyond = length.__index__() - chosen.shape[1]
+    return np.pad(chosen, ((0, 0), (0, beyond)), constant_values=NO_TARGET)

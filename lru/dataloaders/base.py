@@ -12,9 +12,10 @@ from typing import Any, ClassVar, TypeVar
 
 from lru.dataloaders import cache
 from lru.dataloaders.arrays import Split
-from lru.dataloaders.card import Card, Description, make_card, read_card, write_card
+from lru.dataloaders.card import Card, Description, check_contents, make_card, read_card, write_card
 from lru.dataloaders.fetch import Source, download, set_aside
 from lru.dataloaders.options import converted
+from lru.dataloaders.stamps import stamps
 from lru.dataloaders.unpack import ArchiveError, unpack
 from lru.registry import Registry
 
@@ -78,7 +79,7 @@ class Dataset(ABC):
 
         Args:
             raw_dir: where they go.
-            mirror: base URL to use instead of the sources' own.
+            mirror: base URL, or folder, to use instead of the sources' own.
 
         Raises:
             FileNotFoundError: if files are missing from a folder that is there, or from the source.
@@ -102,9 +103,9 @@ class Dataset(ABC):
             )
         return found
 
-    def obtain(self, raw_dir: Path) -> tuple[Path, ...]:
+    def obtain(self, raw_dir: Path, mirror: str | None = None) -> tuple[Path, ...]:
         """The files that `prepare` needs, fetched if they are not there."""
-        return self.download(raw_dir)
+        return self.download(raw_dir, mirror)
 
     def folder(self, cache_dir: StrPath) -> Path:
         """Where the data set lies in the cache: its name, and a hash of options not by default."""
@@ -118,20 +119,26 @@ class Dataset(ABC):
         text = json.dumps(changed, sort_keys=True)
         return Path(cache_dir) / f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
-    def prepare(self, raw_dir: StrPath, cache_dir: StrPath) -> Path:
+    def prepare(self, raw_dir: StrPath, cache_dir: StrPath, *, mirror: str | None = None) -> Path:
         """Put the data set into the cache, unless it is there; its folder.
 
         The folder appears whole or not at all: a killed process leaves nothing that could be taken
         for it, and of two processes at once the first to finish gives the folder. Files in
         `raw_dir` that changed since are read again; files that went away are not missed.
 
+        Args:
+            raw_dir: where downloaded files lie.
+            cache_dir: where prepared data sets lie.
+            mirror: base URL, or folder, to use instead of the sources' own.
+
         Raises:
             CacheError: if what is there is damaged.
+            ValueError: if `build` gave a split without rows, or wrong ids or labels.
         """
         raw_dir, folder = Path(raw_dir), self.folder(cache_dir)
-        if self._is_current(folder, _stamps(self.raw_files(raw_dir), raw_dir)):
+        if self._is_current(folder, stamps(self.raw_files(raw_dir), raw_dir)):
             return folder
-        stamps = _stamps(self.obtain(raw_dir), raw_dir)
+        read = stamps(self.obtain(raw_dir, mirror), raw_dir)
         with cache.staging(folder) as partial:
             description = self.build(raw_dir, partial)
             splits = {split: cache.read_split(partial, split) for split in cache.SPLITS}
@@ -141,24 +148,33 @@ class Dataset(ABC):
                 name=self.name,
                 version=self.version,
                 options=asdict(self),
-                raw_files=stamps,
+                raw_files=read,
             )
+            check_contents(card, splits)
             write_card(card, partial)
-            cache.publish(partial, folder, lambda: self._is_current(folder, stamps))
+            cache.publish(partial, folder, lambda: self._is_current(folder, read))
         return folder
 
-    def load(self, raw_dir: StrPath, cache_dir: StrPath, *, verify: bool = False) -> Prepared:
+    def load(
+        self,
+        raw_dir: StrPath,
+        cache_dir: StrPath,
+        *,
+        verify: bool = False,
+        mirror: str | None = None,
+    ) -> Prepared:
         """The data set, prepared if need be and memory-mapped.
 
         Args:
             raw_dir: where downloaded files lie.
             cache_dir: where prepared data sets lie.
             verify: check the arrays by sha256, however large they are.
+            mirror: base URL, or folder, to use instead of the sources' own.
 
         Raises:
             CacheError: if the arrays are not what the card says.
         """
-        self.prepare(raw_dir, cache_dir)
+        self.prepare(raw_dir, cache_dir, mirror=mirror)
         return self.stored(cache_dir, verify=verify)
 
     def stored(self, cache_dir: StrPath, *, verify: bool) -> Prepared:
@@ -181,13 +197,19 @@ class Dataset(ABC):
             raise cache.damaged(folder, "the splits do not have the card's sizes")
         return Prepared(card, **splits)
 
-    def _is_current(self, folder: Path, stamps: dict[str, list[int]]) -> bool:
+    def _is_current(self, folder: Path, found: dict[str, list[int]]) -> bool:
         if not folder.exists():
             return False
-        card = read_card(folder)
+        try:
+            card = read_card(folder)
+        except cache.CacheError:
+            if folder.exists():
+                raise
+            # Another process is about to replace it.
+            return False
         same_maker = (card.name, card.version) == (self.name, self.version)
         same_options = card.options == asdict(self)
-        return same_maker and same_options and (not stamps or card.raw_files == stamps)
+        return same_maker and same_options and (not found or card.raw_files == found)
 
 
 DATASETS: Registry[type[Dataset]] = Registry("data set")
@@ -247,8 +269,3 @@ def check_at_least(dataset: Dataset, **least: int | float) -> None:
         value = getattr(dataset, option)
         if value < bound:
             raise ValueError(f"{dataset.name}: {option} is {value}, but must be at least {bound}")
-
-
-def _stamps(files: tuple[Path, ...], raw_dir: Path) -> dict[str, list[int]]:
-    stats = {path.relative_to(raw_dir).as_posix(): path.stat() for path in files}
-    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in sorted(stats.items())}

@@ -6,13 +6,18 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int32, Shaped
 
 from lru.dataloaders.arrays import Dense, Pairs, Ragged, Split
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
 
 SPLITS = ("train", "val", "test")
 ABANDONED_AFTER = 3600.0
@@ -22,6 +27,7 @@ DOCUMENTS = ("first", "second")
 """Of a pair, as in the names of its files."""
 
 _SUFFIX = ".partial"
+_ATTEMPTS = 5
 
 
 class CacheError(RuntimeError):
@@ -119,19 +125,36 @@ def publish(partial: Path, folder: Path, is_current: Callable[[], bool]) -> None
     Raises:
         OSError: if the folder can neither be created nor replaced.
     """
-    for attempts_left in (2, 1, 0):
-        if folder.exists():
-            if is_current():
+    with _locked(folder.parent):
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            try:
+                if folder.exists():
+                    if is_current():
+                        return
+                    stale = partial.with_name(f".{folder.name}.{uuid.uuid4().hex}{_SUFFIX}")
+                    folder.rename(stale)
+                    shutil.rmtree(stale, ignore_errors=True)
+                partial.rename(folder)
                 return
-            stale = partial.with_name(f".{folder.name}.{uuid.uuid4().hex}{_SUFFIX}")
-            folder.rename(stale)
-            shutil.rmtree(stale, ignore_errors=True)
-        try:
-            partial.rename(folder)
-            return
-        except OSError:
-            if not (attempts_left and folder.exists()):
-                raise
+            except (OSError, CacheError):
+                # Without a lock, another process may come between any two of these lines.
+                if not attempts_left:
+                    raise
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time, where the system can lock a folder (Windows and some NFS cannot)."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def file_of(folder: Path, split: str, part: str) -> Path:

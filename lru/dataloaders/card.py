@@ -75,7 +75,7 @@ class Card:
         splits: figures by split.
         provenance: one sentence: which files, or how generated.
         comparable: one sentence: how numbers compare with published ones.
-        raw_files: size in bytes and time of change in ns of each file read, by relative path.
+        raw_files: what each file or folder that was read is known by (`stamps`), by relative path.
         checksum: sha256 over all arrays.
     """
 
@@ -105,7 +105,13 @@ def make_card(description: Description, splits: Mapping[str, Split], **identity:
         description: what the data set says of itself.
         splits: all of them, "train" among them.
         identity: `name`, `version`, `options` and `raw_files` of the card.
+
+    Raises:
+        ValueError: if a split has no rows.
     """
+    for name, split in splits.items():
+        if not len(split):
+            raise ValueError(f"{identity['name']}: split {name!r} has no rows")
     train = splits["train"]
     facts = asdict(description)
     vocabulary = description.vocabulary
@@ -150,8 +156,7 @@ def check_contents(card: Card, splits: Mapping[str, Split]) -> None:
         ValueError: naming the split and what is wrong.
     """
     for name, split in splits.items():
-        if split.labels.min(initial=0) < NO_TARGET or split.labels.max(initial=0) >= card.n_classes:
-            raise ValueError(f"{card.name}, {name}: labels are not all 0 to {card.n_classes - 1}")
+        _check_labels(card, f"{card.name}, {name}", split)
         documents = (split.first, split.second) if isinstance(split, Pairs) else (split,)
         for document in documents:
             if isinstance(document, Dense) or not document.values.size:
@@ -165,9 +170,27 @@ def check_contents(card: Card, splits: Mapping[str, Split]) -> None:
                 )
 
 
+def _check_labels(card: Card, where: str, split: Split) -> None:
+    """Check that there is a class a row, or a class or none a step."""
+    by_step = card.targets == "step"
+    labels = split.labels
+    if labels.ndim != 1 + by_step:
+        raise ValueError(
+            f"{where}: labels have shape {labels.shape}, but the targets are one a {card.targets}"
+        )
+    least = NO_TARGET if by_step else 0
+    if labels.min(initial=0) < least or labels.max(initial=0) >= card.n_classes:
+        or_none = f", or {NO_TARGET} where a step has none" if by_step else ""
+        raise ValueError(f"{where}: labels are not all 0 to {card.n_classes - 1}{or_none}")
+    if by_step:
+        beyond = np.arange(labels.shape[1]) >= split.lengths[:, None]
+        if (labels[beyond] != NO_TARGET).any():
+            raise ValueError(f"{where}: there are labels beyond the ends of rows")
+
+
 def _summary(split: Split, n_classes: int) -> SplitSummary:
     lengths = split.lengths
-    labels = split.labels[split.labels != NO_TARGET]
+    labels = split.labels[split.labels >= 0]
     return SplitSummary(
         examples=len(split),
         min_length=int(lengths.min()),

@@ -24,12 +24,13 @@ except ImportError:
     fcntl = None
 
 MIRROR_VARIABLE = "LRU_DATA_MIRROR"
-"""Environment variable: base URL that has the sources under their relative file names."""
+"""Environment variable: base URL, or folder, that has the sources under their relative names."""
 
 TIMEOUT_SECONDS = 30.0
 BACK_OFF_SECONDS = (1.0, 4.0, 16.0)
 """Waits before a transfer that broke off goes on; after the last it fails."""
 
+_SCHEMES = ("http", "https", "ftp", "file")
 _PASSING_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 _CHUNK = 1 << 20
 
@@ -64,7 +65,23 @@ class Source:
     def location(self, mirror: str | None = None) -> str:
         """The URL to use: that of `mirror`, or of the environment's mirror, or its own."""
         mirror = mirror or os.environ.get(MIRROR_VARIABLE)
-        return f"{mirror.rstrip('/')}/{self.filename}" if mirror else self.url
+        return f"{_base_url(mirror)}/{self.filename}" if mirror else self.url
+
+
+def _base_url(mirror: str) -> str:
+    """The mirror as a URL without a slash at its end.
+
+    Raises:
+        DownloadError: if it is neither a URL nor a folder.
+    """
+    if Path(mirror).is_dir():
+        mirror = Path(mirror).resolve().as_uri()
+    if urlsplit(mirror).scheme not in _SCHEMES:
+        raise DownloadError(
+            f"--mirror or {MIRROR_VARIABLE} must be a URL ({', '.join(_SCHEMES)}) or a folder, got "
+            f"{mirror!r}"
+        )
+    return mirror.rstrip("/")
 
 
 def sha256_of(path: Path) -> str:
@@ -83,16 +100,17 @@ def download(source: Source, raw_dir: Path, mirror: str | None = None) -> Path:
     Args:
         source: what to fetch.
         raw_dir: where it goes.
-        mirror: base URL to use instead of the source's own.
+        mirror: base URL, or folder, to use instead of the source's own.
 
     Raises:
         ChecksumError: if the file that came, or that was there, has another sha256.
-        DownloadError: if the file cannot be fetched.
+        DownloadError: if the file cannot be fetched, or the mirror is none.
     """
     target = raw_dir / source.filename
     if target.exists():
         _verify(target, target, source)
         return target
+    url = source.location(mirror)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     with _locked(part) as file:
@@ -101,10 +119,10 @@ def download(source: Source, raw_dir: Path, mirror: str | None = None) -> Path:
             _verify(target, target, source)
             return target
         try:
-            _transfer_patiently(source.location(mirror), file)
+            _transfer_patiently(url, file)
         except (OSError, HTTPException) as error:
             raise DownloadError(
-                f"cannot download {source.location(mirror)} ({error}); try again to go on where it "
+                f"cannot download {url} ({error}); try again to go on where it "
                 f"stopped, fetch it by hand and put it at {target}, or set {MIRROR_VARIABLE} to a "
                 f"base URL that has {source.filename}"
             ) from error
@@ -113,17 +131,10 @@ def download(source: Source, raw_dir: Path, mirror: str | None = None) -> Path:
     return target
 
 
-def set_aside(target: Path, content: Path | None = None) -> Path:
-    """Rename a file that is no good, and forget its pinned sha256; its new name.
-
-    Args:
-        target: the name that it has, or would have had.
-        content: the file itself, if it has another name.
-    """
-    aside = target.with_name(target.name + ".corrupt")
-    (content or target).replace(aside)
+def set_aside(target: Path) -> Path:
+    """Rename a file that cannot be unpacked, and forget its pinned sha256; its new name."""
     _pin(target).unlink(missing_ok=True)
-    return aside
+    return target.replace(_aside(target))
 
 
 @contextmanager
@@ -216,12 +227,21 @@ def _verify(content: Path, target: Path, source: Source) -> None:
     if expected is None:
         write_atomically(_pin(target), f"{found}  {target.name}\n".encode())
     elif found != expected:
-        since = "" if source.sha256 else ", that of its first download,"
-        aside = set_aside(target, content)
+        since, unless = "", ""
+        if source.sha256 is None:
+            since = f", that of its first download (in {_pin(target)}),"
+            unless = ", or delete that file to take another"
+        aside = content.replace(_aside(target))
         raise ChecksumError(
             f"{target.name} has sha256 {found}, but {expected}{since} is expected; it was set "
             f"aside as {aside}; try again, or fetch {source.url} by hand and put it at {target}"
+            f"{unless}"
         )
+
+
+def _aside(target: Path) -> Path:
+    """The name of a file that is no good."""
+    return target.with_name(target.name + ".corrupt")
 
 
 def _pin(target: Path) -> Path:

@@ -55,7 +55,7 @@ class OfficialOrGenerated(Dataset):
                 return files
         return ()
 
-    def obtain(self, raw_dir: Path) -> tuple[Path, ...]:
+    def obtain(self, raw_dir: Path, mirror: str | None = None) -> tuple[Path, ...]:
         """The official files, fetched only if the options insist on them.
 
         Raises:
@@ -75,7 +75,7 @@ class OfficialOrGenerated(Dataset):
         if self.source != "official":
             return ()
         try:
-            return self.download(raw_dir)
+            return self.download(raw_dir, mirror)
         except DownloadError as error:
             raise FileNotFoundError(
                 f"{self.name}: source is 'official', but there is none of "

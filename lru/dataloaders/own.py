@@ -33,7 +33,8 @@ def from_arrays(
     Inputs are tokens if they are whole numbers without an axis of features: an array `[n, T]`, or
     a list of rows of any lengths. They are real values if they are floats `[n, T]`, or floats or
     bytes `[n, T, F]`; bytes are scaled to [0, 1]. Labels are classes from 0 on: one a row `[n]`, or
-    one a step `[n, T]` with -1 where there is none.
+    one a step with -1 where there is none: `[n, T]`, or a list of rows as long as those of inputs.
+    What an array has beyond the end of a row is not looked at.
 
     Args:
         name: what to call the data.
@@ -74,8 +75,9 @@ def from_arrays(
 def from_torch(name: str, train: Any, val: Any = None, test: Any = None, **more: Any) -> Prepared:
     """Any `torch.utils.data.Dataset`, read into memory once.
 
-    Items are `(x, y)`, or `(x, y, length)` with `x` padded on the right. x is what `from_arrays`
-    takes as a row: whole numbers `[T]`, floats `[T]`, or floats or bytes `[T, F]`.
+    Items are `(x, y)`, or `(x, y, length)` with x, and labels of steps, padded on the right. x is
+    what `from_arrays` takes as a row: whole numbers `[T]`, floats `[T]`, or floats or bytes
+    `[T, F]`.
 
     Args:
         name: what to call the data.
@@ -103,9 +105,10 @@ def _items(where: str, dataset: Any) -> Examples:
                 f"{where}: items must be (x, y) or (x, y, length), got {type(item).__name__}"
                 + (f" of {len(item)}" if isinstance(item, tuple | list) else "")
             )
-        x, y, *length = item
-        inputs.append(np.asarray(x)[: int(length[0])] if length else np.asarray(x))
-        labels.append(np.asarray(y))
+        x, y = np.asarray(item[0]), np.asarray(item[1])
+        steps = slice(int(item[2]) if len(item) == 3 else None)
+        inputs.append(x[steps])
+        labels.append(y[steps] if y.ndim else y)
     return inputs, labels
 
 
@@ -125,8 +128,7 @@ def _cut(
     if not missing:
         return present
     inputs, labels = present["train"]
-    if len(inputs) != len(labels):
-        raise ValueError(f"{name}: train: there are {len(inputs)} inputs, but {len(labels)} labels")
+    _check_as_many(f"{name}: train", inputs, labels)
     size = round(held_out * len(labels))
     if not 0 < size * len(missing) < len(labels):
         raise ValueError(
@@ -145,38 +147,79 @@ def _take(part: np.ndarray | Sequence[Any], rows: np.ndarray) -> np.ndarray | li
 
 
 def _split(where: str, inputs: Any, labels: Any) -> Split:
-    labels = np.asarray(labels)
-    if len(inputs) == 0 or labels.size == 0:
-        raise ValueError(f"{where}: there are no rows, or no labels")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"{where}: labels must be whole numbers, got {labels.dtype}")
-    if labels.min() < (0 if labels.ndim == 1 else NO_TARGET):
-        raise ValueError(f"{where}: labels must be at least 0, got {labels.min()}")
-    labels, row = labels.astype(np.int32), np.asarray(inputs[0])
-    tokens = row.ndim == 1 and np.issubdtype(row.dtype, np.integer)
+    _check_as_many(where, inputs, labels)
     try:
-        return _ragged(inputs, labels) if tokens else Dense(_values(inputs), labels)
+        labels = _label_array(inputs, labels)
+        if labels.size == 0:
+            raise ValueError("there are no rows, or no labels")
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(f"labels must be whole numbers, got {labels.dtype}")
+        if labels.min() < (0 if labels.ndim == 1 else NO_TARGET):
+            raise ValueError(f"labels must be at least 0, got {labels.min()}")
+        labels = labels.astype(np.int32)
+        rows = [np.asarray(row) for row in inputs]
+        filled = [row for row in rows if row.size] or rows
+        if all(row.ndim == 1 and np.issubdtype(row.dtype, np.integer) for row in filled):
+            return _ragged(rows, labels)
+        return Dense(_values(inputs if isinstance(inputs, np.ndarray) else rows), labels)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 
 
-def _ragged(inputs: Any, labels: np.ndarray) -> Ragged:
-    rows = [np.asarray(row) for row in inputs]
-    values = np.concatenate(rows)
-    if values.ndim > 1 or not np.issubdtype(values.dtype, np.integer) or values.min(initial=0) < 0:
+def _check_as_many(where: str, inputs: Any, labels: Any) -> None:
+    if len(inputs) != len(labels):
+        raise ValueError(f"{where}: there are {len(inputs)} inputs, but {len(labels)} labels")
+
+
+def _label_array(inputs: Any, labels: Any) -> np.ndarray:
+    """The labels; rows of several lengths are padded to the longest."""
+    if isinstance(labels, np.ndarray) or len({np.shape(row) for row in labels}) < 2:
+        return np.asarray(labels)
+    rows = [np.asarray(row) for row in labels]
+    for number, (row, label) in enumerate(zip(inputs, rows, strict=True)):
+        if label.ndim != 1 or len(label) != len(row):
+            raise ValueError(
+                f"labels of row {number} have shape {label.shape}, but must be one a step like "
+                f"others, and it has {len(row)} steps"
+            )
+    flat = _concatenated(rows)
+    lengths = np.array([len(row) for row in rows])
+    padded = np.full((len(rows), lengths.max()), NO_TARGET, np.result_type(flat, np.int8))
+    padded[_has_step(lengths, padded.shape[1])] = flat
+    return padded
+
+
+def _ragged(rows: list[np.ndarray], labels: np.ndarray) -> Ragged:
+    values = _concatenated(rows)
+    if values.min(initial=0) < 0:
         raise ValueError("tokens must be whole numbers of at least 0, one a step")
+    lengths = np.array([len(row) for row in rows])
+    if labels.ndim == 2:
+        labels = labels[:, : lengths.max()]
+        labels = np.where(_has_step(lengths, labels.shape[1]), labels, np.int32(NO_TARGET))
     smallest_type = np.min_scalar_type(values.max(initial=0))
-    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+    offsets = np.cumsum([0, *lengths], dtype=np.int64)
     return Ragged(values.astype(smallest_type), offsets, labels)
 
 
-def _values(inputs: Any) -> np.ndarray:
-    if not isinstance(inputs, np.ndarray):
-        rows = [np.asarray(row) for row in inputs]
-        shapes = sorted({row.shape for row in rows})
-        if len(shapes) > 1:
-            raise ValueError(f"rows of values must have one shape, got {shapes[0]}, {shapes[-1]}")
-        inputs = np.stack(rows)
+def _concatenated(rows: list[np.ndarray]) -> np.ndarray:
+    """All rows in one; an empty one, which is of floats unless stated, has no say in the type."""
+    return np.concatenate([row if row.size else np.zeros(0, np.uint8) for row in rows])
+
+
+def _has_step(lengths: np.ndarray, width: int) -> np.ndarray:
+    """Which of `width` steps each row has, `[n, width]`."""
+    return np.arange(width) < lengths[:, None]
+
+
+def _values(inputs: np.ndarray | list[np.ndarray]) -> np.ndarray:
+    shapes = sorted({row.shape for row in inputs})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"rows of values must have one shape, got {shapes[0]}, {shapes[-1]}: only rows of "
+            "whole numbers, which are tokens, may vary in length"
+        )
+    inputs = np.asarray(inputs)
     values = inputs[..., None] if inputs.ndim == 2 else inputs
     if values.ndim != 3 or not (values.dtype == np.uint8 or values.dtype.kind == "f"):
         raise ValueError(

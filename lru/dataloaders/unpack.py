@@ -1,5 +1,6 @@
 """Archives into folders: nothing outside the folder, no links, no devices, not without end."""
 
+import lzma
 import stat
 import tarfile
 import zipfile
@@ -48,24 +49,28 @@ def unpack(archive: Path, target: Path, member: str = "") -> None:
             ):
                 room -= max(size, _BLOCK)
                 if room < 0:
-                    raise ArchiveError(f"{archive} has more than {MOST_BYTES:,} bytes")
+                    raise _too_large(archive)
                 if name.is_relative_to(root):
                     _write(content, size, partial / name.relative_to(root))
         except (
             tarfile.TarError,
             zipfile.BadZipFile,
             zlib.error,
+            lzma.LZMAError,
             BadGzipFile,
             EOFError,
             NotImplementedError,
         ) as error:
-            raise ArchiveError(
-                f"{archive} is truncated, damaged or no archive ({error})"
-            ) from error
+            raise _damaged(archive, error) from error
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
             raise ArchiveError(
                 f"{archive} has one name for a file and a folder ({error})"
             ) from error
+        except OSError as error:
+            # bz2 has no error of its own; those of the system have a number.
+            if error.errno is not None:
+                raise
+            raise _damaged(archive, error) from error
         if not any(partial.iterdir()):
             raise ArchiveError(f"{archive} has no folder {member!r} with files in it")
         publish(partial, target, lambda: True)
@@ -94,6 +99,17 @@ def _tar_files(archive: Path) -> Files:
             if content is None:
                 raise _unsafe(archive, entry.name, "is neither a file nor a folder")
             yield name, entry.size, content
+        assert tar.fileobj is not None
+        _read_on(archive, tar.fileobj)
+
+
+def _read_on(archive: Path, content: Content) -> None:
+    """Read what follows the last entry: the checksum of a compressed file is checked at its end."""
+    room = MOST_BYTES
+    while chunk := content.read(_CHUNK):
+        room -= len(chunk)
+        if room < 0:
+            raise _too_large(archive)
 
 
 def _zip_files(archive: Path) -> Files:
@@ -121,6 +137,14 @@ def _checked_name(archive: Path, name: str) -> PurePosixPath:
     if path.is_absolute() or ".." in path.parts or "\\" in name or PureWindowsPath(name).drive:
         raise _unsafe(archive, name, "may lie outside the folder")
     return path
+
+
+def _damaged(archive: Path, error: Exception) -> ArchiveError:
+    return ArchiveError(f"{archive} is truncated, damaged or no archive ({error})")
+
+
+def _too_large(archive: Path) -> ArchiveError:
+    return ArchiveError(f"{archive} has more than {MOST_BYTES:,} bytes")
 
 
 def _unsafe(archive: Path, name: str, why: str) -> ArchiveError:

@@ -139,11 +139,11 @@ class Trainer:
         self.on_device = config.run.on_device
         if self.on_device is None:
             self.on_device = on_device_by_default(splits)
-        seeds = {"train": config.train.jax_seed}
-        self._feeds = {
-            name: Feed(Batches(split, config.data, seed=seeds.get(name)), on_device=self.on_device)
-            for name, split in splits.items()
-        }
+        batches = {"train": Batches(data.train, config.data, seed=config.train.jax_seed)}
+        bounds = batches["train"].bounds
+        for name in ("val", "test"):
+            batches[name] = Batches(splits[name], config.data, bounds=bounds)
+        self._feeds = {name: Feed(batches[name], on_device=self.on_device) for name in splits}
         self._steps_per_epoch = self.train_batches.steps_per_epoch
         train = config.train
         self.total_steps = train.max_steps or train.epochs * self._steps_per_epoch

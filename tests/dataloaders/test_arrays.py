@@ -80,6 +80,16 @@ def test_dense_refuses_a_length_below_its_own():
         split.labels_of([0], 3)
 
 
+def test_labels_of_steps_of_short_rows_are_cut_like_them():
+    labels = np.array([[3, 4, NO_TARGET], [5, 6, 7]], np.int32)
+    split = ragged([[1, 2], [3, 4, 5]], labels)
+    assert split.labels_of([0], 2).tolist() == [[3, 4]]
+    assert split.labels_of([0, 1], 4).tolist() == [[3, 4, -1, -1], [5, 6, 7, -1]]
+    assert split.labels_of([0], 2).dtype == np.int32
+    with pytest.raises(ValueError, match="length 2 is shorter"):
+        split.labels_of([1], 2)
+
+
 def test_what_is_returned_can_be_written_to():
     inputs = np.ones((2, 4, 1), np.uint8)
     split = Dense(inputs, np.zeros(2, np.int32))

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from lru.dataloaders import base, cache
 from lru.dataloaders.base import Dataset, Description
 from lru.dataloaders.cache import CacheError
-from lru.dataloaders.card import CARD_NAME
+from lru.dataloaders.card import CARD_NAME, Card
 from lru.dataloaders.copying import Copy
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +120,11 @@ def test_a_killed_process_leaves_nothing_that_is_taken_for_the_data_set(raw_dir,
     assert recovered.card.checksum == dataset.load(raw_dir, whole).card.checksum
 
 
-def test_two_at_once_both_get_the_whole(raw_dir, cache_dir, monkeypatch):
+@pytest.mark.parametrize("stale", [False, True])
+def test_two_at_once_both_get_the_whole(raw_dir, cache_dir, monkeypatch, stale):
+    if stale:
+        SMALL.prepare(raw_dir, cache_dir)
+        monkeypatch.setattr(Copy, "version", 2)
     barrier = threading.Barrier(2, timeout=20)
     original = Copy.build
 
@@ -144,6 +149,22 @@ def test_two_at_once_both_get_the_whole(raw_dir, cache_dir, monkeypatch):
     assert len(results) == 2
     assert results[0] == results[1]
     assert names(cache_dir) == [SMALL.folder(cache_dir).name]
+
+
+def test_a_stale_folder_that_another_process_takes_away_is_made_again(
+    raw_dir, cache_dir, monkeypatch
+):
+    folder = SMALL.prepare(raw_dir, cache_dir)
+    original = base.read_card
+
+    def taken_away(path: Path) -> Card:
+        monkeypatch.setattr(base, "read_card", original)
+        shutil.rmtree(path)
+        return original(path)
+
+    monkeypatch.setattr(base, "read_card", taken_away)
+    assert SMALL.prepare(raw_dir, cache_dir) == folder
+    assert len(SMALL.load(raw_dir, cache_dir).train) == 30
 
 
 @pytest.mark.parametrize("file", ["train.values.npy", "val.labels.npy", "test.offsets.npy"])
@@ -203,6 +224,61 @@ def test_changed_raw_files_are_read_again_and_missing_ones_are_not_missed(raw_di
     numbers.unlink()
     assert FromFile().load(raw_dir, cache_dir).card == prepared.card
     assert names(cache_dir) == ["from-file"]
+
+
+@dataclass(frozen=True)
+class Given(Dataset):
+    """Has the same rows, of 1 to 3 tokens, in all splits."""
+
+    name: ClassVar[str] = "given"
+    labels: ClassVar[Any]
+    rows: ClassVar[list[list[int]]] = [[1], [2, 1, 2], [2, 2]]
+    targets: ClassVar[Any] = "sequence"
+
+    def build(self, raw_dir: Path, folder: Path) -> Description:
+        for split in cache.SPLITS:
+            values = np.array([token for row in self.rows for token in row], np.uint8)
+            np.save(cache.file_of(folder, split, "values"), values)
+            offsets = np.cumsum([0, *map(len, self.rows)])
+            np.save(cache.file_of(folder, split, "offsets"), offsets)
+            np.save(cache.file_of(folder, split, "labels"), np.array(self.labels, np.int32))
+        return Description("tokens", 2, self.targets, "None.", "Not.", vocabulary=("", "a", "b"))
+
+
+STEPS = [[0, -1, -1], [1, -1, 0], [1, 1, -1]]
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"labels": [0, 1, 2]}, "given, train: labels are not all 0 to 1"),
+        ({"labels": [0, 1, -1]}, "given, train: labels are not all 0 to 1"),
+        ({"labels": [0, 1, -2]}, "given, train: labels are not all 0 to 1"),
+        (
+            {"labels": np.array(STEPS) * 2, "targets": "step"},
+            "given, train: labels are not all 0 to 1, or -1 where a step has none",
+        ),
+        ({"labels": STEPS}, r"labels have shape \(3, 3\), but the targets are one a sequence"),
+        ({"labels": [0, 1, 1], "targets": "step"}, r"shape \(3,\), but the targets are one a step"),
+        (
+            {"labels": np.abs(STEPS), "targets": "step"},
+            "given, train: there are labels beyond the ends of rows",
+        ),
+        ({"labels": [0, 1, 1], "rows": [[0], [1], [2]]}, "given, train: ids are 0 to 2"),
+        ({"labels": [0, 1, 1], "rows": [[1], [2], [3]]}, "given, train: ids are 1 to 3"),
+        ({"labels": [], "rows": []}, "given: split 'train' has no rows"),
+    ],
+)
+def test_wrong_contents_do_not_get_into_the_cache(raw_dir, cache_dir, monkeypatch, facts, message):
+    monkeypatch.setattr(Given, "labels", STEPS, raising=False)
+    monkeypatch.setattr(Given, "targets", "step")
+    assert Given().load(raw_dir, cache_dir / "right").train.labels.tolist() == STEPS
+    monkeypatch.setattr(Given, "targets", "sequence")
+    for name, value in facts.items():
+        monkeypatch.setattr(Given, name, value)
+    with pytest.raises(ValueError, match=message):
+        Given().prepare(raw_dir, cache_dir)
+    assert names(cache_dir) == ["right"]
 
 
 def test_the_card_of_values_has_moments_and_figures(raw_dir, cache_dir):

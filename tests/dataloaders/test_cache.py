@@ -1,5 +1,7 @@
 import os
+import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -47,6 +49,40 @@ def test_publishing_replaces_what_is_stale_and_keeps_what_is_current(tmp_path):
     assert put("one", False) == "one"
     assert put("two", True) == "one"
     assert put("three", False) == "three"
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_two_at_once_replace_what_is_stale(tmp_path, monkeypatch, locks):
+    if not locks:
+        monkeypatch.setattr(cache, "fcntl", None)
+    folder, errors = tmp_path / "set", []
+    folder.mkdir()
+    (folder / "file").write_text("old")
+    both = threading.Barrier(2)
+
+    def is_current() -> bool:
+        current = (folder / "file").read_text() == "new"
+        # Without locks, both have seen the old one before either goes on.
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.2)
+        return current
+
+    def put() -> None:
+        try:
+            with cache.staging(folder) as partial:
+                (partial / "file").write_text("new")
+                cache.publish(partial, folder, is_current)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=put) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert (folder / "file").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 

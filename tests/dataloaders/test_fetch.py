@@ -72,12 +72,18 @@ def test_the_first_content_is_pinned_where_no_sha256_is_known(site, source, tmp_
     pin = path.with_name("file.bin.sha256")
     assert pin.read_text() == f"{source.sha256}  file.bin\n"
     assert download(unknown, tmp_path) == path
-    path.write_bytes(b"another")
-    with pytest.raises(ChecksumError, match=r"sha256 .*, that of its first download, is expected"):
-        download(unknown, tmp_path)
-    assert not path.exists()
-    assert not pin.exists()
-    assert download(unknown, tmp_path).read_bytes() == CONTENT
+    site.files["set/file.bin"] = b"another"
+    for _ in range(2):
+        path.write_bytes(b"another")
+        with pytest.raises(
+            ChecksumError, match=rf"sha256 .* first download \(in {pin}\), is expec"
+        ):
+            download(unknown, tmp_path)
+        assert not path.exists()
+        with pytest.raises(ChecksumError, match="delete that file to take another"):
+            download(unknown, tmp_path)
+    pin.unlink()
+    assert download(unknown, tmp_path).read_bytes() == b"another"
 
 
 def test_a_part_that_is_already_whole_is_taken(site, source, tmp_path):
@@ -131,6 +137,23 @@ def test_a_mirror_is_asked_instead(site, source, tmp_path, monkeypatch):
     assert download(source, tmp_path / "1").read_bytes() == CONTENT
     assert download(source, tmp_path / "2", f"{site.url}/other").read_bytes() == CONTENT
     assert [path for path, _ in site.requests] == ["/mirror/set/file.bin", "/other/set/file.bin"]
+
+
+def test_a_mirror_may_be_a_folder(source, tmp_path, monkeypatch):
+    mirrored = tmp_path / "a mirror" / "set" / "file.bin"
+    mirrored.parent.mkdir(parents=True)
+    mirrored.write_bytes(CONTENT)
+    assert download(source, tmp_path / "1", str(tmp_path / "a mirror")).read_bytes() == CONTENT
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(MIRROR_VARIABLE, "a mirror")
+    assert download(source, tmp_path / "2").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("mirror", ["no/such/folder", "example.org/data", "c:\\data"])
+def test_a_mirror_that_is_no_url_is_named(source, tmp_path, mirror):
+    with pytest.raises(DownloadError, match=f"--mirror or {MIRROR_VARIABLE} must be a URL"):
+        download(source, tmp_path / "raw", mirror)
+    assert not (tmp_path / "raw").exists()
 
 
 def test_two_at_once_fetch_it_once(site, source, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
+import dataclasses
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,8 @@ import pytest
 from lru.dataloaders import DATASETS
 from lru.dataloaders.__main__ import main
 from lru.dataloaders.copying import Copy
-from lru.dataloaders.fetch import MIRROR_VARIABLE
+from lru.dataloaders.fetch import MIRROR_VARIABLE, sha256_of
+from lru.dataloaders.mnist import Mnist
 
 from .test_idx import NAMES as MNIST_NAMES
 from .test_idx import write as write_mnist
@@ -98,12 +101,41 @@ def test_download_takes_a_mirror(capsys, tmp_path, site):
     assert site.requests == [(f"/m/MNIST/raw/{MNIST_NAMES[0]}.gz", None)]
 
 
+def test_what_is_made_can_be_fetched_from_a_mirror(capsys, monkeypatch, tmp_path, folders):
+    write_mnist(tmp_path / "my mirror", Mnist.places[0], compress=True)
+    at_mirror = tmp_path / "my mirror" / Mnist.places[0]
+    sources = [
+        dataclasses.replace(source, sha256=sha256_of(at_mirror / Path(source.filename).name))
+        for source in Mnist.sources
+    ]
+    monkeypatch.setattr(Mnist, "sources", tuple(sources))
+    mirror = ["--mirror", str(tmp_path / "my mirror")]
+    main(["prepare", "mnist-classification", "--option", "n_val=2", *folders, *mirror])
+    assert "mnist-classification: " in capsys.readouterr().out
+    for verb in ("stats", "show"):
+        with pytest.raises(SystemExit, match=r"error: --mirror or .* got 'nowhere'"):
+            main([verb, "pmnist-classification", "--mirror", "nowhere", "--raw_dir", str(tmp_path)])
+
+
+def test_data_sets_outside_the_package_have_all_verbs(capsys, monkeypatch, tmp_path, folders):
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
+    plugin = ["--plugins", str(shutil.copy(ROOT / "examples" / "own_dataset.py", tmp_path))]
+    main(["list", *plugin])
+    assert "\nwaves: Tell the period of a noisy wave." in capsys.readouterr().out
+    for verb in ("prepare", "verify", "stats", "show"):
+        main([verb, "waves", *folders, "--option", "n_train=20", *plugin])
+        assert "waves" in capsys.readouterr().out
+    main(["download", "waves", *folders[:2], *plugin])
+    assert capsys.readouterr().out == "waves: nothing to download\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["prepare", "nothing"], "unknown data set 'nothing'; known: .*copy-classification"),
         (["prepare", "copy-classification", "--option", "delay"], "'delay' is not KEY=VALUE"),
         (["prepare", "copy-classification", "--option", "delay=x"], "must be a whole number"),
+        (["list", "--plugins", "nowhere.py"], "plugins: there is no file nowhere.py"),
         (["download", "nothing"], "unknown data set 'nothing'"),
     ],
 )
@@ -113,7 +145,7 @@ def test_bad_input_is_one_sentence(arguments, message):
 
 
 def test_download_all_goes_on_after_failures_and_fails_at_the_end(tmp_path):
-    environment = os.environ | {MIRROR_VARIABLE: "http://127.0.0.1:9", "PYTHON": sys.executable}
+    environment = os.environ | {MIRROR_VARIABLE: "http://127.0.0.1:9", "LRU_PYTHON": sys.executable}
     done = subprocess.run(
         [ROOT / "bin" / "download_all.sh", "--raw_dir", str(tmp_path)],
         env=environment,
@@ -142,10 +174,49 @@ def test_the_scripts_download_data_sets_that_there_are(tmp_path):
     assert downloaded == {source for kind in DATASETS.values() for source in kind.sources}
     done = subprocess.run(
         [ROOT / "bin" / "download_aan.sh", "--raw_dir", tmp_path, "--mirror", "http://127.0.0.1:9"],
-        env=os.environ | {"PYTHON": sys.executable},
+        env=os.environ | {"LRU_PYTHON": sys.executable},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.stderr == "not downloaded: aan-classification\n"
     assert "cannot download http://127.0.0.1:9/lra_release.gz" in done.stdout
+
+
+def test_the_scripts_make_their_environment_and_stay_in_the_folder_of_the_caller(tmp_path):
+    repository, caller = tmp_path / "repository", tmp_path / "caller"
+    caller.mkdir()
+    shutil.copytree(ROOT / "bin", repository / "bin")
+    # An environment that is up to date, whose interpreter says where it is and what it is to do.
+    environment = repository / ".venv"
+    (environment / "bin").mkdir(parents=True)
+    for path in (repository / "pyproject.toml", repository / "requirements.txt"):
+        path.write_text("")
+    (environment / "installed").write_text("")
+    (environment / "bin" / "activate").write_text(f'PATH="{environment}/bin:$PATH"\n')
+    python = environment / "bin" / "python"
+    python.write_text('#!/usr/bin/env bash\necho "$PWD: $*"\n')
+    python.chmod(0o755)
+
+    def told(script: str, *arguments: str) -> str:
+        """What the environment's interpreter is told, though PYTHON names another to make it of."""
+        variables = os.environ | {"PYTHON": "/bin/false"}
+        variables.pop("LRU_PYTHON", None)
+        path = os.path.relpath(repository / "bin" / script, caller)
+        return subprocess.run(
+            [path, *arguments],
+            cwd=caller,
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    verb = f"{caller}: -m lru.dataloaders download"
+    assert told("download_mnist.sh", "--raw_dir", "here") == (
+        f"{verb} mnist-classification --raw_dir here\n"
+    )
+    assert told("download_all.sh", "--raw_dir=here") == f"{verb} --raw_dir=here\n"
+    assert told("download_mnist.sh") == (
+        f"{verb} mnist-classification --raw_dir {repository}/raw_datasets\n"
+    )

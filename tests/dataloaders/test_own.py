@@ -99,7 +99,8 @@ def test_given_splits_stay_as_they_are():
         ((FLOATS[:0], LABELS[:0]), {}, "must leave at least one of the 0 rows"),
         ((TOKENS, LABELS), {"vocabulary": "abc"}, "vocabulary has 3 entries, but .* a token 8"),
         (([row - 9 for row in TOKENS], LABELS), {}, "tokens must be whole numbers of at least 0"),
-        (([row / 2 for row in TOKENS], LABELS), {}, "rows of values must have one shape"),
+        (([row / 2 for row in TOKENS], LABELS), {}, "one shape.* only rows of whole numbers"),
+        ((TOKENS, [row[1:] for row in TOKENS]), {}, r"labels of row 0 have shape .* it has"),
         ((BYTES.astype(np.int64), LABELS), {}, "values must be floats .* got int64 of shape"),
         ((FLOATS[:, None], LABELS), {}, r"values must be floats .* got float64 of shape \(16, 1"),
         ((TOKENS, np.zeros((20, 3), int)), {}, r"labels have shape .* but the rows need"),
@@ -146,11 +147,46 @@ def test_lengths_take_the_padding_off():
     assert data.card.checksum == plain.card.checksum
 
 
+def test_lengths_take_the_padding_off_the_labels_of_steps():
+    items = [([1, 2, 0, 0], [0, 1, 0, 0], 2), ([1, 2, 3, 4], [1, 0, 0, 1], 4)]
+    data = from_torch("mine", *[Items(items)] * 3)
+    assert data.card.targets == "step"
+    assert data.train.labels.tolist() == [[0, 1, -1, -1], [1, 0, 0, 1]]
+    assert data.train.labels_of([0], 2).tolist() == [[0, 1]]
+    assert data.card.splits["train"]["class_counts"] == [3, 3]
+    wide = [(np.pad(x, (0, 5)), np.pad(y, (0, 5)), length) for x, y, length in items]
+    assert from_torch("mine", *[Items(wide)] * 3).card.checksum == data.card.checksum
+    rows = [(x[:length], y[:length]) for x, y, length in items]
+    assert from_torch("mine", *[Items(rows)] * 3).card.checksum == data.card.checksum
+
+
+def test_splits_cut_from_rows_with_labels_of_steps_are_as_wide_as_their_rows():
+    labels = [rng.integers(-1, 3, len(row)) for row in TOKENS]
+    data = from_arrays("mine", (TOKENS, labels))
+    longest = [int(split.lengths.max()) for split in all_rows(data)]
+    assert len(set(longest)) > 1
+    assert [split.labels.shape[1] for split in all_rows(data)] == longest
+    for split in all_rows(data):
+        beyond = np.arange(split.labels.shape[1]) >= split.lengths[:, None]
+        assert (split.labels[beyond] == -1).all()
+
+
+def test_empty_rows_do_not_decide_what_rows_are():
+    data = from_arrays("mine", *[([[], [1, 2], [], [3]], [0, 1, 2, 3])] * 3)
+    assert data.train.lengths.tolist() == [0, 2, 0, 1]
+    assert data.train.values.tolist() == [1, 2, 3]
+    mixed = from_arrays("mine", *[([[1, 2], [0.5, 1.5]], [0, 1])] * 3)
+    assert mixed.train.inputs[..., 0].tolist() == [[1, 2], [0.5, 1.5]]
+
+
 def test_items_of_another_form_are_refused():
     with pytest.raises(ValueError, match=r"items must be \(x, y\) or \(x, y, length\), got int"):
         from_torch("mine", Items([3]))
     with pytest.raises(ValueError, match="got tuple of 4"):
         from_torch("mine", Items([(1, 2, 3, 4)]))
+    floats = Items([(row / 2, 0) for row in TOKENS])
+    with pytest.raises(ValueError, match="mine: train: rows of values must have one shape"):
+        from_torch("mine", floats, floats, floats)
 
 
 def test_torch_data_sets():

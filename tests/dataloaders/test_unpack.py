@@ -1,9 +1,11 @@
+import gzip
 import io
 import stat
 import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lru.dataloaders import unpack as module
@@ -43,7 +45,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "zip"])
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz", "zip"])
 def test_an_archive_becomes_a_folder(tmp_path, mode):
     path = tmp_path / "archive"
     _ = packed(path, FILES) if mode == "zip" else tar(path, FILES, mode=mode)
@@ -104,7 +106,7 @@ def test_zip_archives_are_held_to_the_same(tmp_path, name):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "zip"])
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz", "zip"])
 def test_damaged_archives_are_named_and_nothing_is_left(tmp_path, mode):
     path = tmp_path / "archive"
     files = {"set/a.bin": bytes(range(256)) * 999}
@@ -116,11 +118,29 @@ def test_damaged_archives_are_named_and_nothing_is_left(tmp_path, mode):
         assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+@pytest.mark.parametrize("where", [0.25, 0.5, 0.75])
+def test_a_flipped_byte_is_noticed(tmp_path, mode, where):
+    # Random bytes are stored as they are, so that only the checksum at the end of gzip tells.
+    content = np.random.default_rng(0).bytes(300_000)
+    path = tar(tmp_path / "archive", {"set/a.bin": content, "z": b""}, mode=mode)
+    damaged = bytearray(path.read_bytes())
+    damaged[int(len(damaged) * where)] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(ArchiveError, match="archive is truncated, damaged or no archive"):
+        unpack(path, tmp_path / "out" / "set", "set")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_bombs_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MOST_BYTES", 100_000)
     large = tar(tmp_path / "large.tgz", {"a": bytes(100_001)})
     many = tar(tmp_path / "many.tgz", {str(i): b"" for i in range(30)})
-    for path in (large, many):
+    trailing = tmp_path / "trailing.tgz"
+    trailing.write_bytes(
+        gzip.compress(tar(tmp_path / "a", {"a": b"x"}, mode="w").read_bytes() + bytes(200_000))
+    )
+    for path in (large, many, trailing):
         with pytest.raises(ArchiveError, match=r"tgz has more than 100,000 bytes"):
             unpack(path, tmp_path / "out" / "set")
     assert list((tmp_path / "out").iterdir()) == []

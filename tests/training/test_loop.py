@@ -79,6 +79,22 @@ def test_logs_every_interval_and_every_epoch(flags):
     assert {"test/accuracy", "test/loss", "val/accuracy", "val/loss"} <= set(records[-1])
 
 
+def test_evaluation_pads_to_the_lengths_of_training(flags):
+    options = ["n_train=200", "n_val=60", "n_test=60", "min_length=5", "max_length=60"]
+    arguments = [flag for flag in flags if "=" not in flag]
+    arguments[arguments.index("copy-classification")] = "listops-classification"
+    at = arguments.index("--data_options") + 1
+    _, trainer = make_trainer([*arguments[:at], *options, *arguments[at:]])
+    trainer.close()
+    bounds = {name: feed.batches.bounds for name, feed in trainer._feeds.items()}
+    assert len(bounds["train"]) == 8
+    for name in ("val", "test"):
+        assert len(bounds[name]) > 4
+        further = set(bounds[name]) - set(bounds["train"])
+        assert all(length > bounds["train"][-1] for length in further)
+        assert len(further) <= 1
+
+
 def test_learns(flags):
     summary, records = train([*flags, "--epochs", "60", "--lr_base", "0.02", "--p_dropout", "0"])
     assert summary.best["val/accuracy"] > 0.6, "chance is one in three"
