@@ -132,6 +132,50 @@ def test_projected_scan_equals_products_around_the_oracle(
             np.testing.assert_allclose(got, expected, rtol=0, atol=bound)
 
 
+@pytest.mark.parametrize("method", ["native", "sequential"])
+@pytest.mark.parametrize(
+    ("wide", "dtype", "state"),
+    [
+        ({}, "float32", "complex64"),
+        ({"a": "complex128"}, "float64", "complex128"),
+        ({"x": "float64"}, "float64", "complex128"),
+        ({"h0": "complex128"}, "float64", "complex128"),
+        ({"x": "bfloat16", "B": "bfloat16", "C": "bfloat16"}, "float32", "complex64"),
+        ({"a": "float32"}, "float32", "complex64"),
+        ({"a": "float32", "h0": "float32"}, "float32", "complex64"),
+    ],
+    ids=str,
+)
+def test_projected_scan_brings_all_arrays_to_one_type(
+    wide: dict[str, str], dtype: str, state: str, method: str
+) -> None:
+    shapes = {"a": (4,), "x": (2, 9, 3), "B": (3, 8), "C": (8, 5), "h0": (2, 4)}
+    types = dict.fromkeys(shapes, "float32") | {"a": "complex64", "h0": "complex64"} | wide
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        arrays = {k: jnp.asarray(rng.random(shapes[k]), types[k]) for k in shapes}
+
+        def outputs(method: str, arrays: dict):
+            y, h_last = projected_scan(**arrays, method=method)
+            return jnp.sum(y) + jnp.sum(jnp.abs(h_last) ** 2), (y, h_last)
+
+        run = jax.jit(jax.value_and_grad(outputs, 1, has_aux=True), static_argnums=0)
+        (_, (y, h_last)), gradients = run(method, arrays)
+        assert (y.dtype, h_last.dtype) == (dtype, state)
+        assert {k: x.dtype for k, x in gradients.items()} == types
+        exact = {
+            k: x.astype("complex128" if k in ("a", "h0") else "float64") for k, x in arrays.items()
+        }
+        (_, (wanted, _)), exact_gradients = run("sequential", exact)
+    np.testing.assert_allclose(y, wanted, rtol=1e-5)
+    for k, gradient in gradients.items():
+        expected = np.asarray(exact_gradients[k])
+        expected = expected if jnp.iscomplexobj(gradient) else expected.real
+        tolerance = 4 * float(jnp.finfo(types[k]).eps) if types[k] == "bfloat16" else 1e-5
+        actual, bound = np.asarray(gradient, expected.dtype), tolerance * np.abs(expected).max()
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=bound)
+
+
 def test_projected_scan_refuses_weights_that_do_not_fit() -> None:
     call = functools.partial(projected_scan.__wrapped__, jnp.ones(4, "complex64"))
     x, B, C = jnp.ones((2, 5, 3)), jnp.ones((3, 8)), jnp.ones((8, 3))
@@ -141,3 +185,90 @@ def test_projected_scan_refuses_weights_that_do_not_fit() -> None:
         call(x, B, C[1:])
     with pytest.raises(ValueError, match=r"^h0 has shape"):
         call(x, B, C, jnp.ones((3, 4), "complex64"))
+    with pytest.raises(ValueError, match=r"^x has shape \(2, 0, 3\), but \[B, T, D\]"):
+        call(x[:, :0], B, C)
+    with pytest.raises(ValueError, match=r"^C has dtype complex64, but only real floats"):
+        call(x, B, C.astype("complex64"))
+    with pytest.raises(ValueError, match=r"^a has shape \(2, 4\), but \[N\]"):
+        projected_scan.__wrapped__(jnp.ones((2, 4), "complex64"), x, B, C)
+
+
+# Arrays of a small problem for every loop, by the names that its errors use.
+ROWS, STEPS, PARTS, WIDTH, IN, OUT = 2, 3, 2, 4, 5, 6
+SEQUENCE, START, MASK = (ROWS, STEPS, PARTS, WIDTH), (ROWS, PARTS, WIDTH), (ROWS, STEPS)
+FLAT, FLAT_START, MATRIX = (ROWS, STEPS, WIDTH), (ROWS, WIDTH), (WIDTH, WIDTH)
+PROJECTED = {
+    "a": (PARTS, WIDTH),
+    "x": (ROWS, STEPS, IN),
+    "B": (IN, PARTS * WIDTH),
+    "C": (PARTS * WIDTH, OUT),
+    "h0": START,
+    "keep": MASK,
+}
+LOOPS = {
+    "lru_linear_forward": (
+        {"a": (PARTS, WIDTH), "b": SEQUENCE, "h0": START, "keep": MASK},
+        {"h": SEQUENCE},
+    ),
+    "lru_linear_backward": (
+        {"a": SEQUENCE, "g": SEQUENCE, "h": SEQUENCE, "h0": START, "keep": MASK},
+        {"db": SEQUENCE, "da": SEQUENCE},
+    ),
+    "lru_dense_forward": (
+        {"A": MATRIX, "b": FLAT, "h0": FLAT_START, "keep": MASK},
+        {"h": FLAT},
+    ),
+    "lru_dense_backward": (
+        {"A": MATRIX, "g": FLAT, "h": FLAT, "h0": FLAT_START, "keep": MASK},
+        {"db": FLAT, "dA": MATRIX},
+    ),
+    "lru_projected_forward": (PROJECTED, {"y": (ROWS, STEPS, OUT), "h": SEQUENCE}),
+    "lru_projected_backward": (
+        {
+            **PROJECTED,
+            "last": (ROWS,),
+            "h": SEQUENCE,
+            "dy": (ROWS, STEPS, OUT),
+            "dlast": START,
+        },
+        {f"d{name}": PROJECTED[name] for name in ("a", "x", "B", "C", "h0")},
+    ),
+}
+
+
+def run_loop(target: str, changes: dict) -> None:
+    arguments, results = LOOPS[target]
+    dtypes = {"keep": "bool", "last": "int32"}
+
+    def array(name: str, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+        shape, dtype = changes.get(name, (shape, dtypes.get(name, "float32")))
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    arrays = [jnp.zeros(x.shape, x.dtype) for x in (array(*item) for item in arguments.items())]
+    options = {} if "projected" in target else {"reverse": False}
+    jax.block_until_ready(
+        cpu.call(target, tuple(array(*item) for item in results.items()), *arrays, **options)
+    )
+
+
+@pytest.mark.parametrize("target", LOOPS)
+def test_a_loop_refuses_arrays_that_do_not_fit_each_other(target: str) -> None:
+    """Nothing in Python gives it such; what is read and written beyond an array ends a process."""
+    cpu.require()
+    run_loop(target, {})
+    arguments, results = LOOPS[target]
+    # What the sizes of a problem are taken from fits itself, so other arrays are what is refused.
+    with jax.enable_x64(True):
+        for name, shape in (*arguments.items(), *results.items()):
+            for other in (
+                ((*shape[:-1], shape[-1] + 1), "float32"),
+                (shape[1:], "float32"),
+                ((2, *shape), "float32"),
+                (shape, "float64"),
+                (shape, "int32"),
+            ):
+                known = {"keep": "bool", "last": "int32"}.get(name)
+                if known is not None:
+                    other = (other[0], known if other[1] == "float32" else "float64")
+                with pytest.raises(jax.errors.JaxRuntimeError, match=r"INVALID_ARGUMENT"):
+                    run_loop(target, {name: other})
