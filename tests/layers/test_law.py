@@ -33,6 +33,8 @@ VARIANTS = [
     ),
     *((name, {"block_length": 3}) for name in ("lru", "rnn")),
 ]
+# What a layer's state takes its type from.
+WIDENING = {"lru": {"nu_log", "theta_log", "gamma_log", "B", "C"}, "rnn": {"A", "B"}}
 IDS = ["-".join(map(str, (name, *options.values()))) for name, options in VARIANTS]
 
 
@@ -179,6 +181,38 @@ def test_an_initial_state_is_zero_and_like_the_states_that_follow(variant, bidir
         start = layer.initial_state(B)
         assert jax.eval_shape(lambda: start) == state
         assert not any(np.any(leaf) for leaf in jax.tree.leaves(start))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_drawn_under_64_bits_is_the_one_drawn_under_32(name):
+    layer, x = build((name, {})), inputs()
+    expected = jax.tree.map(np.asarray, (nnx.state(layer), run(layer, x)))
+    with jax.enable_x64(True):
+        layer = build((name, {}))
+        result = jax.tree.map(np.asarray, (nnx.state(layer), run(layer, x)))
+        assert run(layer, x.astype("float64"))[0].dtype == "float64"
+    types = [[leaf.dtype for leaf in jax.tree.leaves(tree)] for tree in (result, expected)]
+    assert types[0] == types[1]
+    close(result, expected)
+
+
+@pytest.mark.parametrize("name", WIDENING)
+def test_one_wide_parameter_widens_the_state_and_all_of_the_recurrence(name):
+    layer = build((name, {"block_length": CUT}))
+    x = inputs().astype("float32")
+    expected = np.asarray(run(layer, x)[0])
+    graphdef, params = nnx.split(layer)
+    with jax.enable_x64(True):
+        for path in params:
+            wide = {**params, path: jax.tree.map(lambda z: z.astype("float64"), params[path])}
+            layer = nnx.merge(graphdef, nnx.State(wide))
+            start = layer.initial_state(B)
+            y, state = run(layer, x)
+            assert y.dtype == "float32"
+            assert state.dtype == start.dtype
+            assert (state.dtype in ("float64", "complex128")) == (path in WIDENING[name])
+            np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+            assert run(layer, x, start)[1].dtype == start.dtype
 
 
 @each_variant
