@@ -203,6 +203,28 @@ def test_padding_changes_nothing_not_even_nan(kind: str, method: str, reverse: b
     np.testing.assert_array_equal(h_last[2], h0[2])
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "method", "varying"),
+    [(*m, varying) for m in METHODS for varying in (False, True)[: 1 + (m[0] == "linear")]],
+)
+def test_powers_that_overflow_touch_no_state_that_is_zero(
+    kind: str, method: str, reverse: bool, varying: bool
+) -> None:
+    """2^256 is infinite, and nothing but the last step or two has an input."""
+    steps = 300
+    a = 2 * jnp.eye(N) if kind == "dense" else jnp.full(N, 2 * 1j, "complex64")
+    a = jnp.broadcast_to(a, (B, steps, N)) if varying else a
+    dtype = "float32" if kind == "dense" else "complex64"
+    b = jnp.zeros((B, steps, N), dtype).at[:, slice(2) if reverse else slice(-2, None)].set(1)
+    result, wanted = (
+        jit(functools.partial(call, reverse=reverse))(a, b)
+        for call in (public(kind, method), getattr(reference, f"{kind}_scan"))
+    )
+    assert np.all(np.isfinite(wanted[0]))
+    check_close(result, wanted)
+
+
 @by_method
 def test_a_row_alone_is_the_row_in_the_batch(kind: str, method: str) -> None:
     case = Case()
