@@ -21,12 +21,12 @@ def reverse_rows(
 
     Args:
         x: rows, of any shape after time.
-        lengths: number of valid steps of each row, clipped to 0..T; None if all are valid.
+        lengths: number of valid steps of each row, 0..T; None if all are valid.
     """
     if lengths is None:
         return jnp.flip(x, axis=1)
     time = jnp.arange(x.shape[1])
-    last = jnp.clip(lengths, 0, x.shape[1])[:, None] - 1
+    last = lengths[:, None] - 1
     source = jnp.where(time <= last, last - time, time)
     return jnp.take_along_axis(x, source.reshape(source.shape + (1,) * (x.ndim - 2)), axis=1)
 
@@ -79,6 +79,7 @@ class Bidirectional(RecurrentLayer):
     ) -> tuple[Float[Array, "B T D"], tuple[State, State]]:
         """See `RecurrentLayer.__call__`; `resets` mark the first step of each document."""
         self.check_inputs(x, state)
+        lengths = None if lengths is None else jnp.clip(lengths, 0, x.shape[1])
         state_forward, state_backward = state if state is not None else (None, None)
         y_forward, state_forward = self.forward(x, state_forward, lengths=lengths, resets=resets)
         if resets is not None:
