@@ -112,7 +112,7 @@ def test_padding_changes_neither_values_nor_gradients(variant, bidirectional):
     lengths = jnp.array([T, 4, 1])
     x = inputs()
     mask = (jnp.arange(T) < lengths[:, None])[..., None]
-    other = jnp.where(mask, x, 100 * inputs(seed=1))
+    other = jnp.where(mask, x, jnp.nan)
     graphdef, params = nnx.split(layer)
 
     @jax.jit
@@ -213,6 +213,38 @@ def test_one_wide_parameter_widens_the_state_and_all_of_the_recurrence(name):
             assert (state.dtype in ("float64", "complex128")) == (path in WIDENING[name])
             np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
             assert run(layer, x, start)[1].dtype == start.dtype
+
+
+@pytest.mark.parametrize("given", ["wide", "real"])
+@pytest.mark.parametrize("name", WIDENING)
+def test_a_state_of_another_type_is_taken_alike_with_and_without_blocks(name, given):
+    x = inputs()
+    with jax.enable_x64(True):
+        own = build((name, {})).initial_state(B).dtype
+        dtype = jnp.promote_types(own, "float64") if given == "wide" else jnp.dtype("float32")
+        start = 0.5 * jnp.ones((B, N), dtype)
+
+        @partial(jax.jit, static_argnums=2)
+        def evaluated(x, start, block_length):
+            layer = build((name, {"block_length": block_length}))
+
+            def loss(x, start):
+                y, state = layer(x, start)
+                return jnp.sum(y**2) + jnp.sum(jnp.abs(state) ** 2), (y, state)
+
+            return jax.grad(loss, (0, 1), has_aux=True)(x, start)
+
+        results = [evaluated(x, start, length) for length in (0, CUT)]
+        for (dx, dstart), (y, state) in results:
+            assert (dx.dtype, y.dtype) == (x.dtype, x.dtype)
+            assert dstart.dtype == start.dtype
+            assert state.dtype == (dtype if given == "wide" else own)
+        close(*results)
+
+
+def test_a_complex_state_is_refused_by_a_real_layer():
+    with pytest.raises(ValueError, match=r"^state has dtype complex64, but float32 or a wider"):
+        build(("rnn", {}))(inputs(), jnp.ones((B, N), "complex64"))
 
 
 @each_variant
