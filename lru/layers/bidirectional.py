@@ -21,12 +21,12 @@ def reverse_rows(
 
     Args:
         x: rows, of any shape after time.
-        lengths: number of valid steps of each row, 0..T; None if all are valid.
+        lengths: number of valid steps of each row, clipped to 0..T; None if all are valid.
     """
     if lengths is None:
         return jnp.flip(x, axis=1)
     time = jnp.arange(x.shape[1])
-    last = lengths[:, None] - 1
+    last = jnp.clip(lengths, 0, x.shape[1])[:, None] - 1
     source = jnp.where(time <= last, last - time, time)
     return jnp.take_along_axis(x, source.reshape(source.shape + (1,) * (x.ndim - 2)), axis=1)
 
