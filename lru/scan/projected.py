@@ -8,12 +8,12 @@ import os
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Complex, Float, Inexact, Int
 
 from lru.scan import cpu, parts, sequential
 from lru.scan.front import check_common, linear_scan, mask_lengths, method_named, state_after
 from lru.scan.methods import LINEAR_METHODS
+from lru.scan.native import on_cpu
 
 
 def projected_scan(
@@ -111,7 +111,7 @@ def _forward(
         return h.reshape(*x.shape[:2], -1) @ C, h
 
     arguments = (a, x, B, C, h0, keep)
-    y, h = lax.platform_dependent(*arguments, cpu=here, default=elsewhere)
+    y, h = on_cpu(here, elsewhere, *arguments)
     h_last = jnp.take_along_axis(h, last[:, None, None, None], axis=1)[:, 0]
     return (y, h_last), (*arguments, last, h)
 
@@ -148,8 +148,7 @@ def _backward(saved: tuple, gradients: tuple[Array, Array]) -> tuple:
         dB, dC = (jnp.einsum("bti,btj->ij", *pair) for pair in ((x, db), (h, dy)))
         return da, db @ B.T, dB, dC, dh0
 
-    computed = lax.platform_dependent(*saved, *gradients, cpu=here, default=elsewhere)
-    return *computed, None, None
+    return *on_cpu(here, elsewhere, *saved, *gradients), None, None
 
 
 _fused.defvjp(_forward, _backward)

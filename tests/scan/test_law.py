@@ -261,6 +261,33 @@ def test_gradients_equal_finite_differences(kind: str, method: str, dtype: str) 
             np.testing.assert_allclose((ends[0] - ends[1]) / 2e-6, wanted, rtol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["reverse", "forward"])
+@by_method
+def test_second_derivatives_equal_those_of_the_oracle(kind: str, method: str, mode: str) -> None:
+    """The change of a gradient in a direction, of which a Hessian is made."""
+    case = Case("float32", "float32", varying=kind == "linear", steps=6)
+    arrays, others = arguments(kind, case)
+    directions = tuple(random(i, x.shape, "float32") for i, x in enumerate(arrays, start=10))
+
+    def change(scan_function: Callable, arrays: tuple) -> Any:
+        def gradient(arrays: tuple) -> tuple:
+            def loss(arrays: tuple) -> jax.Array:
+                h, h_last = scan_function(*arrays, **others)
+                return jnp.sum(jnp.sin(h)) + jnp.sum(h_last**3)
+
+            return jax.grad(loss)(arrays)
+
+        if mode == "forward":
+            return jax.jvp(gradient, (arrays,), (directions,))[1]
+        return jax.vjp(gradient, arrays)[1](directions)[0]
+
+    oracle = getattr(reference, f"{kind}_scan")
+    result, wanted = (
+        jit(functools.partial(change, f))(arrays) for f in (public(kind, method), oracle)
+    )
+    check_close(result, wanted)
+
+
 @by_method
 def test_vmap_over_every_argument(kind: str, method: str) -> None:
     case = Case(lengths=False)

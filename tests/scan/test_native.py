@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lru.scan import cpu, dense_scan, linear_scan, projected_scan, reference
+from lru.scan import cpu, dense_scan, join, linear_scan, projected_scan, reference
 
 
 @pytest.fixture
@@ -174,6 +174,30 @@ def test_projected_scan_brings_all_arrays_to_one_type(
         tolerance = 4 * float(jnp.finfo(types[k]).eps) if types[k] == "bfloat16" else 1e-5
         actual, bound = np.asarray(gradient, expected.dtype), tolerance * np.abs(expected).max()
         np.testing.assert_allclose(actual, expected, rtol=0, atol=bound)
+
+
+def test_projected_scan_has_second_derivatives() -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"a": (2, 4), "x": (2, 9, 3), "B": (3, 8), "C": (8, 5), "h0": (2, 2, 4)}
+    arrays, directions = (
+        {k: jnp.asarray(rng.normal(0, 0.5, shape), "float32") for k, shape in shapes.items()}
+        for _ in range(2)
+    )
+    marks = {"lengths": jnp.array([9, 5]), "resets": jnp.asarray(rng.random((2, 9)) < 0.2)}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def changes(method: str, arrays: dict) -> tuple:
+        def loss(arrays: dict) -> jax.Array:
+            pairs = {k: join(arrays[k]) for k in ("a", "h0")}
+            y, h_last = projected_scan(**{**arrays, **pairs}, **marks, method=method)
+            return jnp.sum(jnp.sin(y)) + jnp.sum(jnp.abs(h_last) ** 4)
+
+        forwards = jax.jvp(jax.grad(loss), (arrays,), (directions,))[1]
+        return forwards, jax.vjp(jax.grad(loss), arrays)[1](directions)[0]
+
+    result, wanted = changes("native", arrays), changes("sequential", arrays)
+    for x, y in zip(jax.tree.leaves(result), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(x, y, rtol=0, atol=2e-5 * np.abs(y).max())
 
 
 def test_projected_scan_refuses_weights_that_do_not_fit() -> None:
