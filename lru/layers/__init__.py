@@ -17,16 +17,32 @@ import_submodules(sys.modules[__name__])
 
 from lru.layers.bidirectional import Bidirectional  # noqa: E402
 from lru.layers.diagonal import DiagonalRNN  # noqa: E402
+from lru.layers.gru import GRU, GRUCell, GRUState  # noqa: E402
 from lru.layers.linear_rnn import LinearRNN  # noqa: E402
 from lru.layers.lru import LRU  # noqa: E402
+from lru.layers.lstm import LSTM, LSTMCell, LSTMState  # noqa: E402
+from lru.layers.qrnn import QRNN, QRNNCell, QRNNState  # noqa: E402
+from lru.layers.stack import GRUStack, LSTMStack, QRNNStack  # noqa: E402
 
 __all__ = [
+    "GRU",
     "LAYERS",
     "LRU",
+    "LSTM",
+    "QRNN",
     "Bidirectional",
     "DiagonalRNN",
+    "GRUCell",
+    "GRUStack",
+    "GRUState",
+    "LSTMCell",
+    "LSTMStack",
+    "LSTMState",
     "LinearRNN",
     "NoStepError",
+    "QRNNCell",
+    "QRNNStack",
+    "QRNNState",
     "RecurrentLayer",
     "RecurrentParam",
     "layer_options",

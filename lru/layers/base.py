@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from lru.registry import Registry
 
@@ -40,7 +40,10 @@ class RecurrentLayer(nnx.Module):
     Attributes:
         d_model: width D of inputs and outputs.
         d_hidden: width N of the state.
+        noisy: whether training adds noise. Then `__call__` takes a `key` too, None for none.
     """
+
+    noisy: bool = False
 
     def __init__(self, d_model: int, d_hidden: int):
         for name, value in (("d_model", d_model), ("d_hidden", d_hidden)):
@@ -118,6 +121,11 @@ class RecurrentLayer(nnx.Module):
 
 
 LAYERS: Registry[type[RecurrentLayer]] = Registry("model")
+
+
+def noise(layer: RecurrentLayer, key: Key[Array, ""] | None) -> dict[str, Key[Array, ""]]:
+    """The key as an argument for the layer, if there is one and the layer has a use for it."""
+    return {"key": key} if layer.noisy and key is not None else {}
 
 
 def known_scan_method(name: str, methods: Registry) -> str:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from lru.layers.base import NoStepError, RecurrentLayer, State
+from lru.layers.base import NoStepError, RecurrentLayer, State, noise
 
 
 def reverse_rows(
@@ -31,6 +31,20 @@ def reverse_rows(
     return jnp.take_along_axis(x, source.reshape(source.shape + (1,) * (x.ndim - 2)), axis=1)
 
 
+def reverse_resets(
+    resets: Bool[Array, "B T"], lengths: Int[Array, " B"] | None
+) -> Bool[Array, "B T"]:
+    """Where reversed rows start afresh, if `resets` mark the first step of each document.
+
+    Backwards, a document is entered at its last step: the one before the next reset.
+    """
+    steps = resets.shape[1]
+    entered = jnp.roll(resets, -1, axis=1)
+    last = steps - 1 if lengths is None else jnp.clip(lengths, 0, steps)[:, None] - 1
+    entered &= jnp.arange(steps) < last
+    return reverse_rows(entered, lengths)
+
+
 class Bidirectional(RecurrentLayer):
     """Wraps two layers of any kind; the backward one sees each row's valid steps in reverse.
 
@@ -47,6 +61,7 @@ class Bidirectional(RecurrentLayer):
         """
         self.forward = make_layer(rngs)
         self.backward = make_layer(rngs)
+        self.noisy = self.forward.noisy
         super().__init__(self.forward.d_model, self.forward.d_hidden)
 
     def eigenvalues(self) -> Mapping[str, jax.Array]:
@@ -76,19 +91,22 @@ class Bidirectional(RecurrentLayer):
         *,
         lengths: Int[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
+        key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[State, State]]:
         """See `RecurrentLayer.__call__`; `resets` mark the first step of each document."""
         self.check_inputs(x, state)
-        lengths = None if lengths is None else jnp.clip(lengths, 0, x.shape[1])
         state_forward, state_backward = state if state is not None else (None, None)
-        y_forward, state_forward = self.forward(x, state_forward, lengths=lengths, resets=resets)
+        keys = (None, None) if key is None else jax.random.split(key)
+        y_forward, state_forward = self.forward(
+            x, state_forward, lengths=lengths, resets=resets, **noise(self.forward, keys[0])
+        )
         if resets is not None:
-            # Backwards, a document is entered at its last step: the one before the next reset.
-            entered = jnp.roll(resets, -1, axis=1)
-            last = x.shape[1] - 1 if lengths is None else lengths[:, None] - 1
-            entered &= jnp.arange(x.shape[1]) < last
-            resets = reverse_rows(entered, lengths)
+            resets = reverse_resets(resets, lengths)
         y_backward, state_backward = self.backward(
-            reverse_rows(x, lengths), state_backward, lengths=lengths, resets=resets
+            reverse_rows(x, lengths),
+            state_backward,
+            lengths=lengths,
+            resets=resets,
+            **noise(self.backward, keys[1]),
         )
         return y_forward + reverse_rows(y_backward, lengths), (state_forward, state_backward)

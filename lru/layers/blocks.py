@@ -18,8 +18,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from lru.layers.base import RecurrentLayer, State
+from lru.layers.cell import without_padding
 from lru.scan import is_portable
-from lru.scan.front import mask_lengths
 
 # (parameters, x, state, lengths, resets) -> (y, state), a layer as a pure function.
 Run = Callable[..., tuple[Array, State]]
@@ -66,9 +66,7 @@ class LayerInBlocks(RecurrentLayer):
     def _masked(
         self, x: Array, state: State, lengths: Array | None, resets: Array | None
     ) -> tuple[Array, State]:
-        """The whole without what the padding holds: its gradient is zero, but zero times NaN."""
-        x, _ = mask_lengths(x, None, lengths)
-        return self.whole(x, state, lengths, resets)
+        return self.whole(without_padding(x, lengths), state, lengths, resets)
 
     def whole(
         self,

@@ -3,6 +3,7 @@
 from lru.models.classifier import Classifier
 from lru.models.config import ModelConfig
 from lru.models.encoder import Block, Encoder
+from lru.models.translator import Translator
 from lru.models.two_tower import TwoTower
 
-__all__ = ["Block", "Classifier", "Encoder", "ModelConfig", "TwoTower"]
+__all__ = ["Block", "Classifier", "Encoder", "ModelConfig", "Translator", "TwoTower"]

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from lru.layers import Bidirectional, make_layer
-from lru.layers.base import State
+from lru.layers.base import State, noise
 from lru.models.config import ModelConfig
 
 # Runs of a few hundred steps are normal here; flax's 0.99 would still remember the initial values.
@@ -81,7 +81,8 @@ class Block(nnx.Module):
         keys = (None, None) if key is None else jax.random.split(key)
         mask = step_mask(x, lengths)
         y = self._normalise(x, mask, train) if self.prenorm else x
-        y, state = self.recurrence(y, state, lengths=lengths, resets=resets)
+        added = noise(self.recurrence, None if key is None else jax.random.fold_in(key, 2))
+        y, state = self.recurrence(y, state, lengths=lengths, resets=resets, **added)
         y = self._drop(nnx.gelu(y), keys[0])
         y = x + self._drop(self._gated(y), keys[1])
         return (y if self.prenorm else self._normalise(y, mask, train)), state

@@ -1,4 +1,4 @@
-"""Linear recurrences on arrays: two scans, their methods by name, and the oracle.
+"""Recurrences on arrays: two linear scans, their methods by name, a gated one, and the oracle.
 
 Where b comes from a real matrix product [B, T, D] x [D, 2 N] and h goes into one, wrap them as
 `join(product.reshape(B, T, 2, N))` and `split(h).reshape(B, T, 2 N)`: compiled, neither costs a
@@ -15,9 +15,12 @@ from lru.scan import (
     sequential,
     sharded,
 )
+from lru.scan.forget import forget_mult
 from lru.scan.front import dense_scan, linear_scan
+from lru.scan.gated import Cell, States, gated_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, TIME_SPLITTING_METHODS
 from lru.scan.parts import join, split
+from lru.scan.pooling import pooled_scan
 from lru.scan.portability import is_portable, portable
 from lru.scan.projected import projected_scan
 
@@ -25,15 +28,20 @@ __all__ = [
     "DENSE_METHODS",
     "LINEAR_METHODS",
     "TIME_SPLITTING_METHODS",
+    "Cell",
+    "States",
     "associative",
     "chunked",
     "chunked_dense",
     "dense_scan",
+    "forget_mult",
+    "gated_scan",
     "is_portable",
     "join",
     "linear_scan",
     "native",
     "pallas",
+    "pooled_scan",
     "portable",
     "projected_scan",
     "reference",

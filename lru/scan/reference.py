@@ -1,13 +1,15 @@
 """The oracle: h_t = a_t h_{t-1} + b_t as the definition says, one step after another.
 
-Every method must agree with these two functions, whose gradients are plain autodiff.
+Every method must agree with these functions, whose gradients are plain autodiff.
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Inexact, Int
+from jaxtyping import Array, Bool, Float, Inexact, Int
+
+from lru.scan.gated import Cell, States
 
 
 def linear_scan(
@@ -35,6 +37,52 @@ def dense_scan(
 ) -> tuple[Inexact[Array, "B T N"], Inexact[Array, "B N"]]:
     """Solve h_t = A h_{t-1} + b_t; arguments and results as in `lru.scan.dense_scan`."""
     return _loop(lambda _, h: h @ A.T, b, A, b, h0, reverse, resets, lengths)
+
+
+def gated_scan(
+    cell: Cell,
+    x: Float[Array, "B T S"],
+    W: Float[Array, "N M"],
+    state: States,
+    *,
+    resets: Bool[Array, "B T"] | None = None,
+    lengths: Int[Array, " B"] | None = None,
+) -> tuple[Float[Array, "B T N"], States]:
+    """Solve s_t = cell(x_t + h_{t-1} W, s_{t-1}); arguments and results as in `lru.scan`."""
+    rows, steps, width = x.shape
+    marked = jnp.zeros((rows, steps), bool) if resets is None else resets
+    valid = jnp.arange(steps) < (jnp.full(rows, steps) if lengths is None else lengths)[:, None]
+
+    def step(state: States, at_t: tuple[Array, ...]) -> tuple[States, Array]:
+        x_t, marked_t, valid_t = (a.reshape(rows, -1) for a in at_t)
+        before = tuple(jnp.where(marked_t, 0, s) for s in state)
+        taken = jnp.where(valid_t, x_t, 0).at[:, width - W.shape[1] :].add(before[0] @ W)
+        after = cell.forward(taken, before)[1]
+        state = tuple(jnp.where(valid_t, new, old) for new, old in zip(after, state, strict=True))
+        return state, jnp.where(valid_t, state[0], 0)
+
+    over_time = tuple(jnp.moveaxis(a, 1, 0) for a in (x, marked, valid))
+    last, h = jax.lax.scan(step, state, over_time)
+    return jnp.moveaxis(h, 0, 1), last
+
+
+def pooled_scan(
+    x: Float[Array, "B T M"],
+    bias: Float[Array, " M"] | None,
+    c0: Float[Array, "B N"],
+    *,
+    pooling: str,
+    zoneout: Float[Array, "B T N"] | float = 0.0,
+    resets: Bool[Array, "B T"] | None = None,
+    lengths: Int[Array, " B"] | None = None,
+) -> tuple[Float[Array, "B T N"], Float[Array, "B N"]]:
+    """Mix candidates into states; arguments and results as in `lru.scan`."""
+    z, f, *others = jnp.split(x if bias is None else x + bias, x.shape[-1] // c0.shape[-1], -1)
+    keep = jax.nn.sigmoid(f)
+    update = jax.nn.sigmoid(others[1]) if pooling == "ifo" else 1 - keep
+    keep, update = zoneout + (1 - zoneout) * keep, (1 - zoneout) * update
+    c, last = linear_scan(keep, update * jnp.tanh(z), c0, resets=resets, lengths=lengths)
+    return (jax.nn.sigmoid(others[0]) * c if others else c), last
 
 
 def _loop(

@@ -67,11 +67,15 @@ def test_tokens_that_were_not_embedded_are_refused(layer, monkeypatch):
 
 def test_a_state_of_another_width_is_refused(layer):
     state = jax.tree.map(lambda leaf: leaf[:, :3], layer.initial_state(2))
-    with pytest.raises(ValueError, match=r"state has shape \(2, 3\).*d_hidden = 4 allow \(2, 4"):
+    with pytest.raises(
+        ValueError, match=r"state has shape .*\(2, 3\).*d_hidden = 4 allow .*\(2, 4"
+    ):
         layer(jnp.zeros((2, 6, 5)), state)
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    "name", [name for name in LAYERS if "scan_method" in layer_options(LAYERS[name])]
+)
 def test_an_unknown_scan_method_is_refused_before_the_first_step(name):
     with pytest.raises(UnknownNameError, match=r"unknown scan method 'magic'; known: .*sequential"):
         make_layer(name, 4, 4, {"scan_method": "magic"}, rngs=nnx.Rngs(0))

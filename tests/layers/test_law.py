@@ -17,21 +17,22 @@ from lru.scan import DENSE_METHODS, LINEAR_METHODS, reference
 D, N, B, T = 5, 6, 3, 11
 CUT = 4
 
-# Every layer as it comes, every layer with every scan method, every way to hold eigenvalues, and
-# sequences in blocks of time.
+# Every layer as it comes, every layer with every scan method (the QRNN meets them in test_qrnn.py),
+# every way to hold eigenvalues, sequences in blocks of time, and a wide window.
 VARIANTS = [
     *((name, {}) for name in LAYERS),
     *(
         (name, {"scan_method": method})
         for name in LAYERS
         for method in (DENSE_METHODS if name == "rnn" else LINEAR_METHODS)
-        if "scan_method" in layer_options(LAYERS[name])
+        if "scan_method" in layer_options(LAYERS[name]) and name != "qrnn"
     ),
     *(
         ("lru", {"parametrization": name, "gamma": gamma})
         for name, gamma in zip(PARAMETRIZATIONS, (True, False, False), strict=True)
     ),
     *((name, {"block_length": 3}) for name in ("lru", "rnn")),
+    ("qrnn", {"window": 4, "gates": "ifo", "zoneout": 0.3}),
 ]
 # What a layer's state takes its type from.
 WIDENING = {"lru": {"nu_log", "theta_log", "gamma_log", "B", "C"}, "rnn": {"A", "B"}}
@@ -280,6 +281,8 @@ def projected_oracle(a, x, B, C, h0, **options):
 ORACLES = {
     "linear_scan": reference.linear_scan,
     "dense_scan": reference.dense_scan,
+    "gated_scan": reference.gated_scan,
+    "pooled_scan": reference.pooled_scan,
     "projected_scan": projected_oracle,
 }
 

@@ -265,3 +265,19 @@ def test_step_mask():
     np.testing.assert_array_equal(
         mask[..., 0], [[False] * 3, [True, True, False], [True, True, True]]
     )
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_noise_of_the_recurrence_is_drawn_from_the_key(bidirectional):
+    module = encoder(model="qrnn", options={"zoneout": 0.5}, bidirectional=bidirectional)
+    drawn = [train(module, features(), key=jax.random.key(seed)) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert not np.allclose(drawn[0], drawn[2])
+    directions = module.blocks[0].recurrence
+    if bidirectional:
+        # The two directions zone out other units.
+        nnx.update(directions.backward, nnx.state(directions.forward))
+        x = jnp.ones((1, 1, D))
+        key = jax.random.key(0)
+        _, (forward, backward) = directions(x, key=key)
+        assert np.any((forward.c == 0) != (backward.c == 0))

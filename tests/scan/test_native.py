@@ -260,28 +260,41 @@ LOOPS = {
 }
 
 
+TYPES = {"keep": "bool", "valid": "bool", "last": "int32"}
+POOLED = {
+    "x": (ROWS * STEPS, 3 * WIDTH),
+    "bias": (3 * WIDTH,),
+    "c0": FLAT_START,
+    "keep": MASK,
+    "valid": MASK,
+}
+LOOPS["lru_pooling_forward"] = (POOLED, {"same_x": POOLED["x"], "c": FLAT, "h": FLAT})
+LOOPS["lru_pooling_backward"] = (
+    {**POOLED, "c": FLAT, "dh": FLAT, "dlast": FLAT_START},
+    {"dx": POOLED["x"], "dbias": (ROWS, 3 * WIDTH), "dc0": FLAT_START},
+)
+
+
 def run_loop(target: str, changes: dict) -> None:
     arguments, results = LOOPS[target]
-    dtypes = {"keep": "bool", "last": "int32"}
 
     def array(name: str, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-        shape, dtype = changes.get(name, (shape, dtypes.get(name, "float32")))
+        shape, dtype = changes.get(name, (shape, TYPES.get(name, "float32")))
         return jax.ShapeDtypeStruct(shape, dtype)
 
     arrays = [jnp.zeros(x.shape, x.dtype) for x in (array(*item) for item in arguments.items())]
-    options = {} if "projected" in target else {"reverse": False}
+    options = {"reverse": False} if "linear" in target or "dense" in target else {}
     jax.block_until_ready(
         cpu.call(target, tuple(array(*item) for item in results.items()), *arrays, **options)
     )
 
 
-@pytest.mark.parametrize("target", LOOPS)
+@pytest.mark.parametrize("target", cpu.TARGETS)
 def test_a_loop_refuses_arrays_that_do_not_fit_each_other(target: str) -> None:
     """Nothing in Python gives it such; what is read and written beyond an array ends a process."""
     cpu.require()
     run_loop(target, {})
     arguments, results = LOOPS[target]
-    # What the sizes of a problem are taken from fits itself, so other arrays are what is refused.
     with jax.enable_x64(True):
         for name, shape in (*arguments.items(), *results.items()):
             for other in (
@@ -291,8 +304,7 @@ def test_a_loop_refuses_arrays_that_do_not_fit_each_other(target: str) -> None:
                 (shape, "float64"),
                 (shape, "int32"),
             ):
-                known = {"keep": "bool", "last": "int32"}.get(name)
-                if known is not None:
-                    other = (other[0], known if other[1] == "float32" else "float64")
+                if name in TYPES:
+                    other = (other[0], TYPES[name] if other[1] == "float32" else "float64")
                 with pytest.raises(jax.errors.JaxRuntimeError, match=r"INVALID_ARGUMENT"):
                     run_loop(target, {name: other})

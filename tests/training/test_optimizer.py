@@ -107,7 +107,7 @@ both_directions = pytest.mark.parametrize("bidirectional", [False, True])
 @both_directions
 def test_only_regular_parameters_decay(model, bidirectional):
     updates = update(parameters(model, bidirectional), 0.0)
-    assert {recurrent for _, recurrent in updates.values()} == {True, False}
+    assert {recurrent for _, recurrent in updates.values()} == {model != "qrnn", False}
     for path, (change, recurrent) in updates.items():
         expected = 0 if recurrent else -1e-2 * 0.05
         np.testing.assert_allclose(change, expected, rtol=1e-5, err_msg=str(path))
@@ -130,7 +130,9 @@ def test_the_recurrence_is_the_group_and_nothing_else_is(model):
     owners = {
         path[-3:-1] for path, leaf in nnx.to_flat_state(params) if isinstance(leaf, RecurrentParam)
     }
-    assert owners == {("recurrence", "forward"), ("recurrence", "backward")}
+    # All that happens in a QRNN's recurrence comes from gates, which the inputs make alone.
+    both = {("recurrence", "forward"), ("recurrence", "backward")}
+    assert owners == (set() if model == "qrnn" else both)
 
 
 def test_both_groups_follow_the_schedule():

@@ -45,9 +45,10 @@ class Check {
     return same ? *this : Refuse(name, "another shape");
   }
 
-  // Expects a mask, which has no elements where all steps are kept.
-  Check& HasMask(const xla::ffi::Buffer<xla::ffi::PRED>& keep, int64_t rows, int64_t steps) {
-    return keep.element_count() == 0 ? *this : HasShape("keep", keep, {rows, steps});
+  // Expects a mask, which has no elements where it is true everywhere.
+  Check& HasMask(const char* name, const xla::ffi::Buffer<xla::ffi::PRED>& mask, int64_t rows,
+                 int64_t steps) {
+    return mask.element_count() == 0 ? *this : HasShape(name, mask, {rows, steps});
   }
 
   xla::ffi::Error Result() const {
@@ -70,9 +71,9 @@ inline xla::ffi::Error TooFewAxes(const char* name) {
   return xla::ffi::Error::InvalidArgument(std::string(name) + " has too few axes");
 }
 
-// The mask at hand, or null where all steps are kept.
-inline const bool* MaskOf(const xla::ffi::Buffer<xla::ffi::PRED>& keep) {
-  return keep.element_count() == 0 ? nullptr : keep.typed_data();
+// The mask at hand, or null where it is true everywhere.
+inline const bool* MaskOf(const xla::ffi::Buffer<xla::ffi::PRED>& mask) {
+  return mask.element_count() == 0 ? nullptr : mask.typed_data();
 }
 
 // Calls run(T()) for the type of x.

@@ -183,7 +183,7 @@ struct Problem {
                          const ffi::Buffer<ffi::PRED>& keep) const {
     Check check(b.element_type(), front);
     Sequence(check, "b", b).Has("A", A, {sizes.width, sizes.width});
-    return check.Has("h0", h0, {sizes.rows, sizes.width}).HasMask(keep, sizes.rows, sizes.steps);
+    return check.Has("h0", h0, {sizes.rows, sizes.width}).HasMask("keep", keep, sizes.rows, sizes.steps);
   }
 
   Check& Sequence(Check& check, const char* name, const ffi::AnyBuffer& x) const {

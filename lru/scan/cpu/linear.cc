@@ -139,7 +139,7 @@ struct Problem {
     Sequence(check, "b", b).Has("h0", h0, {rows, parts, sizes.width});
     if (sizes.varying) check.Has("a", a, {rows, sizes.steps, parts_of_a, sizes.width});
     if (!sizes.varying) check.Has("a", a, {parts_of_a, sizes.width});
-    return check.HasMask(keep, rows, sizes.steps);
+    return check.HasMask("keep", keep, rows, sizes.steps);
   }
 
   Check& Sequence(Check& check, const char* name, const ffi::AnyBuffer& x) const {

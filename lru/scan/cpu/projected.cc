@@ -198,7 +198,7 @@ ffi::Error ForwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x,
   Problem problem(x, B, C);
   const Sizes& s = problem.sizes;
   Check check(x.element_type(), problem.front);
-  problem.Expect(check.HasMask(keep, s.rows, s.steps), a, x, B, C, h0);
+  problem.Expect(check.HasMask("keep", keep, s.rows, s.steps), a, x, B, C, h0);
   problem.ExpectResults(check, *y, *h);
   if (check.Result().failure()) return check.Result();
   return WithType(x, [&](auto zero) {
@@ -220,7 +220,7 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x
   Problem problem(x, B, C);
   const Sizes& s = problem.sizes;
   Check check(x.element_type(), problem.front);
-  problem.Expect(check.HasMask(keep, s.rows, s.steps), a, x, B, C, h0);
+  problem.Expect(check.HasMask("keep", keep, s.rows, s.steps), a, x, B, C, h0);
   problem.ExpectResults(check, dy, h);
   check.HasShape("last", last, {s.rows}).Has("dlast", dlast, {s.rows, 2, s.width});
   problem.Expect(check, *da, *dx, *dB, *dC, *dh0);

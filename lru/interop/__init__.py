@@ -1,0 +1,1 @@
+"""Weights of other libraries, to and from the layers here."""

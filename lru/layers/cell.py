@@ -1,0 +1,61 @@
+"""Layers whose output is their state h [B, T, N], read out by one matrix if N is not D.
+
+Every such layer has a cell: the same without a read-out, for stacks of other widths than D.
+"""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Key
+
+from lru.layers.base import RecurrentLayer, State
+from lru.scan.methods import kept
+
+
+class CellLayer(RecurrentLayer):
+    """Base of the layers that give out their state.
+
+    Attributes:
+        readout: linear map from N to D without bias; None where N is D, and in a cell.
+    """
+
+    reads_out: ClassVar[bool] = True
+
+    def __init__(self, d_model: int, d_hidden: int, *, rngs: nnx.Rngs):
+        """Draw the read-out."""
+        super().__init__(d_model, d_hidden)
+        self.readout = (
+            nnx.Linear(d_hidden, d_model, use_bias=False, rngs=rngs)
+            if self.reads_out and d_hidden != d_model
+            else None
+        )
+
+    def start(self, x: Float[Array, "B T D"], state: State) -> State:
+        """The state to start from: that given, or the initial one of as many rows."""
+        if state is not None:
+            return state
+        # From one row: the number of rows may be symbolic.
+        one = self.initial_state(1)
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (x.shape[0], *leaf.shape[1:])), one)
+
+    def read_out(self, h: Float[Array, "B T N"], dtype: DTypeLike) -> Float[Array, "B T M"]:
+        """The output: M is D, or N in a cell."""
+        return (h if self.readout is None else self.readout(h)).astype(dtype)
+
+
+def uniform(key: Key[Array, ""], shape: tuple[int, ...], width: int) -> Float[Array, "..."]:
+    """Draw from U(-1/sqrt(width), 1/sqrt(width)), as PyTorch's linear and recurrent layers do."""
+    bound = width**-0.5
+    return jax.random.uniform(key, shape, jnp.float32, minval=-bound, maxval=bound)
+
+
+def without_padding(
+    x: Float[Array, "B T D"], lengths: Int[Array, " B"] | None
+) -> Float[Array, "B T D"]:
+    """X with zeros at padding, by selection: not a number there would reach the gradients."""
+    if lengths is None:
+        return x
+    return kept(jnp.arange(x.shape[1]) < lengths[:, None], x)

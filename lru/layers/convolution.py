@@ -1,0 +1,104 @@
+"""Causal convolution over time, as matrix products: y_t = sum_j x_{t-j} W_j with j < K.
+
+The steps that each output sees lie side by side, [x_t | x_{t-1} | ...], and one product with the
+stacked W_j does the rest. With an even K two outputs can share a part of their work: with
+s = x_t (W_0 + W_1), y_t = s + (x_{t-1} - x_t) W_1 and y_{t+1} = s + (x_{t+1} - x_t) W_0 take three
+products in place of four (Winograd, "Arithmetic complexity of computations", 1980). That is done
+on a CPU, where arithmetic is the bound (`benchmarks/qrnn.py`).
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from lru.scan.methods import kept
+
+
+@jax.custom_vjp
+def product(x: Float[Array, "*rows D"], weight: Float[Array, "D N"]) -> Float[Array, "*rows N"]:
+    """The matrix product, with gradients that are products of matrices too.
+
+    Those of autodiff would sum over several axes, for which the compiler transposes a copy.
+    """
+    return x @ weight
+
+
+def _product_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, weight = saved
+    rows, gradients = (a.reshape(-1, a.shape[-1]) for a in (x, gradient))
+    # A CPU multiplies a transposed copy faster than it reads columns.
+    return (gradients @ weight.T).reshape(x.shape), lax.optimization_barrier(rows.T) @ gradients
+
+
+product.defvjp(lambda x, weight: (product(x, weight), (x, weight)), _product_backward)
+
+
+def segments(resets: Bool[Array, "B T"], before: int) -> Int[Array, "B {before}+T"]:
+    """The number of the document that each step belongs to, 0 for the steps before the first."""
+    return jnp.pad(jnp.cumsum(resets, axis=1), ((0, 0), (before, 0)))
+
+
+def causal_convolution(
+    x: Float[Array, "B L D"],
+    kernel: Float[Array, "K D N"],
+    resets: Bool[Array, "B T"] | None = None,
+) -> Float[Array, "B T N"]:
+    """Convolve a sequence with a kernel.
+
+    Args:
+        x: the K - 1 steps before the first output, and the T steps of the outputs.
+        kernel: row j belongs to the input j steps back.
+        resets: True where outputs see nothing of what was before.
+    """
+    taps = kernel.shape[0]
+    steps = x.shape[1] - taps + 1
+    if resets is None and _pairs_pay(taps, steps, x.dtype):
+        return _by_pairs(x, kernel)
+    taken = [x[:, taps - 1 - j : taps - 1 - j + steps] for j in range(taps)]
+    if resets is not None and taps > 1:
+        document = segments(resets, taps - 1)
+        here = document[:, taps - 1 :]
+        taken = [
+            kept(document[:, taps - 1 - j : taps - 1 - j + steps] == here, x_j)
+            for j, x_j in enumerate(taken)
+        ]
+    return _multiply(taken, kernel)
+
+
+def _pairs_pay(taps: int, steps: int, dtype: jnp.dtype) -> bool:
+    """Not in half precision: differences of neighbours would be rounded to it."""
+    on_cpu = jax.default_backend() == "cpu" and jnp.finfo(dtype).bits >= 32
+    # T is a symbol when a program is exported.
+    return on_cpu and taps % 2 == 0 and isinstance(steps, int) and steps > 1
+
+
+def _multiply(
+    taken: Sequence[Float[Array, "B T D"]], kernel: Float[Array, "K D N"]
+) -> Float[Array, "B T N"]:
+    """One product for the inputs of all rows of the kernel."""
+    x = jnp.concatenate(taken, axis=-1) if len(taken) > 1 else taken[0]
+    return product(x, kernel.reshape(-1, kernel.shape[-1]))
+
+
+def _by_pairs(x: Float[Array, "B L D"], kernel: Float[Array, "K D N"]) -> Float[Array, "B T N"]:
+    """Three products for every two outputs and two taps, for an even number of taps."""
+    taps = kernel.shape[0]
+    steps = x.shape[1] - taps + 1
+    pairs = (steps + 1) // 2
+    x = jnp.pad(x, ((0, 0), (0, steps % 2), (0, 0)))
+    # In a window of two taps and two outputs: the later input of the first output is the middle.
+    first, middle, last = (x[:, i : x.shape[1] - 1 + i : 2] for i in (0, 1, 2))
+
+    def windows(inputs: Array) -> list[Array]:
+        start = taps // 2 - 1
+        return [inputs[:, start - j : start - j + pairs] for j in range(taps // 2)]
+
+    recent, older = kernel[0::2], kernel[1::2]
+    shared = _multiply(windows(middle), recent + older)
+    even = _multiply(windows(first - middle), older)
+    odd = _multiply(windows(last - middle), recent)
+    out = shared[:, :, None] + jnp.stack([even, odd], axis=2)
+    return out.reshape(len(x), 2 * pairs, -1)[:, :steps]

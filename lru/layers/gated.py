@@ -1,0 +1,99 @@
+"""Gated recurrent networks with a matrix from state to gates: what `lstm.py` and `gru.py` share.
+
+Gates are W_ih x_t + b_ih + W_hh h_{t-1} + b_hh under a nonlinearity, with the weights, the order of
+gates and the initial values of PyTorch. The products W_ih x_t are made for all of time at once.
+"""
+
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from lru.layers.base import RecurrentParam
+from lru.layers.cell import CellLayer, uniform, without_padding
+from lru.layers.convolution import product
+from lru.scan import Cell, gated_scan
+
+
+class GatedRNN(CellLayer):
+    """Base of the layers whose state passes through a matrix into gates.
+
+    Attributes:
+        cell: one step.
+        state_type: of its states, the first of which is h.
+        blocks: number of gates G.
+        apart: how many of the last gates take x and h in apart; the others take their sum.
+        weight_ih: input weights [D, G N].
+        weight_hh: recurrent weights [N, G N].
+        bias_ih: bias [G N] beside the input; None without biases.
+        bias_hh: bias [G N] beside the state; None unless there are two.
+        readout: see `CellLayer`.
+    """
+
+    cell: ClassVar[Cell]
+    state_type: ClassVar[Any]
+    blocks: ClassVar[int]
+    apart: ClassVar[int] = 0
+
+    def __init__(self, d_model: int, d_hidden: int, *, biases: int = 2, rngs: nnx.Rngs):
+        """Draw the parameters.
+
+        Args:
+            d_model: width D of inputs and outputs.
+            d_hidden: width N of the state.
+            biases: number of bias vectors of each gate.
+            rngs: source of the initial parameters.
+        """
+        super().__init__(d_model, d_hidden, rngs=rngs)
+        if biases not in (0, 1, 2):
+            raise ValueError(f"biases must be 0, 1 or 2, got {biases}")
+        width = self.blocks * d_hidden
+        self.weight_ih = nnx.Param(uniform(rngs.params(), (d_model, width), d_hidden))
+        self.weight_hh = RecurrentParam(uniform(rngs.params(), (d_hidden, width), d_hidden))
+        self.bias_ih, self.bias_hh = (
+            nnx.Param(uniform(rngs.params(), (width,), d_hidden)) if biases > i else None
+            for i in range(2)
+        )
+
+    def initial_state(self, batch_size: int) -> tuple[Float[Array, "B N"], ...]:
+        """Zeros."""
+        dtype = jnp.result_type(self.weight_hh[...], jnp.float32)
+        zeros = jnp.zeros((batch_size, self.d_hidden), dtype)
+        return self.state_type(*[zeros] * len(self.state_type._fields))
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        state: tuple[Float[Array, "B N"], ...] | None = None,
+        *,
+        lengths: Int[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+    ) -> tuple[Float[Array, "B T M"], tuple[Float[Array, "B N"], ...]]:
+        """See `RecurrentLayer.__call__`."""
+        self.check_inputs(x, state)
+        start = self.start(x, state)
+        h, last = gated_scan(
+            self.cell,
+            self._inputs(without_padding(x, lengths)).astype(start[0].dtype),
+            self.weight_hh[...].astype(start[0].dtype),
+            tuple(start),
+            lengths=lengths,
+            resets=resets,
+        )
+        return self.read_out(h, x.dtype), self.state_type(*last)
+
+    def _inputs(self, x: Float[Array, "B T D"]) -> Float[Array, "B T S"]:
+        """What each step takes in beside h W_hh, which has G N columns and joins the last ones.
+
+        The input parts of the gates that take it in apart come first and leave room at the end.
+        """
+        room = self.apart * self.d_hidden
+        weight = jnp.roll(self.weight_ih[...], room, axis=1)
+        taken = product(x.astype(weight.dtype), weight)
+        taken = jnp.pad(taken, ((0, 0), (0, 0), (0, room)))
+        if self.bias_ih is not None:
+            taken += jnp.pad(jnp.roll(self.bias_ih[...], room), (0, room))
+        if self.bias_hh is not None:
+            taken += jnp.pad(self.bias_hh[...], (room, 0))
+        return taken

@@ -1,0 +1,60 @@
+"""Long short-term memory: c_t = f_t c_{t-1} + i_t g_t, h_t = o_t tanh(c_t).
+
+i, f, o = sigmoid and g = tanh of gates as in `gated.py`, in the order i, f, g, o, without
+peepholes. Hochreiter & Schmidhuber 1997; the forget gate is that of Gers et al. 2000.
+"""
+
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lru.layers.base import LAYERS
+from lru.layers.gated import GatedRNN
+from lru.scan import Cell, States
+
+
+class LSTMState(NamedTuple):
+    """What an LSTM hands on."""
+
+    h: Float[Array, "B N"]
+    c: Float[Array, "B N"]
+
+
+def _forward(taken: Float[Array, "B S"], before: States) -> tuple[States, States]:
+    i, f, g, o = jnp.split(taken, 4, axis=-1)
+    i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+    c = f * before[1] + i * g
+    return (i, f, g, o), (o * jnp.tanh(c), c)
+
+
+def _backward(
+    activations: States, before: States, after: States, gradient: States
+) -> tuple[Float[Array, "B S"], States]:
+    i, f, g, o = activations
+    dh, dc = gradient
+    squashed = jnp.tanh(after[1])
+    dc = dc + dh * o * (1 - squashed**2)
+    taken = [
+        dc * g * i * (1 - i),
+        dc * before[1] * f * (1 - f),
+        dc * i * (1 - g**2),
+        dh * squashed * o * (1 - o),
+    ]
+    return jnp.concatenate(taken, axis=-1), (jnp.zeros_like(dh), dc * f)
+
+
+@LAYERS.register("lstm")
+class LSTM(GatedRNN):
+    """LSTM layer; gates i, f, g, o."""
+
+    cell = Cell(_forward, _backward, activations=4)
+    state_type = LSTMState
+    blocks = 4
+
+
+class LSTMCell(LSTM):
+    """The same without a read-out."""
+
+    reads_out: ClassVar[bool] = False

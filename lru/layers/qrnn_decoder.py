@@ -1,0 +1,130 @@
+"""A QRNN that a summary of another sequence steers, and that may attend to that sequence.
+
+Gates z = tanh(W_z * x + V_z s), and f, o and i likewise, with the summary s at all steps. With
+attention the output is h_t = o_t (W_k k_t + W_c c_t), where k_t = sum_s alpha_ts m_s over the
+states m_s of the other sequence, and alpha_ts = softmax_s(c_t . m_s). Nothing of it recurs, so all
+steps run at once. Bradbury et al. 2016 (arXiv 1611.01576), "Encoder-Decoder Models".
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from lru.layers.cell import uniform, without_padding
+from lru.layers.qrnn import QRNNCell, QRNNState
+from lru.scan import pooled_scan
+
+
+class QRNNDecoder(nnx.Module):
+    """A cell with a summary, and attention if it is asked for.
+
+    Attributes:
+        cell: the recurrence.
+        weight_summary: V of all gates side by side [E, G N].
+        weight_attended: W_k [N, N]; None without attention.
+        weight_state: W_c [N, N]; None without attention.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_hidden: int,
+        d_summary: int,
+        *,
+        attention: bool,
+        rngs: nnx.Rngs,
+        **options: Any,
+    ):
+        """Draw the parameters.
+
+        Args:
+            d_model: width D of the inputs.
+            d_hidden: width N of the state, and of the states that are attended to.
+            d_summary: width E of the summary.
+            attention: whether to attend, which is defined for the gates fo.
+            rngs: source of the initial parameters.
+            options: those of `QRNN`.
+        """
+        self.cell = QRNNCell(d_model, d_hidden, rngs=rngs, **options)
+        if attention and self.cell.gates != "fo":
+            raise ValueError(f"attention is defined for the gates fo, got {self.cell.gates}")
+        shape = (d_summary, self.cell.n_gates * d_hidden)
+        self.weight_summary = nnx.Param(uniform(rngs.params(), shape, d_summary))
+        self.weight_attended, self.weight_state = (
+            nnx.Param(uniform(rngs.params(), (d_hidden, d_hidden), d_hidden)) if attention else None
+            for _ in range(2)
+        )
+
+    def initial_state(self, batch_size: int) -> QRNNState:
+        """Zeros."""
+        return self.cell.initial_state(batch_size)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        summary: Float[Array, "B E"],
+        memory: Float[Array, "B S N"],
+        state: QRNNState | None = None,
+        *,
+        lengths: Int[Array, " B"] | None = None,
+        memory_lengths: Int[Array, " B"] | None = None,
+        key: Key[Array, ""] | None = None,
+    ) -> tuple[Float[Array, "B T N"], QRNNState]:
+        """Run over a sequence.
+
+        Args:
+            x: inputs.
+            summary: of the other sequence.
+            memory: states of the other sequence.
+            state: where to start.
+            lengths: number of valid steps of each row of x; outputs at padding are zero.
+            memory_lengths: the same of the memory.
+            key: source of the zoneout; None for none.
+
+        Returns:
+            Outputs of the type of x, and the state after the last valid step.
+        """
+        cell = self.cell
+        cell.check_inputs(x, state)
+        start = cell.start(x, state)
+        driven, window = cell.driven(x, start, lengths, None)
+        driven += (summary @ self.weight_summary[...]).astype(driven.dtype)[:, None]
+        if cell.bias is not None:
+            driven += cell.bias[...].astype(driven.dtype)
+        attention = self.weight_attended is not None
+        # With attention the output gate waits.
+        mixed = driven[..., : 2 * cell.d_hidden] if attention else driven
+        h, c = pooled_scan(
+            mixed,
+            None,
+            start.c,
+            pooling="f" if attention else cell.gates,
+            zoneout=cell.kept_share(driven, key),
+            lengths=lengths,
+            method=cell.scan_method,
+        )
+        if self.weight_attended is not None and self.weight_state is not None:
+            attended = attend(h, without_padding(memory, memory_lengths), memory_lengths)[0]
+            gate = jax.nn.sigmoid(driven[..., 2 * cell.d_hidden :])
+            h = gate * (attended @ self.weight_attended[...] + h @ self.weight_state[...])
+        return without_padding(h, lengths).astype(x.dtype), QRNNState(c, window)
+
+
+def attend(
+    queries: Float[Array, "B T N"],
+    memory: Float[Array, "B S N"],
+    memory_lengths: Int[Array, " B"] | None,
+) -> tuple[Float[Array, "B T N"], Float[Array, "B T S"]]:
+    """Means of the memory, and their weights, softmax over the valid steps of the products.
+
+    A row without valid steps attends to its first one.
+    """
+    scores = jnp.einsum("btn,bsn->bts", queries, memory)
+    valid: Bool[Array, "B 1 S"] | None = None
+    if memory_lengths is not None:
+        valid = jnp.arange(memory.shape[1]) < jnp.maximum(memory_lengths, 1)[:, None, None]
+    weights = jax.nn.softmax(scores, axis=-1, where=valid)
+    return jnp.einsum("bts,bsn->btn", weights, memory), weights

@@ -1,0 +1,224 @@
+"""Cells on top of one another, each reading the outputs of the one below: drop-ins for an LSTM.
+
+Two directions of time join after every layer, as in `torch.nn.LSTM`, or are two stacks that meet at
+the end. In a densely connected stack each layer also reads what the layer below it read (Huang et
+al. 2017, arXiv 1608.06993; of QRNNs: arXiv 1611.01576, section 3.1).
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from lru.layers.base import NoStepError, RecurrentLayer, noise
+from lru.layers.bidirectional import reverse_resets, reverse_rows
+from lru.layers.cell import CellLayer
+from lru.layers.gru import GRUCell
+from lru.layers.lstm import LSTMCell
+from lru.layers.qrnn import QRNNCell
+
+TIME_AXIS = 1
+# Which directions of time pass through the layers together, by name.
+DIRECTIONS = {"forward": [[0]], "layers": [[0, 1]], "stacks": [[0], [1]]}
+
+
+class Stack(nnx.Module):
+    """Base of the stacks: layers of cells, and dropout between them.
+
+    The state is that of one cell with all layers in each of its fields, layer by layer and in each
+    the forward direction first: vectors of one width as an array [L, B, N], or [2 L, B, N] in two
+    directions; vectors of several widths, and all windows, as a tuple.
+
+    Attributes:
+        d_model: width D of the inputs.
+        d_output: width M of the outputs.
+        cells: all cells, in the order of the state.
+    """
+
+    cell_type: ClassVar[type[CellLayer]]
+
+    def __init__(
+        self,
+        d_model: int,
+        widths: Sequence[int],
+        *,
+        directions: str = "forward",
+        dense: bool = False,
+        dropout: float = 0.0,
+        tied_dropout: bool = False,
+        rngs: nnx.Rngs,
+        **options: Any,
+    ):
+        """Build the cells.
+
+        Args:
+            d_model: width D of the inputs.
+            widths: width N of the state of each layer.
+            directions: forward; layers for both directions, side by side after every layer; stacks
+                for one stack in each direction, side by side at the end.
+            dense: let each layer but the first read the inputs of the layer below beside its
+                outputs.
+            dropout: rate of dropout on the outputs of each layer but the last.
+            tied_dropout: draw one mask for all steps of a sequence.
+            rngs: source of the initial parameters.
+            options: those of the cells; a sequence has one value for each layer.
+
+        Raises:
+            ValueError: if a value is out of range.
+        """
+        if directions not in DIRECTIONS:
+            raise ValueError(f"directions must be one of {', '.join(DIRECTIONS)}, got {directions}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+        if not widths:
+            raise ValueError("widths must have at least one layer, got none")
+        self.d_model = d_model
+        self.flows = tuple(tuple(flow) for flow in DIRECTIONS[directions])
+        self.n_directions = sum(len(flow) for flow in self.flows)
+        self.dense = dense
+        self.dropout = nnx.Dropout(dropout, broadcast_dims=(TIME_AXIS,) if tied_dropout else ())
+        cells, d_input, joined = [], d_model, len(self.flows[0])
+        for layer, width in enumerate(widths):
+            chosen = {k: _of_layer(k, v, layer, len(widths)) for k, v in options.items()}
+            for _ in range(self.n_directions):
+                cells.append(self.cell_type(d_input, width, rngs=rngs, **chosen))
+            d_input = joined * width + (d_input if dense else 0)
+        self.cells = nnx.List(cells)
+        self.d_output = self.n_directions * widths[-1]
+
+    def initial_state(self, batch_size: int) -> Any:
+        """Zeros."""
+        return _joined([cell.initial_state(batch_size) for cell in self.cells])
+
+    def step(self, x_t: Float[Array, "B D"], state: Any) -> tuple[Float[Array, "B M"], Any]:
+        """Advance one step.
+
+        Raises:
+            NoStepError: if the stack runs in both directions.
+        """
+        if self.n_directions > 1:
+            raise NoStepError("a bidirectional stack has no step mode: its output needs the future")
+        y, state = self(x_t[:, None], state)
+        return y[:, 0], state
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        state: Any = None,
+        *,
+        lengths: Int[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+        key: Key[Array, ""] | None = None,
+    ) -> tuple[Float[Array, "B T M"], Any]:
+        """Run all layers.
+
+        Args:
+            x: inputs.
+            state: where to start; None for `initial_state`.
+            lengths: number of valid steps of each row; outputs at padding are zero.
+            resets: True where a row starts afresh.
+            key: source of dropout and of the noise of the cells; None for none.
+
+        Returns:
+            Outputs of the last layer, and the state after the last valid step.
+
+        Raises:
+            ValueError: if an argument has the wrong shape.
+        """
+        states = self._states(x, state)
+        after: list[Any] = [None] * len(self.cells)
+        outputs = []
+        for flow in self.flows:
+            inputs = h = x
+            for first in range(0, len(self.cells), self.n_directions):
+                if first > 0:
+                    key, mask_key = (None, None) if key is None else jax.random.split(key)
+                    h = self.dropout(h, deterministic=mask_key is None, rngs=mask_key)
+                    inputs = jnp.concatenate([inputs, h], axis=-1) if self.dense else h
+                sides = []
+                for direction in flow:
+                    key, cell_key = (None, None) if key is None else jax.random.split(key)
+                    at = first + direction
+                    h, after[at] = _run(
+                        self.cells[at],
+                        inputs,
+                        states[at],
+                        lengths,
+                        resets,
+                        cell_key,
+                        backward=direction == 1,
+                    )
+                    sides.append(h)
+                h = jnp.concatenate(sides, axis=-1) if len(sides) > 1 else sides[0]
+            outputs.append(h)
+        y = jnp.concatenate(outputs, axis=-1) if len(outputs) > 1 else outputs[0]
+        return y, _joined(after)
+
+    def _states(self, x: Float[Array, "B T D"], state: Any) -> list[Any]:
+        """The state of each cell."""
+        if state is None:
+            return [None] * len(self.cells)
+        given, allowed = (
+            jax.tree.map(jnp.shape, tree) for tree in (state, self.initial_state(x.shape[0]))
+        )
+        if given != allowed:
+            raise ValueError(f"state has shape {given}, but x {x.shape} allows {allowed}")
+        return [type(state)(*(field[i] for field in state)) for i in range(len(self.cells))]
+
+
+def _of_layer(name: str, value: Any, layer: int, n_layers: int) -> Any:
+    if not isinstance(value, list | tuple):
+        return value
+    if len(value) != n_layers:
+        raise ValueError(f"{name} has {len(value)} values, but there are {n_layers} layers")
+    return value[layer]
+
+
+def _joined(states: list[Any]) -> Any:
+    """The states of all cells as one."""
+
+    def field(values: tuple) -> Any:
+        vectors = all(value is not None and value.ndim == 2 for value in values)
+        alike = vectors and len({value.shape for value in values}) == 1
+        return jnp.stack(values) if alike else values
+
+    return type(states[0])(*(field(values) for values in zip(*states, strict=True)))
+
+
+def _run(
+    cell: RecurrentLayer,
+    x: Float[Array, "B T D"],
+    state: Any,
+    lengths: Int[Array, " B"] | None,
+    resets: Bool[Array, "B T"] | None,
+    key: Key[Array, ""] | None,
+    *,
+    backward: bool,
+) -> tuple[Float[Array, "B T N"], Any]:
+    """Run a cell in either direction of time."""
+    if backward:
+        x = reverse_rows(x, lengths)
+        resets = None if resets is None else reverse_resets(resets, lengths)
+    y, state = cell(x, state, lengths=lengths, resets=resets, **noise(cell, key))
+    return (reverse_rows(y, lengths) if backward else y), state
+
+
+class QRNNStack(Stack):
+    """Quasi-recurrent layers; c of the state is what `torchqrnn` returns beside the outputs."""
+
+    cell_type = QRNNCell
+
+
+class LSTMStack(Stack):
+    """LSTM layers; the state is (h, c) as in `torch.nn.LSTM`."""
+
+    cell_type = LSTMCell
+
+
+class GRUStack(Stack):
+    """GRU layers; the state is (h,)."""
+
+    cell_type = GRUCell

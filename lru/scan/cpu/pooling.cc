@@ -1,0 +1,290 @@
+// Quasi-recurrent pooling with an output gate (lru/scan/pooling.py) on a CPU: activations,
+// recurrence and gate in one pass over memory in each direction, on all cores.
+//
+//   a = sigma(f), c_t = a_t c_{t-1} + (1 - a_t) tanh(z_t), h_t = sigma(o_t) c_t
+//
+// Arrays are row-major, with any axes that vmap put in front: z, f and o side by side in x
+// [..., B T, 3 N], before the bias [..., 3 N]; c0 [..., B, N]; keep and valid [..., B, T], or no
+// elements where they are true everywhere. Where keep is false the previous state is dropped; where
+// valid is false the state passes and h is zero.
+//
+// The forward call hands x through, in place and as it is, and the backward call writes the gradient
+// over it: with the same array as an argument of both, the compiler would copy it for the second.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "buffers.h"
+#include "parallel.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace {
+
+// A slice of N whose state and sums stay in the first-level cache; no finer than a few vector
+// registers. Tasks are no smaller than waking a core pays.
+constexpr int64_t kWidest = 1024;
+constexpr int64_t kNarrowest = 32;
+constexpr int64_t kElementsWorthAThread = 1 << 13;
+// The gradient of the bias is summed over so many steps before it joins the total: the error of a
+// sum grows with the number of its terms.
+constexpr int64_t kPartialSum = 256;
+
+// e^x in single precision, infinite from 89 and 1.2e-38 below -87.3, in a form that compilers turn
+// into vector instructions: 2^n by its bits, and the polynomial of Cephes' expf for the rest.
+inline float Exp(float x) {
+  x = x > 89.0f ? 89.0f : x;
+  x = x < -87.3f ? -87.3f : x;
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: sums with it are whole numbers.
+  float shifted = x * 1.44269504f + kRound;
+  float n = shifted - kRound;
+  float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  int32_t bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  bits = static_cast<int32_t>((static_cast<uint32_t>(bits) + 127u) << 23);
+  float power;
+  std::memcpy(&power, &bits, sizeof power);
+  return p * power;
+}
+
+inline double Exp(double x) { return std::exp(x); }
+
+template <typename T>
+inline T Sigmoid(T x) {
+  return T(1) / (T(1) + Exp(-x));
+}
+
+// Near zero, where 1 - 2 / (e^2x + 1) cancels, the polynomial of Cephes' tanhf.
+inline float Tanh(float x) {
+  float s = x * x;
+  float p = -5.70498872745e-3f;
+  p = p * s + 2.06390887954e-2f;
+  p = p * s - 5.37397155531e-2f;
+  p = p * s + 1.33314422036e-1f;
+  p = p * s - 3.33332819422e-1f;
+  float small = x + x * s * p;
+  float large = 1.0f - 2.0f / (Exp(2.0f * x) + 1.0f);
+  return s < 0.390625f ? small : large;
+}
+
+inline double Tanh(double x) { return std::tanh(x); }
+
+struct Sizes {
+  int64_t rows;          // all axes in front of T
+  int64_t rows_of_bias;  // consecutive rows that share one bias
+  int64_t steps, width;  // T, N
+};
+
+// Calls run(row, first, last) for slices [first, last) of N of every row.
+template <typename Run>
+void OverSlices(ffi::ThreadPool& pool, const Sizes& s, const Run& run) {
+  int64_t elements = s.rows * s.steps * s.width;
+  if (elements == 0) return;
+  int64_t threads = std::clamp<int64_t>(elements / kElementsWorthAThread, 1, pool.num_threads());
+  int64_t slices = (s.width + kWidest - 1) / kWidest;
+  if (s.rows * slices < threads) {
+    slices = std::min((threads + s.rows - 1) / s.rows, std::max<int64_t>(s.width / kNarrowest, 1));
+  }
+  InParallel(pool, s.rows * slices, threads, [&](int64_t task) {
+    int64_t row = task / slices, slice = task % slices;
+    run(row, s.width * slice / slices, s.width * (slice + 1) / slices);
+  });
+}
+
+template <typename T>
+void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* x, const T* bias, const T* c0,
+             const bool* keep, const bool* valid, T* c, T* h) {
+  OverSlices(pool, s, [&](int64_t row, int64_t first, int64_t last) {
+    int64_t n = last - first;
+    const T* bias_z = bias + row / s.rows_of_bias * 3 * s.width + first;
+    const T *bias_f = bias_z + s.width, *bias_o = bias_f + s.width;
+    std::vector<T> state(c0 + row * s.width + first, c0 + row * s.width + last);
+    for (int64_t step = row * s.steps; step < (row + 1) * s.steps; ++step) {
+      T *held = state.data(), *c_t = c + step * s.width + first, *h_t = h + step * s.width + first;
+      if (valid && !valid[step]) {
+        std::copy_n(held, n, c_t);
+        std::fill_n(h_t, n, T(0));
+        continue;
+      }
+      if (keep && !keep[step]) std::fill_n(held, n, T(0));
+      const T* z = x + step * 3 * s.width + first;
+      const T *f = z + s.width, *o = f + s.width;
+#pragma GCC ivdep
+      for (int64_t i = 0; i < n; ++i) {
+        T a = Sigmoid(f[i] + bias_f[i]);
+        T now = a * held[i] + (T(1) - a) * Tanh(z[i] + bias_z[i]);
+        held[i] = c_t[i] = now;
+        h_t[i] = Sigmoid(o[i] + bias_o[i]) * now;
+      }
+    }
+  });
+}
+
+// Beside dx, which may be x, and the gradient of c0: that of the bias by row [..., B, 3 N].
+template <typename T>
+void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* x, const T* bias, const T* c0,
+              const bool* keep, const bool* valid, const T* c, const T* dh, const T* dlast, T* dx,
+              T* dbias, T* dc0) {
+  OverSlices(pool, s, [&](int64_t row, int64_t first, int64_t last) {
+    int64_t n = last - first, start = row * s.steps;
+    const T* bias_z = bias + row / s.rows_of_bias * 3 * s.width + first;
+    const T *bias_f = bias_z + s.width, *bias_o = bias_f + s.width;
+    std::vector<T> state(dlast + row * s.width + first, dlast + row * s.width + last);
+    std::vector<T> zeros(n, T(0)), sums(3 * n, T(0)), totals(3 * n, T(0));
+    for (int64_t step = start + s.steps - 1; step >= start; --step) {
+      const T* z = x + step * 3 * s.width + first;
+      const T *f = z + s.width, *o = f + s.width;
+      T* dz = dx + step * 3 * s.width + first;
+      T *df = dz + s.width, *dgate = df + s.width;
+      if (valid && !valid[step]) {
+        for (T* d : {dz, df, dgate}) std::fill_n(d, n, T(0));
+      } else {
+        bool kept = !keep || keep[step];
+        T factor = kept ? T(1) : T(0);
+        const T* before = !kept           ? zeros.data()
+                          : step == start ? c0 + row * s.width + first
+                                          : c + (step - 1) * s.width + first;
+        const T *c_t = c + step * s.width + first, *dh_t = dh + step * s.width + first;
+        T *dc = state.data(), *sum_z = sums.data(), *sum_f = sum_z + n, *sum_o = sum_f + n;
+        // Where dx is x, each place is read before it is written.
+#pragma GCC ivdep
+        for (int64_t i = 0; i < n; ++i) {
+          T candidate = Tanh(z[i] + bias_z[i]);
+          T a = Sigmoid(f[i] + bias_f[i]);
+          T gate = Sigmoid(o[i] + bias_o[i]);
+          T g = dc[i] + dh_t[i] * gate;
+          T to_z = g * (T(1) - a) * (T(1) - candidate * candidate);
+          T to_f = g * (before[i] - candidate) * (a * (T(1) - a));
+          T to_o = dh_t[i] * c_t[i] * (gate * (T(1) - gate));
+          dc[i] = factor * (g * a);
+          sum_z[i] += to_z;
+          sum_f[i] += to_f;
+          sum_o[i] += to_o;
+          dz[i] = to_z;
+          df[i] = to_f;
+          dgate[i] = to_o;
+        }
+      }
+      if ((step - start) % kPartialSum == 0) {
+        for (int64_t i = 0; i < 3 * n; ++i) totals[i] += sums[i];
+        std::fill(sums.begin(), sums.end(), T(0));
+      }
+    }
+    for (int gate = 0; gate < 3; ++gate)
+      std::copy_n(totals.data() + gate * n, n, dbias + (row * 3 + gate) * s.width + first);
+    std::copy(state.begin(), state.end(), dc0 + row * s.width + first);
+  });
+}
+
+struct Problem {
+  Front front;
+  Sizes sizes;
+  int64_t rows;  // B
+
+  // From c, [..., B, T, N], with three axes or more.
+  explicit Problem(const ffi::AnyBuffer& c) : front(c, 3) {
+    auto shape = c.dimensions();
+    size_t last = shape.size() - 1;
+    rows = shape[last - 2];
+    sizes = {front.count * rows, rows, shape[last - 1], shape[last]};
+  }
+
+  Check CheckedArguments(const ffi::AnyBuffer& x, const ffi::AnyBuffer& bias,
+                         const ffi::AnyBuffer& c0, const ffi::Buffer<ffi::PRED>& keep,
+                         const ffi::Buffer<ffi::PRED>& valid) const {
+    Check check(x.element_type(), front);
+    Inputs(check, "x", x).Has("bias", bias, {3 * sizes.width});
+    check.Has("c0", c0, {rows, sizes.width});
+    return check.HasMask("keep", keep, rows, sizes.steps).HasMask("valid", valid, rows, sizes.steps);
+  }
+
+  Check& Inputs(Check& check, const char* name, const ffi::AnyBuffer& x) const {
+    return check.Has(name, x, {rows * sizes.steps, 3 * sizes.width});
+  }
+
+  Check& Sequence(Check& check, const char* name, const ffi::AnyBuffer& h) const {
+    return check.Has(name, h, {rows, sizes.steps, sizes.width});
+  }
+};
+
+ffi::Error ForwardCall(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer bias,
+                       ffi::AnyBuffer c0, ffi::Buffer<ffi::PRED> keep,
+                       ffi::Buffer<ffi::PRED> valid, ffi::Result<ffi::AnyBuffer> same_x,
+                       ffi::Result<ffi::AnyBuffer> c, ffi::Result<ffi::AnyBuffer> h) {
+  if (c->dimensions().size() < 3) return TooFewAxes("c");
+  Problem problem(*c);
+  Check check = problem.CheckedArguments(x, bias, c0, keep, valid);
+  problem.Inputs(check, "same_x", *same_x);
+  problem.Sequence(problem.Sequence(check, "c", *c), "h", *h);
+  if (check.Result().failure()) return check.Result();
+  return WithType(x, [&](auto zero) {
+    using T = decltype(zero);
+    Forward<T>(pool, problem.sizes, x.reinterpret_data<T>(), bias.reinterpret_data<T>(),
+               c0.reinterpret_data<T>(), MaskOf(keep), MaskOf(valid), c->reinterpret_data<T>(),
+               h->reinterpret_data<T>());
+    return ffi::Error::Success();
+  });
+}
+
+ffi::Error BackwardCall(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer bias,
+                        ffi::AnyBuffer c0, ffi::Buffer<ffi::PRED> keep,
+                        ffi::Buffer<ffi::PRED> valid, ffi::AnyBuffer c, ffi::AnyBuffer dh,
+                        ffi::AnyBuffer dlast, ffi::Result<ffi::AnyBuffer> dx,
+                        ffi::Result<ffi::AnyBuffer> dbias, ffi::Result<ffi::AnyBuffer> dc0) {
+  if (c.dimensions().size() < 3) return TooFewAxes("c");
+  Problem problem(c);
+  int64_t rows = problem.rows, width = problem.sizes.width;
+  Check check = problem.CheckedArguments(x, bias, c0, keep, valid);
+  problem.Sequence(problem.Sequence(check, "c", c), "dh", dh).Has("dlast", dlast, {rows, width});
+  problem.Inputs(check, "dx", *dx).Has("dbias", *dbias, {rows, 3 * width});
+  check.Has("dc0", *dc0, {rows, width});
+  if (check.Result().failure()) return check.Result();
+  return WithType(x, [&](auto zero) {
+    using T = decltype(zero);
+    Backward<T>(pool, problem.sizes, x.reinterpret_data<T>(), bias.reinterpret_data<T>(),
+                c0.reinterpret_data<T>(), MaskOf(keep), MaskOf(valid), c.reinterpret_data<T>(),
+                dh.reinterpret_data<T>(), dlast.reinterpret_data<T>(), dx->reinterpret_data<T>(),
+                dbias->reinterpret_data<T>(), dc0->reinterpret_data<T>());
+    return ffi::Error::Success();
+  });
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_pooling_forward, ForwardCall,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::PRED>>()
+                                  .Arg<ffi::Buffer<ffi::PRED>>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_pooling_backward, BackwardCall,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::PRED>>()
+                                  .Arg<ffi::Buffer<ffi::PRED>>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>());

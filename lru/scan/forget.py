@@ -1,0 +1,42 @@
+"""The recurrence of a forget gate: h_t = f_t x_t + (1 - f_t) h_{t-1}.
+
+Bradbury et al. 2016 (arXiv 1611.01576), f-pooling, with f the share of the new value.
+"""
+
+from jaxtyping import Array, Bool, Float, Inexact, Int
+
+from lru.scan.front import linear_scan
+
+
+def forget_mult(
+    f: Float[Array, "B T N"],
+    x: Inexact[Array, "B T N"],
+    h0: Inexact[Array, "B N"] | None = None,
+    *,
+    reverse: bool = False,
+    resets: Bool[Array, "B T"] | None = None,
+    lengths: Int[Array, " B"] | None = None,
+    method: str = "auto",
+) -> tuple[Inexact[Array, "B T N"], Inexact[Array, "B N"]]:
+    """Mix each input into the state.
+
+    Args:
+        f: shares of the inputs [B, T, N].
+        x: inputs [B, T, N].
+        h0: as in `linear_scan`, as are the other arguments.
+        reverse: run from the last step to the first.
+        resets: [B, T] bool; a marked step drops the previous state.
+        lengths: [B] number of valid steps.
+        method: a name in `LINEAR_METHODS`, or "auto".
+
+    Returns:
+        h [B, T, N] and h_last [B, N], as `linear_scan` does.
+
+    Raises:
+        ValueError: if an argument has the wrong shape or type.
+    """
+    if f.shape != x.shape:
+        raise ValueError(f"f has shape {f.shape}, but x {x.shape} allows {x.shape}")
+    return linear_scan(
+        1 - f, f * x, h0, reverse=reverse, resets=resets, lengths=lengths, method=method
+    )

@@ -1,0 +1,215 @@
+"""The scan of quasi-recurrent networks: from the products of the inputs to gated states.
+
+c_t = f_t c_{t-1} + (1 - f_t) z_t with z = tanh and f = sigmoid of their inputs; h_t = o_t c_t with
+o = sigmoid of its own, and i_t in place of 1 - f_t, where those gates are there. Bradbury et al.
+2016 (arXiv 1611.01576), section 2. On a CPU the usual case, fo without zoneout, runs in one pass
+over memory, activations included (`lru.scan.cpu`); elsewhere the parts follow each other.
+"""
+
+import logging
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from lru.scan import cpu
+from lru.scan.front import check_common, linear_scan, method_named
+from lru.scan.methods import LINEAR_METHODS, kept
+from lru.scan.native import on_cpu
+from lru.scan.portability import is_portable
+
+logger = logging.getLogger(__name__)
+
+# What lies side by side in the inputs of each pooling.
+GATES = {"f": "zf", "fo": "zfo", "ifo": "zfoi"}
+
+
+def pooled_scan(
+    x: Float[Array, "B T M"],
+    bias: Float[Array, " M"] | None,
+    c0: Float[Array, "B N"],
+    *,
+    pooling: str,
+    zoneout: Float[Array, "B T N"] | float = 0.0,
+    resets: Bool[Array, "B T"] | None = None,
+    lengths: Int[Array, " B"] | None = None,
+    method: str = "auto",
+) -> tuple[Float[Array, "B T N"], Float[Array, "B N"]]:
+    """Mix candidates into states by their gates.
+
+    Differentiable in all arrays, through both results.
+
+    Args:
+        x: inputs of z, f, o and i, of those that the pooling has, side by side: M = G N.
+        bias: added to x; None for nothing.
+        c0: state before the first step.
+        pooling: a name in `GATES`.
+        zoneout: share of each state that is kept as it was, whatever its gates say.
+        resets: [B, T] bool; a marked step drops the previous state.
+        lengths: [B] number of valid steps of right-padded rows. At padding h is zero, gradients
+            are ignored and x may hold anything, NaN included.
+        method: a name in `LINEAR_METHODS`, or "auto".
+
+    Returns:
+        h [B, T, N], and c after the last valid step of each row; both are float32, or float64 if
+        an argument is.
+
+    Raises:
+        ValueError: if an argument has the wrong shape or type.
+        UnknownNameError: if there is no such method.
+    """
+    _check(x, bias, c0, pooling, resets, lengths)
+    dtype = jnp.result_type(jnp.float32, x, c0)
+    bias = jnp.zeros(x.shape[-1], dtype) if bias is None else bias.astype(dtype)
+    x, c0 = x.astype(dtype), c0.astype(dtype)
+    usual = pooling == "fo" and _nothing(zoneout)
+    if method == "auto" and usual and not is_portable() and _has_one_pass(jax.default_backend()):
+        chosen = "native"
+    else:
+        chosen = method_named(method, "linear", varying=True, dtype=dtype, steps=x.shape[1])
+    if not usual or LINEAR_METHODS.resolve(chosen) != "native":
+        return _in_parts(x, bias, c0, pooling, zoneout, resets, lengths, chosen)
+    cpu.require()
+    valid = None if lengths is None else _valid(x, lengths)
+    return _fused(x, bias, c0, None if resets is None else ~resets, valid)
+
+
+def _check(
+    x: Array,
+    bias: Array | None,
+    c0: Array,
+    pooling: str,
+    resets: Array | None,
+    lengths: Array | None,
+) -> None:
+    if pooling not in GATES:
+        raise ValueError(f"pooling must be one of {', '.join(GATES)}, got {pooling!r}")
+    rows, width = c0.shape
+    columns = len(GATES[pooling]) * width
+    if x.ndim != 3 or x.shape[::2] != (rows, columns):
+        raise ValueError(f"x has shape {x.shape}, but c0 {c0.shape} allows ({rows}, T, {columns})")
+    if bias is not None and bias.shape != (columns,):
+        raise ValueError(f"bias has shape {bias.shape}, but c0 {c0.shape} allows ({columns},)")
+    check_common(x, None, resets, lengths)
+
+
+@cache
+def _has_one_pass(platform: str) -> bool:
+    """Whether "auto" stands for the one pass, which is faster than the parts whatever scans them.
+
+    Cached, so that it is logged once.
+    """
+    if platform != "cpu" or cpu.problem() is not None:
+        return False
+    logger.info("pooled scan on cpu: one pass in C++ (native)")
+    return True
+
+
+def _valid(x: Array, lengths: Array) -> Array:
+    return jnp.arange(x.shape[1]) < lengths[:, None]
+
+
+def _nothing(zoneout: Array | float) -> bool:
+    return not isinstance(zoneout, Array) and zoneout == 0
+
+
+def _in_parts(
+    x: Array,
+    bias: Array,
+    c0: Array,
+    pooling: str,
+    zoneout: Array | float,
+    resets: Array | None,
+    lengths: Array | None,
+    method: str,
+) -> tuple[Array, Array]:
+    names = GATES[pooling]
+    x = x if lengths is None else kept(_valid(x, lengths), x)
+    parts = dict(zip(names, _apart(x + bias, len(names)), strict=True))
+    f = jax.nn.sigmoid(parts["f"])
+    update = jax.nn.sigmoid(parts["i"]) if "i" in parts else 1 - f
+    if not _nothing(zoneout):
+        f, update = zoneout + (1 - zoneout) * f, (1 - zoneout) * update
+    b = update * jnp.tanh(parts["z"])
+    c, last = linear_scan(f, b, c0, resets=resets, lengths=lengths, method=method)
+    return (jax.nn.sigmoid(parts["o"]) * c if "o" in parts else c), last
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _apart(x: Array, count: int) -> list[Array]:
+    """The parts of x that lie side by side."""
+    return jnp.split(x, count, axis=-1)
+
+
+# Autodiff finds this too, but as a sum of padded parts, which the compiler does not see through.
+_apart.defvjp(
+    lambda x, count: (_apart(x, count), None),
+    lambda count, _, gradients: (jnp.concatenate(gradients, axis=-1),),
+)
+
+
+def _plain(
+    x: Array, bias: Array, c0: Array, keep: Array | None, valid: Array | None
+) -> tuple[Array, Array]:
+    """The fused problem in parts."""
+    resets = None if keep is None else ~keep
+    lengths = None if valid is None else valid.sum(1)
+    return _in_parts(x, bias, c0, "fo", 0.0, resets, lengths, "sequential")
+
+
+@jax.custom_vjp
+def _fused(
+    x: Array, bias: Array, c0: Array, keep: Array | None, valid: Array | None
+) -> tuple[Array, Array]:
+    """H and the last c; arrays as in `cpu/pooling.cc`."""
+    return _forward(x, bias, c0, keep, valid)[0]
+
+
+def _flat(x: Array) -> Array:
+    """The matrix that a product gives: of an array with more axes the compiler makes a copy."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def _forward(
+    x: Array, bias: Array, c0: Array, keep: Array | None, valid: Array | None
+) -> tuple[tuple[Array, Array], tuple]:
+    like_h = jax.ShapeDtypeStruct((*x.shape[:2], c0.shape[-1]), x.dtype)
+
+    def here(x: Array, bias: Array, c0: Array, keep: Array | None, valid: Array | None) -> tuple:
+        flat = _flat(x)
+        results = (jax.ShapeDtypeStruct(flat.shape, x.dtype), like_h, like_h)
+        arguments = (flat, bias, c0, cpu.mask(keep), cpu.mask(valid))
+        flat, c, h = cpu.call("lru_pooling_forward", results, *arguments, in_place=0)
+        return flat.reshape(x.shape), c, h, c[:, -1]
+
+    def elsewhere(*arguments: Any) -> tuple:
+        h, last = _plain(*arguments)
+        return arguments[0], jnp.zeros(like_h.shape, like_h.dtype), h, last
+
+    arguments = (bias, c0, keep, valid)
+    x, c, h, last = on_cpu(here, elsewhere, x, *arguments)
+    return (h, last), (x, *arguments, c)
+
+
+def _backward(saved: tuple, gradients: tuple[Array, Array]) -> tuple[Array | None, ...]:
+    def here(x: Array, bias: Array, c0: Array, keep: Any, valid: Any, *others: Array) -> tuple:
+        flat = _flat(x)
+        shapes = (flat.shape, (len(x), *bias.shape), c0.shape)
+        results = tuple(jax.ShapeDtypeStruct(shape, x.dtype) for shape in shapes)
+        arguments = (flat, bias, c0, cpu.mask(keep), cpu.mask(valid), *others)
+        dx, dbias, dc0 = cpu.call("lru_pooling_backward", results, *arguments, in_place=0)
+        return dx.reshape(x.shape), dbias.sum(0), dc0
+
+    def elsewhere(
+        x: Array, bias: Array, c0: Array, keep: Any, valid: Any, _: Array, *gradients: Array
+    ) -> tuple:
+        pull = jax.vjp(lambda x, bias, c0: _plain(x, bias, c0, keep, valid), x, bias, c0)[1]
+        return pull(gradients)
+
+    return *on_cpu(here, elsewhere, *saved, *gradients), None, None
+
+
+_fused.defvjp(_forward, _backward)

@@ -1,0 +1,59 @@
+"""The recurrence of a forget gate against recorded values and gradients."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+
+from lru.scan import LINEAR_METHODS, forget_mult
+
+RECORDED = np.load(Path(__file__).parents[1] / "fixtures" / "qrnn_reference.npz")
+# What is proved needs no optimised code, and compiling it is most of the time.
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+CASES = ("basic", "h0", "b1", "t1", "nonpow2")
+
+
+def recorded(case, *names):
+    """Recorded arrays, batch first."""
+    arrays = [RECORDED[f"fm/{case}/{name}"] for name in names]
+    return [jnp.asarray(a if a.ndim == 2 else a.swapaxes(0, 1)) for a in arrays]
+
+
+@pytest.mark.parametrize("method", LINEAR_METHODS)
+@pytest.mark.parametrize("case", CASES)
+def test_equals_the_recorded_values_and_gradients(case, method):
+    names = ["f", "x", "h0"] if f"fm/{case}/h0" in RECORDED else ["f", "x"]
+    out, cotangent = recorded(case, "out", "cot")
+
+    @jit
+    def run(arrays):
+        h, pull = jax.vjp(lambda *arrays: forget_mult(*arrays, method=method)[0], *arrays)
+        return h, pull(cotangent)
+
+    h, gradients = run(recorded(case, *names))
+    np.testing.assert_allclose(h, out, rtol=0, atol=2e-6)
+    for gradient, expected in zip(
+        gradients, recorded(case, *(f"g{n}" for n in names)), strict=True
+    ):
+        np.testing.assert_allclose(gradient, expected, rtol=0, atol=2e-5)
+
+
+def test_options_are_those_of_the_scan():
+    f, x = recorded("basic", "f", "x")
+    lengths = jnp.array([7, 4, 1])
+    resets = jnp.zeros(f.shape[:2], bool).at[:, 3].set(True)
+    h, last = forget_mult(f, x, lengths=lengths, resets=resets)
+    np.testing.assert_allclose(h[:, 3], (f * x)[:, 3] * np.array([1, 1, 0])[:, None], rtol=1e-6)
+    np.testing.assert_array_equal(last[2], h[2, 0])
+    backwards, _ = forget_mult(f[:, ::-1], x[:, ::-1], reverse=True)
+    np.testing.assert_allclose(backwards[:, ::-1], forget_mult(f, x)[0], rtol=1e-6)
+
+
+def test_shares_of_another_shape_are_refused(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=r"f has shape \(2, 3, 1\), but x \(2, 3, 4\) allows"):
+        forget_mult(jnp.ones((2, 3, 1)), jnp.ones((2, 3, 4)))

@@ -1,0 +1,230 @@
+"""The scan of quasi-recurrent networks equals its oracle, in one pass and in parts."""
+
+import functools
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lru.scan import cpu, pooled_scan, pooling, portable, reference
+from lru.scan.pooling import GATES
+
+B, T, N = 3, 7, 5
+# What is proved needs no optimised code, and compiling it is most of the time.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+# The oracle would keep what is not finite; here padding and dropped states are finite.
+LENGTHS = jnp.array([T, 3, 0])
+RESETS = jnp.zeros((B, T), bool).at[0, 2].set(True).at[1, 0].set(True).at[1, 5].set(True)
+
+
+def draw(seed, *shape, dtype="float32"):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
+
+
+def arrays_for(kind, rows=B, steps=T, width=N, dtype="float32"):
+    columns = len(GATES[kind]) * width
+    return (
+        draw(1, rows, steps, columns, dtype=dtype),
+        draw(2, columns, dtype=dtype),
+        draw(3, rows, width, dtype=dtype),
+    )
+
+
+def pull(scan, arrays, **options):
+    """Both results, and the gradients of all arrays for random weights on both."""
+
+    @jit
+    def run(arrays):
+        values, vjp = jax.vjp(lambda arrays: scan(*arrays, **options), arrays)
+        weights = tuple(draw(i, *v.shape, dtype=v.dtype) for i, v in enumerate(values, start=5))
+        return values, vjp(weights)
+
+    return run(arrays)
+
+
+def check_close(results, wanted, factor=50):
+    assert jax.tree.structure(results) == jax.tree.structure(wanted)
+    for got, expected in zip(*map(jax.tree.leaves, (results, wanted)), strict=True):
+        assert got.dtype == expected.dtype
+        bound = factor * jnp.finfo(got.dtype).eps * max(1, np.abs(expected).max(initial=0))
+        np.testing.assert_allclose(got, expected, rtol=0, atol=bound)
+
+
+@pytest.fixture
+def _elsewhere(monkeypatch):
+    """The program of other platforms than a CPU, on this one."""
+    monkeypatch.setattr(
+        pooling.lax, "platform_dependent", lambda *arrays, cpu, default: default(*arrays)
+    )
+
+
+@pytest.fixture
+def _no_compiler(monkeypatch):
+    monkeypatch.setattr(cpu, "problem", lambda: "no compiler here")
+    pooling._has_one_pass.cache_clear()
+    yield
+    pooling._has_one_pass.cache_clear()
+
+
+OPTIONS = [{}, {"resets": RESETS}, {"lengths": LENGTHS}, {"resets": RESETS, "lengths": LENGTHS}]
+each_option = pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o) or "plain")
+
+
+@each_option
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_one_pass_equals_the_oracle(dtype, options):
+    with jax.enable_x64(dtype == "float64"):
+        arrays = arrays_for("fo", dtype=dtype)
+        results = pull(
+            functools.partial(pooled_scan, method="native"), arrays, pooling="fo", **options
+        )
+        check_close(results, pull(reference.pooled_scan, arrays, pooling="fo", **options))
+
+
+@each_option
+@pytest.mark.usefixtures("_elsewhere")
+def test_the_program_of_other_platforms_equals_the_oracle(options):
+    arrays = arrays_for("fo")
+    results = pull(functools.partial(pooled_scan, method="native"), arrays, pooling="fo", **options)
+    check_close(results, pull(reference.pooled_scan, arrays, pooling="fo", **options))
+
+
+@pytest.mark.parametrize("zoneout", ["none", "share", "mask"])
+@pytest.mark.parametrize("kind", GATES)
+def test_parts_equal_the_oracle(kind, zoneout):
+    arrays = arrays_for(kind)
+    shares = {"none": 0.0, "share": 0.3, "mask": (draw(4, B, T, N) > 0).astype(jnp.float32)}
+    options = {"pooling": kind, "zoneout": shares[zoneout], "resets": RESETS, "lengths": LENGTHS}
+    results = pull(functools.partial(pooled_scan, method="sequential"), arrays, **options)
+    check_close(results, pull(reference.pooled_scan, arrays, **options))
+
+
+@pytest.mark.usefixtures("_no_compiler")
+def test_without_a_compiler_the_parts_take_its_place():
+    arrays = arrays_for("fo")
+    check_close(
+        pull(pooled_scan, arrays, pooling="fo", resets=RESETS, lengths=LENGTHS),
+        pull(reference.pooled_scan, arrays, pooling="fo", resets=RESETS, lengths=LENGTHS),
+    )
+    with pytest.raises(cpu.NativeUnavailableError, match="no compiler here"):
+        pooled_scan(*arrays, pooling="fo", method="native")
+
+
+def calls(**options):
+    program = str(jax.make_jaxpr(functools.partial(pooled_scan, **options))(*arrays_for("fo")))
+    return program.count("lru_pooling_forward")
+
+
+def test_one_pass_is_taken_where_there_is_one_and_that_is_said_once(caplog):
+    pooling._has_one_pass.cache_clear()
+    with caplog.at_level(logging.INFO, logger=pooling.__name__):
+        assert [calls(pooling="fo") for _ in range(2)] == [1, 1]
+    assert [r.getMessage() for r in caplog.records] == [
+        "pooled scan on cpu: one pass in C++ (native)"
+    ]
+    assert calls(pooling="fo", method="sequential") == 0
+    assert calls(pooling="fo", zoneout=0.1) == 0
+    with portable():
+        assert calls(pooling="fo") == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "steps", "width"), [(1, 1, 1), (1, 300, 70), (2, 3, 1100), (9, 2, 33)]
+)
+def test_one_pass_of_odd_sizes(rows, steps, width):
+    """Widths beside vectors and slices, one row for all cores, sums over many steps."""
+    arrays = arrays_for("fo", rows, steps, width)
+    check_close(
+        pull(functools.partial(pooled_scan, method="native"), arrays, pooling="fo"),
+        pull(reference.pooled_scan, arrays, pooling="fo"),
+    )
+
+
+def test_a_batch_may_be_empty():
+    h, last = pooled_scan(*arrays_for("fo", rows=0), pooling="fo", method="native")
+    assert (h.shape, last.shape) == ((0, T, N), (0, N))
+
+
+def test_one_pass_under_vmap_with_a_bias_for_each():
+    arrays = tuple(jnp.stack([x, 2 * x, -x]) for x in arrays_for("fo"))
+    one_pass, oracle = (
+        jax.vmap(functools.partial(scan, pooling="fo", lengths=LENGTHS, **options))
+        for scan, options in ((pooled_scan, {"method": "native"}), (reference.pooled_scan, {}))
+    )
+    check_close(pull(one_pass, arrays), pull(oracle, arrays))
+
+
+@pytest.mark.parametrize("method", ["native", "sequential"])
+def test_half_precision_is_computed_in_float32(method):
+    x, bias, c0 = arrays_for("fo")
+    narrow, wide = x.astype(jnp.bfloat16), x.astype(jnp.bfloat16).astype(jnp.float32)
+    results = pooled_scan(narrow, bias, c0, pooling="fo", method=method)
+    assert [r.dtype.name for r in results] == ["float32", "float32"]
+    check_close(results, reference.pooled_scan(wide, bias, c0, pooling="fo"))
+
+
+@pytest.mark.parametrize("method", ["native", "sequential"])
+def test_padding_may_hold_anything(method):
+    arrays = arrays_for("fo")
+    mask = (jnp.arange(T) < LENGTHS[:, None])[..., None]
+    scan = functools.partial(pooled_scan, method=method)
+    clean, spoilt = (
+        pull(scan, (jnp.where(mask, arrays[0], hole), *arrays[1:]), pooling="fo", lengths=LENGTHS)
+        for hole in (0, jnp.nan)
+    )
+    jax.tree.map(np.testing.assert_array_equal, spoilt, clean)
+    assert not np.any(np.where(mask, 0, clean[0][0]))
+    assert not np.any(np.where(mask, 0, clean[1][0][0]))
+
+
+def test_one_pass_of_extreme_inputs():
+    """Gates saturate without a value that is not finite, and NaN stays NaN."""
+    values = jnp.array([-1e4, -90.0, -88.0, -20.0, -0.6, -1e-3, 0.0, 0.6, 20.0, 88.0, 90.0, 1e4])
+    z, f, o = (jnp.ravel(g) for g in jnp.meshgrid(values, values, values))
+    arrays = (jnp.concatenate([z, f, o])[None, None], jnp.zeros(3 * z.size), jnp.ones((1, z.size)))
+    results = pull(functools.partial(pooled_scan, method="native"), arrays, pooling="fo")
+    check_close(results, pull(reference.pooled_scan, arrays, pooling="fo"), factor=8)
+    spoilt = pooled_scan(arrays[0] * jnp.nan, *arrays[1:], pooling="fo", method="native")
+    assert all(np.all(np.isnan(x)) for x in spoilt)
+
+
+def test_what_does_not_fit_is_refused():
+    scan = functools.partial(pooled_scan.__wrapped__, pooling="fo")
+    x, bias, c0 = arrays_for("fo")
+    with pytest.raises(ValueError, match=r"^pooling must be one of f, fo, ifo, got 'of'"):
+        pooled_scan(x, bias, c0, pooling="of")
+    with pytest.raises(
+        ValueError, match=r"^x has shape \(3, 7, 14\), but c0 .* allows \(3, T, 15\)"
+    ):
+        scan(x[..., 1:], bias, c0)
+    with pytest.raises(ValueError, match=r"^x has shape .* but c0 \(2, 5\) allows \(2, T, 15\)"):
+        scan(x, bias, c0[1:])
+    with pytest.raises(ValueError, match=r"^bias has shape \(14,\), but .* allows \(15,\)"):
+        scan(x, bias[1:], c0)
+    with pytest.raises(ValueError, match=r"^lengths has shape \(2,\)"):
+        scan(x, bias, c0, lengths=LENGTHS[1:])
+
+
+def test_the_one_pass_has_second_derivatives() -> None:
+    keys = jax.random.split(jax.random.key(0), 6)
+    shapes = ((2, 7, 12), (12,), (2, 4))
+    arrays, directions = (
+        tuple(jax.random.normal(k, shape) for k, shape in zip(three, shapes, strict=True))
+        for three in (keys[:3], keys[3:])
+    )
+    marks = {"lengths": jnp.array([7, 3]), "resets": jnp.zeros((2, 7), bool).at[0, 4].set(True)}
+
+    def change(scan_function) -> tuple:
+        def loss(arrays: tuple) -> jax.Array:
+            h, last = scan_function(*arrays, pooling="fo", **marks)
+            return jnp.sum(jnp.sin(h)) + jnp.sum(last**3)
+
+        return jax.vjp(jax.grad(loss), arrays)[1](directions)[0]
+
+    one_pass = jax.jit(lambda: change(functools.partial(pooled_scan, method="native")))()
+    expected = jax.jit(lambda: change(reference.pooled_scan))()
+    for x, y in zip(one_pass, expected, strict=True):
+        np.testing.assert_allclose(x, y, rtol=0, atol=2e-5 * np.abs(y).max())
