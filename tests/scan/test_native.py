@@ -2,7 +2,6 @@
 
 import functools
 import os
-import shutil
 import stat
 
 import jax
@@ -14,19 +13,36 @@ from lru.scan import cpu, dense_scan, join, linear_scan, projected_scan, referen
 
 
 @pytest.fixture
-def _fresh_library(monkeypatch, tmp_path):
+def fresh_folder(monkeypatch, tmp_path):
     """An empty folder for compiled loops, and no memory of earlier attempts."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cpu.problem.cache_clear()
-    yield
+    yield tmp_path / "lru"
     cpu.problem.cache_clear()
 
 
-@pytest.mark.usefixtures("_fresh_library")
+@pytest.fixture
+def runs(monkeypatch, tmp_path_factory):
+    """The list of runs of a compiler of two words, which copies what was compiled before."""
+    library = cpu._compiled(cpu._compiler())
+    folder = tmp_path_factory.mktemp("compiler")
+    (folder / "c++.sh").write_text(
+        f'echo "$@" >> {folder}/runs; for last; do :; done\n'
+        f'test "$last" = --version || cp {library} "$last"\n'
+    )
+    monkeypatch.setenv("CXX", f"sh {folder}/c++.sh")
+    return folder / "runs"
+
+
 @pytest.mark.parametrize(
     ("compiler", "message"),
-    [("/no/such/compiler", "cannot be compiled: /no/such/compiler says"), ("false", "false says")],
+    [
+        ("/no/such/compiler", "cannot be compiled: /no/such/compiler says"),
+        ("false", "false says .*non-zero exit status"),
+        ("sh -c 'echo >&2; exit 1'", "sh says .*non-zero exit status"),
+    ],
 )
+@pytest.mark.usefixtures("fresh_folder")
 def test_a_compiler_that_fails_is_named(compiler: str, message: str, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("CXX", compiler)
     with pytest.raises(cpu.NativeUnavailableError, match=message):
@@ -34,7 +50,7 @@ def test_a_compiler_that_fails_is_named(compiler: str, message: str, monkeypatch
     assert not list(tmp_path.rglob("*.so"))
 
 
-@pytest.mark.usefixtures("_fresh_library")
+@pytest.mark.usefixtures("fresh_folder")
 def test_no_compiler_is_said_in_a_sentence(monkeypatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")
@@ -43,23 +59,53 @@ def test_no_compiler_is_said_in_a_sentence(monkeypatch) -> None:
     )
 
 
-@pytest.mark.usefixtures("_fresh_library")
-def test_a_library_is_compiled_once_and_only_its_owner_may_write(monkeypatch, tmp_path) -> None:
-    compiler = shutil.which("c++") or shutil.which("g++")
-    assert compiler, "the tests of this method need a C++ compiler"
-    library = cpu._compiled(compiler)
-    assert list(tmp_path.rglob("*.so")) == [library]
+def test_no_home_is_said_in_a_sentence(monkeypatch, fresh_folder, runs) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 987654)
+    assert cpu.problem() == (
+        "scan method 'native' needs a folder for what it compiles, and neither $XDG_CACHE_HOME "
+        "nor a home is known"
+    )
+
+
+def test_a_library_is_compiled_once_and_only_its_owner_may_write(runs, fresh_folder) -> None:
+    library = cpu._compiled(cpu._compiler())
+    assert list(fresh_folder.iterdir()) == [library]
     assert not stat.S_IMODE(os.stat(library.parent).st_mode) & 0o077
-    calls = []
-    run = cpu._run
+    assert cpu._compiled(cpu._compiler()) == library
+    calls = [line.split()[-1] for line in runs.read_text().splitlines()]
+    assert [call == "--version" for call in calls] == [True, False, True]
 
-    def counted(command: list[str]) -> str:
-        calls.append(command[1:])
-        return run(command)
 
-    monkeypatch.setattr(cpu, "_run", counted)
-    assert cpu._compiled(compiler) == library
-    assert calls == [["--version"]]
+def test_a_damaged_library_is_compiled_once_more(runs, fresh_folder, caplog) -> None:
+    library = cpu._compiled(cpu._compiler())
+    library.write_bytes(b"half of it")
+    assert cpu._library(cpu._compiler()).lru_linear_forward
+    assert "cannot be loaded and is compiled once more" in caplog.text
+
+
+def test_a_library_that_cannot_be_loaded_is_compiled_twice_at_most(runs, fresh_folder) -> None:
+    script = runs.with_name("c++.sh")
+    script.write_text(script.read_text() + 'test "$last" = --version || echo > "$last"\n')
+    with pytest.raises(cpu.NativeUnavailableError, match="cannot be loaded: "):
+        cpu._library(cpu._compiler())
+    assert len(runs.read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("whose", ["of another", "open to others"])
+def test_code_that_others_may_have_written_is_not_loaded(
+    whose: str, runs, fresh_folder, monkeypatch
+) -> None:
+    library = cpu._compiled(cpu._compiler())
+    if whose == "of another":
+        monkeypatch.setattr(os, "geteuid", lambda: 987654)
+    else:
+        fresh_folder.chmod(0o770)
+    assert (cpu.problem() or "").startswith(
+        f"scan method 'native' loads no code from {fresh_folder}"
+    )
+    assert library.exists()
 
 
 @pytest.mark.parametrize("reverse", [False, True])
