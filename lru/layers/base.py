@@ -70,8 +70,8 @@ class RecurrentLayer(nnx.Module):
             resets: True where a row starts afresh, as if no step had come before.
 
         Returns:
-            Outputs of the dtype of x, and the state after the last valid step, which is float32
-            or complex64 at least.
+            Outputs of the dtype of x, and the state after the last valid step, which has the
+            dtype of `initial_state`, float32 or complex64 at least, or that of a wider `state`.
 
         Raises:
             ValueError: if an argument has the wrong shape or dtype.

@@ -38,9 +38,10 @@ def reverse_resets(
 
     Backwards, a document is entered at its last step: the one before the next reset.
     """
+    steps = resets.shape[1]
     entered = jnp.roll(resets, -1, axis=1)
-    last = resets.shape[1] - 1 if lengths is None else lengths[:, None] - 1
-    entered &= jnp.arange(resets.shape[1]) < last
+    last = steps - 1 if lengths is None else jnp.clip(lengths, 0, steps)[:, None] - 1
+    entered &= jnp.arange(steps) < last
     return reverse_rows(entered, lengths)
 
 

@@ -18,6 +18,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from lru.layers.base import RecurrentLayer, State
+from lru.layers.cell import without_padding
 from lru.scan import is_portable
 
 # (parameters, x, state, lengths, resets) -> (y, state), a layer as a pure function.
@@ -49,16 +50,23 @@ class LayerInBlocks(RecurrentLayer):
     ) -> tuple[Float[Array, "B T D"], State]:
         """See `RecurrentLayer.__call__`."""
         self.check_inputs(x, state)
+        if state is not None:
+            state = jax.tree.map(_as_wide, state, self.initial_state(1))
         # A portable program may have no number for T, and has no gradient.
         if is_portable() or not 0 < self.block_length < x.shape[1]:
-            return self.whole(x, state, lengths, resets)
+            return self._masked(x, state, lengths, resets)
         graphdef, params = nnx.split(self)
 
         def run(params: Any, *arguments: Any) -> tuple[Array, State]:
-            return nnx.merge(graphdef, params).whole(*arguments)
+            return nnx.merge(graphdef, params)._masked(*arguments)
 
         start = self.initial_state(x.shape[0]) if state is None else state
         return run_in_blocks(run, params, x, start, lengths, resets, self.block_length)
+
+    def _masked(
+        self, x: Array, state: State, lengths: Array | None, resets: Array | None
+    ) -> tuple[Array, State]:
+        return self.whole(without_padding(x, lengths), state, lengths, resets)
 
     def whole(
         self,
@@ -67,8 +75,22 @@ class LayerInBlocks(RecurrentLayer):
         lengths: Int[Array, " B"] | None,
         resets: Bool[Array, "B T"] | None,
     ) -> tuple[Float[Array, "B T D"], State]:
-        """The layer over all steps at once; arguments have been checked, state may be None."""
+        """The layer over all steps at once.
+
+        Arguments have been checked and x is zero at padding. The state may be None; else it is as
+        wide as `initial_state` at least, and what is returned must be of its type.
+        """
         raise NotImplementedError
+
+
+def _as_wide(given: Array, own: Array) -> Array:
+    """A leaf of a state in its type, or in the layer's own where that is wider."""
+    dtype = jnp.result_type(given, own)
+    if jnp.iscomplexobj(given) and not jnp.iscomplexobj(own):
+        raise ValueError(
+            f"state has dtype {given.dtype}, but {own.dtype} or a wider real float is allowed"
+        )
+    return jnp.asarray(given, dtype)
 
 
 def run_in_blocks(

@@ -49,7 +49,7 @@ class CellLayer(RecurrentLayer):
 def uniform(key: Key[Array, ""], shape: tuple[int, ...], width: int) -> Float[Array, "..."]:
     """Draw from U(-1/sqrt(width), 1/sqrt(width)), as PyTorch's linear and recurrent layers do."""
     bound = width**-0.5
-    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+    return jax.random.uniform(key, shape, jnp.float32, minval=-bound, maxval=bound)
 
 
 def without_padding(

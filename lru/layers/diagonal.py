@@ -6,7 +6,9 @@ Parameters are real: B is kept as [B_re | B_im] and C as [C_re ; -C_im], so that
 the real x and y are real matrix products.
 """
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -148,9 +150,10 @@ class DiagonalRNN(LayerInBlocks):
         self.gamma_log = RecurrentParam(0.5 * jnp.log1p(-(modulus**2))) if gamma else None
         # Variances of LRU, appendix A: 1 / (2 D) for each part of B, 1 / N for each part of C.
         width = (d_model, 2 * d_hidden)
-        self.B = RecurrentParam(jax.random.normal(rngs.params(), width) / np.sqrt(2 * d_model))
-        self.C = nnx.Param(jax.random.normal(rngs.params(), width[::-1]) / np.sqrt(d_hidden))
-        self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,)))
+        normal = partial(jax.random.normal, dtype=jnp.float32)
+        self.B = RecurrentParam(normal(rngs.params(), width) / math.sqrt(2 * d_model))
+        self.C = nnx.Param(normal(rngs.params(), width[::-1]) / math.sqrt(d_hidden))
+        self.D = nnx.Param(normal(rngs.params(), (d_model,)))
 
     def _lambda(self) -> Pair:
         rule = PARAMETRIZATIONS[self.parametrization]
@@ -163,7 +166,10 @@ class DiagonalRNN(LayerInBlocks):
 
     def initial_state(self, batch_size: int) -> Complex[Array, "B N"]:
         """Zeros."""
-        return jnp.zeros((batch_size, self.d_hidden), jnp.result_type(self.B[...], jnp.complex64))
+        names = (*PARAMETRIZATIONS[self.parametrization].names, "gamma_log", "B", "C")
+        parameters = [p[...] for name in names if (p := getattr(self, name)) is not None]
+        dtype = jnp.result_type(jnp.complex64, *parameters)
+        return jnp.zeros((batch_size, self.d_hidden), dtype)
 
     def whole(
         self,

@@ -3,9 +3,11 @@
 Orvieto et al. 2023 (arXiv 2303.06349), section 3.1; A by the rules of `initializers.py`.
 """
 
+import math
+from functools import partial
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Complex, Float, Int
 
@@ -51,9 +53,10 @@ class LinearRNN(LayerInBlocks):
         self.scan_method = known_scan_method(scan_method, DENSE_METHODS)
         self.A = RecurrentParam(MATRIX_INITIALIZERS[A_init](rngs.params(), d_hidden))
         width = (d_model, d_hidden)
-        self.B = RecurrentParam(jax.random.normal(rngs.params(), width) / np.sqrt(d_model))
-        self.C = nnx.Param(jax.random.normal(rngs.params(), width[::-1]) / np.sqrt(d_hidden))
-        self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,)))
+        normal = partial(jax.random.normal, dtype=jnp.float32)
+        self.B = RecurrentParam(normal(rngs.params(), width) / math.sqrt(d_model))
+        self.C = nnx.Param(normal(rngs.params(), width[::-1]) / math.sqrt(d_hidden))
+        self.D = nnx.Param(normal(rngs.params(), (d_model,)))
 
     def eigenvalues(self) -> dict[str, Complex[Array, " N"]]:
         """The eigenvalues [N] of A, by real then imaginary part."""
@@ -61,7 +64,8 @@ class LinearRNN(LayerInBlocks):
 
     def initial_state(self, batch_size: int) -> Float[Array, "B N"]:
         """Zeros."""
-        return jnp.zeros((batch_size, self.d_hidden), self.A[...].dtype)
+        dtype = jnp.result_type(jnp.float32, self.A[...], self.B[...])
+        return jnp.zeros((batch_size, self.d_hidden), dtype)
 
     def whole(
         self,

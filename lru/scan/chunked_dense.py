@@ -47,7 +47,7 @@ def dense(A: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> A
         return h[:, missing:] if reverse else h[:, :steps]
 
     def plainly() -> Array:
-        return sequential.dense(A, b, h0, keep, reverse)
+        return sequential.solve_dense(A, b, h0, keep, reverse)
 
     # A norm that is not a number fails the comparison.
     return lax.cond(largest <= LARGEST_POWER, in_blocks, plainly)
@@ -62,9 +62,9 @@ def _solve_blocks(
     keep_blocks = None if keep is None else keep.reshape(-1, length)
     ends = _end_states(A, b_blocks, keep_blocks, reverse).reshape(rows, -1, width)
     through = None if keep_blocks is None else keep_blocks.all(1).reshape(rows, -1)
-    ends = sequential.dense(power, ends, h0, through, reverse)
+    ends = sequential.solve_dense(power, ends, h0, through, reverse)
     starts = previous(ends, h0, reverse).reshape(-1, width)
-    return sequential.dense(A, b_blocks, starts, keep_blocks, reverse).reshape(b.shape)
+    return sequential.solve_dense(A, b_blocks, starts, keep_blocks, reverse).reshape(b.shape)
 
 
 def _end_states(A: Array, b: Array, keep: Array | None, reverse: bool) -> Array:

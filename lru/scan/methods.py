@@ -70,6 +70,24 @@ def differentiable(solve: Method, gradients: Callable) -> Method:
     return method
 
 
+def with_derivatives_of(plain: Callable, fast: Callable) -> Callable:
+    """Give a function that JAX cannot differentiate the derivatives of one that it can.
+
+    A method states its gradients itself, so this serves derivatives of gradients alone.
+
+    Args:
+        plain: written in JAX.
+        fast: gives the same; called unless there is something to differentiate.
+    """
+    function = jax.custom_jvp(lambda *arrays: fast(*arrays))
+
+    @function.defjvp
+    def _(arrays: tuple, directions: tuple) -> tuple:
+        return function(*arrays), jax.jvp(plain, arrays, directions)[1]
+
+    return function
+
+
 def linear_gradients(solve: Method, reverse: bool, saved: tuple, g: Array) -> tuple:
     """The gradient rule of a linear solver: the same solver, run in the other direction.
 

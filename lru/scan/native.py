@@ -1,9 +1,10 @@
 """One pass over memory in each direction, on all cores of a CPU, by loops in C++ (`lru.scan.cpu`).
 
 A loop that XLA compiles runs on one core and starts a kernel every step; these do neither. On
-other platforms than a CPU `sequential` runs instead.
+other platforms than a CPU `sequential` runs instead, as it does for second derivatives.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,14 @@ import jax
 from jax import Array, lax
 
 from lru.scan import cpu, parts, sequential
-from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, dense_gradients, differentiable, kept
+from lru.scan.methods import (
+    DENSE_METHODS,
+    LINEAR_METHODS,
+    dense_gradients,
+    differentiable,
+    kept,
+    with_derivatives_of,
+)
 
 
 def _like(x: Array, *shape: int) -> jax.ShapeDtypeStruct:
@@ -20,6 +28,12 @@ def _like(x: Array, *shape: int) -> jax.ShapeDtypeStruct:
 
 def _gradient_of_start(product: Array, keep: Array | None, start: int) -> Array:
     return kept(None if keep is None else keep[:, start], product)
+
+
+def on_cpu(here: Callable, elsewhere: Callable, *arrays: Any) -> Any:
+    """`here(*arrays)` in a program for a CPU, else `elsewhere(*arrays)`, which is plain JAX."""
+    fast = partial(lax.platform_dependent, cpu=here, default=elsewhere)
+    return with_derivatives_of(elsewhere, fast)(*arrays)
 
 
 def _solve_linear(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
@@ -32,7 +46,7 @@ def _solve_linear(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bo
         )
 
     elsewhere = partial(sequential.solve, reverse=reverse)
-    return lax.platform_dependent(a, b, h0, keep, cpu=here, default=elsewhere)
+    return on_cpu(here, elsewhere, a, b, h0, keep)
 
 
 def _linear_gradients(reverse: bool, saved: tuple, g: Array) -> tuple[Array | None, ...]:
@@ -51,7 +65,7 @@ def _linear_gradients(reverse: bool, saved: tuple, g: Array) -> tuple[Array | No
         *before, g = saved_and_g
         return sequential.gradients(reverse, tuple(before), g)[:3]
 
-    return *lax.platform_dependent(*saved, g, cpu=here, default=elsewhere), None
+    return *on_cpu(here, elsewhere, *saved, g), None
 
 
 def _solve_dense(A: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
@@ -64,7 +78,7 @@ def _solve_dense(A: Array, b: Array, h0: Array, keep: Array | None, reverse: boo
         )
 
     elsewhere = partial(sequential.solve_dense, reverse=reverse)
-    return lax.platform_dependent(A, b, h0, keep, cpu=here, default=elsewhere)
+    return on_cpu(here, elsewhere, A, b, h0, keep)
 
 
 def _dense_gradients(reverse: bool, saved: tuple, g: Array) -> tuple[Array | None, ...]:
@@ -79,7 +93,7 @@ def _dense_gradients(reverse: bool, saved: tuple, g: Array) -> tuple[Array | Non
         rule = partial(dense_gradients, sequential.solve_dense)
         return rule(reverse, saved_and_g[:-1], saved_and_g[-1])[:3]
 
-    return *lax.platform_dependent(*saved, g, cpu=here, default=elsewhere), None
+    return *on_cpu(here, elsewhere, *saved, g), None
 
 
 LINEAR_METHODS.register("native")(differentiable(_solve_linear, _linear_gradients))

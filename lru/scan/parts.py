@@ -11,34 +11,43 @@ from jax import lax
 from jaxtyping import Array, Float, Inexact
 
 
-@jax.custom_vjp
-def split(x: Inexact[Array, "*rest N"]) -> Float[Array, "*rest P N"]:
-    """The parts of x."""
+def _split(x: Array) -> Array:
     if not jnp.iscomplexobj(x):
         return x[..., None, :]
     return jnp.stack([lax.real(x), lax.imag(x)], axis=-2)
 
 
-@jax.custom_vjp
-def join(x: Float[Array, "*rest P N"]) -> Inexact[Array, "*rest N"]:
-    """The array that has the parts x."""
+def _join(x: Array) -> Array:
     return x[..., 0, :] if x.shape[-2] == 1 else lax.complex(x[..., 0, :], x[..., 1, :])
 
 
+@jax.custom_vjp
+def split(x: Inexact[Array, "*rest N"]) -> Float[Array, "*rest P N"]:
+    """The parts of x."""
+    return _split(x)
+
+
+@jax.custom_vjp
+def join(x: Float[Array, "*rest P N"]) -> Inexact[Array, "*rest N"]:
+    """The array that has the parts x."""
+    return _join(x)
+
+
 # JAX's gradient of a complex array is the conjugate of the pair of real gradients. Autodiff finds
-# these rules too, but as sums of padded halves, which the compiler does not see through.
+# these rules too, but as sums of padded halves, which the compiler does not see through. Inside of
+# rules it has to do: forwards, as for second derivatives, JAX follows no rule for gradients.
 def _conjugate_join(g: Array) -> Array:
-    return join(g) if g.shape[-2] == 1 else lax.complex(g[..., 0, :], -g[..., 1, :])
+    return _join(g) if g.shape[-2] == 1 else lax.complex(g[..., 0, :], -g[..., 1, :])
 
 
 def _conjugate_split(g: Array) -> Array:
     if not jnp.iscomplexobj(g):
-        return split(g)
+        return _split(g)
     return jnp.stack([lax.real(g), -lax.imag(g)], axis=-2)
 
 
-split.defvjp(lambda x: (split(x), None), lambda _, g: (_conjugate_join(g),))
-join.defvjp(lambda x: (join(x), None), lambda _, g: (_conjugate_split(g),))
+split.defvjp(lambda x: (_split(x), None), lambda _, g: (_conjugate_join(g),))
+join.defvjp(lambda x: (_join(x), None), lambda _, g: (_conjugate_split(g),))
 
 
 def conjugate(a: Float[Array, "*rest P N"]) -> Float[Array, "*rest P N"]:

@@ -12,12 +12,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from lru.scan import cpu
 from lru.scan.front import check_common, linear_scan, method_named
 from lru.scan.methods import LINEAR_METHODS, kept
+from lru.scan.native import on_cpu
 from lru.scan.portability import is_portable
 
 logger = logging.getLogger(__name__)
@@ -189,7 +190,7 @@ def _forward(
         return arguments[0], jnp.zeros(like_h.shape, like_h.dtype), h, last
 
     arguments = (bias, c0, keep, valid)
-    x, c, h, last = lax.platform_dependent(x, *arguments, cpu=here, default=elsewhere)
+    x, c, h, last = on_cpu(here, elsewhere, x, *arguments)
     return (h, last), (x, *arguments, c)
 
 
@@ -208,8 +209,7 @@ def _backward(saved: tuple, gradients: tuple[Array, Array]) -> tuple[Array | Non
         pull = jax.vjp(lambda x, bias, c0: _plain(x, bias, c0, keep, valid), x, bias, c0)[1]
         return pull(gradients)
 
-    computed = lax.platform_dependent(*saved, *gradients, cpu=here, default=elsewhere)
-    return *computed, None, None
+    return *on_cpu(here, elsewhere, *saved, *gradients), None, None
 
 
 _fused.defvjp(_forward, _backward)

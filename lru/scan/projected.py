@@ -8,20 +8,20 @@ import os
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Bool, Complex, Float, Inexact, Int
 
 from lru.scan import cpu, parts, sequential
 from lru.scan.front import check_common, linear_scan, mask_lengths, method_named, state_after
 from lru.scan.methods import LINEAR_METHODS
+from lru.scan.native import on_cpu
 
 
 def projected_scan(
-    a: Complex[Array, " N"],
+    a: Inexact[Array, " N"],
     x: Float[Array, "B T D"],
     B: Float[Array, "D M"],
     C: Float[Array, "M E"],
-    h0: Complex[Array, "B N"] | None = None,
+    h0: Inexact[Array, "B N"] | None = None,
     *,
     resets: Bool[Array, "B T"] | None = None,
     lengths: Int[Array, " B"] | None = None,
@@ -33,8 +33,8 @@ def projected_scan(
     h0, through y and h_last.
 
     Args:
-        a: factors, constant over time.
-        x: inputs; B and C have their type.
+        a: factors, constant over time; real ones are complex ones without imaginary parts.
+        x: inputs.
         B: input weights, those of the real parts left and of the imaginary parts right.
         C: output weights, those of the real parts above and of the imaginary parts below.
         h0: state before the first step; None is zero.
@@ -43,19 +43,31 @@ def projected_scan(
         method: a name in `LINEAR_METHODS`, or "auto".
 
     Returns:
-        y, and h_last as in `linear_scan`.
+        y, and h_last: the state after the last valid step (h0 where there is none). They are
+        float32 and complex64, or float64 and complex128 if an argument is either.
 
     Raises:
         ValueError: if an argument has the wrong shape or type.
         UnknownNameError: if there is no such method.
     """
-    (width,) = a.shape
-    driven = jax.ShapeDtypeStruct((*x.shape[:-1], width), jnp.result_type(a, x))
+    if a.ndim != 1:
+        raise ValueError(f"a has shape {a.shape}, but [N] is allowed")
+    if x.ndim != 3 or x.shape[1] == 0:
+        raise ValueError(f"x has shape {x.shape}, but [B, T, D] with T of at least 1 is allowed")
+    for name, z in (("x", x), ("B", B), ("C", C)):
+        if not jnp.issubdtype(z.dtype, jnp.floating):
+            raise ValueError(f"{name} has dtype {z.dtype}, but only real floats are allowed")
+    width = a.shape[0]
+    given = [z for z in (a, x, B, C, h0) if z is not None]
+    driven = jax.ShapeDtypeStruct((*x.shape[:-1], width), jnp.result_type(jnp.complex64, *given))
     check_common(driven, h0, resets, lengths)
     if B.shape != (x.shape[-1], 2 * width):
         raise ValueError(f"B has shape {B.shape}, but x and a allow {(x.shape[-1], 2 * width)}")
     if C.shape[:-1] != (2 * width,):
         raise ValueError(f"C has shape {C.shape}, but a allows ({2 * width}, E)")
+    # One type for all: the loops in C++ read every array as they read x.
+    real = jnp.finfo(driven.dtype).dtype
+    a, x, B, C = a.astype(driven.dtype), *(z.astype(real) for z in (x, B, C))
     chosen = method_named(method, "linear", varying=False, dtype=driven.dtype, steps=x.shape[1])
     if LINEAR_METHODS.resolve(chosen) != "native" or not _worth_fusing(len(x)):
         b = parts.join((x @ B).reshape(*x.shape[:-1], 2, width))
@@ -99,7 +111,7 @@ def _forward(
         return h.reshape(*x.shape[:2], -1) @ C, h
 
     arguments = (a, x, B, C, h0, keep)
-    y, h = lax.platform_dependent(*arguments, cpu=here, default=elsewhere)
+    y, h = on_cpu(here, elsewhere, *arguments)
     h_last = jnp.take_along_axis(h, last[:, None, None, None], axis=1)[:, 0]
     return (y, h_last), (*arguments, last, h)
 
@@ -136,8 +148,7 @@ def _backward(saved: tuple, gradients: tuple[Array, Array]) -> tuple:
         dB, dC = (jnp.einsum("bti,btj->ij", *pair) for pair in ((x, db), (h, dy)))
         return da, db @ B.T, dB, dC, dh0
 
-    computed = lax.platform_dependent(*saved, *gradients, cpu=here, default=elsewhere)
-    return *computed, None, None
+    return *on_cpu(here, elsewhere, *saved, *gradients), None, None
 
 
 _fused.defvjp(_forward, _backward)

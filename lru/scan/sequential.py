@@ -28,8 +28,7 @@ def solve_dense(A: Array, b: Array, h0: Array, keep: Array | None, reverse: bool
     return _loop(lambda _, h: h @ A_transposed, b, h0, keep, reverse)
 
 
-dense = differentiable_dense(solve_dense)
-DENSE_METHODS.register("sequential")(dense)
+DENSE_METHODS.register("sequential")(differentiable_dense(solve_dense))
 
 
 def solve(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:

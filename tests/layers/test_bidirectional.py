@@ -30,12 +30,16 @@ def test_valid_steps_are_reversed_and_padding_stays():
     np.testing.assert_array_equal(reverse_rows(rows, None)[1], [9, 8, 7, 6, 5])
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(("given", "meant"), [(T + 3, T), (-2, 0)])
-def test_lengths_beyond_the_row_are_clipped_as_the_scan_clips_them(layer, x, given, meant):
+def test_lengths_beyond_the_row_are_clipped_as_the_scan_clips_them(layer, x, given, meant, packed):
     lengths = jnp.array([T, CUT, 1])
-    y, state = layer(x, lengths=lengths.at[0].set(given))
-    expected_y, expected_state = layer(x, lengths=lengths.at[0].set(meant))
-    jax.tree.map(np.testing.assert_array_equal, (y, state), (expected_y, expected_state))
+    resets = jnp.zeros((B, T), bool).at[:, CUT].set(True).at[:, 0].set(True)
+    others = {"resets": resets} if packed else {}
+    state = layer(x)[1] if packed else None
+    y, last = layer(x, state, lengths=lengths.at[0].set(given), **others)
+    expected = layer(x, state, lengths=lengths.at[0].set(meant), **others)
+    jax.tree.map(np.testing.assert_array_equal, (y, last), expected)
 
 
 def test_is_the_sum_of_both_layers_each_in_its_direction(layer, x):

@@ -34,6 +34,8 @@ VARIANTS = [
     *((name, {"block_length": 3}) for name in ("lru", "rnn")),
     ("qrnn", {"window": 4, "gates": "ifo", "zoneout": 0.3}),
 ]
+# What a layer's state takes its type from.
+WIDENING = {"lru": {"nu_log", "theta_log", "gamma_log", "B", "C"}, "rnn": {"A", "B"}}
 IDS = ["-".join(map(str, (name, *options.values()))) for name, options in VARIANTS]
 
 
@@ -111,7 +113,7 @@ def test_padding_changes_neither_values_nor_gradients(variant, bidirectional):
     lengths = jnp.array([T, 4, 1])
     x = inputs()
     mask = (jnp.arange(T) < lengths[:, None])[..., None]
-    other = jnp.where(mask, x, 100 * inputs(seed=1))
+    other = jnp.where(mask, x, jnp.nan)
     graphdef, params = nnx.split(layer)
 
     @jax.jit
@@ -182,6 +184,70 @@ def test_an_initial_state_is_zero_and_like_the_states_that_follow(variant, bidir
         assert not any(np.any(leaf) for leaf in jax.tree.leaves(start))
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_drawn_under_64_bits_is_the_one_drawn_under_32(name):
+    layer, x = build((name, {})), inputs()
+    expected = jax.tree.map(np.asarray, (nnx.state(layer), run(layer, x)))
+    with jax.enable_x64(True):
+        layer = build((name, {}))
+        result = jax.tree.map(np.asarray, (nnx.state(layer), run(layer, x)))
+        assert run(layer, x.astype("float64"))[0].dtype == "float64"
+    types = [[leaf.dtype for leaf in jax.tree.leaves(tree)] for tree in (result, expected)]
+    assert types[0] == types[1]
+    close(result, expected)
+
+
+@pytest.mark.parametrize("name", WIDENING)
+def test_one_wide_parameter_widens_the_state_and_all_of_the_recurrence(name):
+    layer = build((name, {"block_length": CUT}))
+    x = inputs().astype("float32")
+    expected = np.asarray(run(layer, x)[0])
+    graphdef, params = nnx.split(layer)
+    with jax.enable_x64(True):
+        for path in params:
+            wide = {**params, path: jax.tree.map(lambda z: z.astype("float64"), params[path])}
+            layer = nnx.merge(graphdef, nnx.State(wide))
+            start = layer.initial_state(B)
+            y, state = run(layer, x)
+            assert y.dtype == "float32"
+            assert state.dtype == start.dtype
+            assert (state.dtype in ("float64", "complex128")) == (path in WIDENING[name])
+            np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+            assert run(layer, x, start)[1].dtype == start.dtype
+
+
+@pytest.mark.parametrize("given", ["wide", "real"])
+@pytest.mark.parametrize("name", WIDENING)
+def test_a_state_of_another_type_is_taken_alike_with_and_without_blocks(name, given):
+    x = inputs()
+    with jax.enable_x64(True):
+        own = build((name, {})).initial_state(B).dtype
+        dtype = jnp.promote_types(own, "float64") if given == "wide" else jnp.dtype("float32")
+        start = 0.5 * jnp.ones((B, N), dtype)
+
+        @partial(jax.jit, static_argnums=2)
+        def evaluated(x, start, block_length):
+            layer = build((name, {"block_length": block_length}))
+
+            def loss(x, start):
+                y, state = layer(x, start)
+                return jnp.sum(y**2) + jnp.sum(jnp.abs(state) ** 2), (y, state)
+
+            return jax.grad(loss, (0, 1), has_aux=True)(x, start)
+
+        results = [evaluated(x, start, length) for length in (0, CUT)]
+        for (dx, dstart), (y, state) in results:
+            assert (dx.dtype, y.dtype) == (x.dtype, x.dtype)
+            assert dstart.dtype == start.dtype
+            assert state.dtype == (dtype if given == "wide" else own)
+        close(*results)
+
+
+def test_a_complex_state_is_refused_by_a_real_layer():
+    with pytest.raises(ValueError, match=r"^state has dtype complex64, but float32 or a wider"):
+        build(("rnn", {}))(inputs(), jnp.ones((B, N), "complex64"))
+
+
 @each_variant
 @both_directions
 def test_rows_without_a_valid_step_hand_their_state_on(variant, bidirectional):
@@ -205,11 +271,28 @@ def test_a_bidirectional_layer_has_no_step():
         layer.step(inputs()[:, 0], layer.initial_state(B))
 
 
-def oracle(name):
-    def scan(*arguments, method=None, **options):
-        return getattr(reference, name)(*arguments, **options)
+def projected_oracle(a, x, B, C, h0, **options):
+    """The products around a scan written out, for `lru.scan.projected_scan`."""
+    re, im = jnp.split(x @ B, 2, axis=-1)
+    h, h_last = reference.linear_scan(a, jax.lax.complex(re, im), h0, **options)
+    return jnp.concatenate([h.real, h.imag], axis=-1) @ C, h_last
 
-    return scan
+
+ORACLES = {
+    "linear_scan": reference.linear_scan,
+    "dense_scan": reference.dense_scan,
+    "gated_scan": reference.gated_scan,
+    "pooled_scan": reference.pooled_scan,
+    "projected_scan": projected_oracle,
+}
+
+
+def counted(scan, calls):
+    def run(*arguments, method=None, **options):
+        calls.append(scan)
+        return scan(*arguments, **options)
+
+    return run
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -239,11 +322,13 @@ def test_equals_itself_on_the_oracle(variant, dtype, monkeypatch):
             return loss(params, x, start)
 
         result = evaluated()
+        calls = []
         for module in vars(lru.layers).values():
-            for name in ("linear_scan", "dense_scan", "gated_scan", "pooled_scan"):
+            for name, scan in ORACLES.items():
                 if hasattr(module, name):
-                    monkeypatch.setattr(module, name, oracle(name))
+                    monkeypatch.setattr(module, name, counted(scan, calls))
         expected = evaluated()
+        assert calls
     tolerance = 2e-5 if dtype == "float32" else 1e-11
     for x, y in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
         scale = max(1.0, np.abs(y).max())

@@ -32,12 +32,12 @@ def inputs(seed: int = 1) -> jax.Array:
     ids=["constant", "growing", "exploding", "overflowing", "transient", "nan"],
 )
 def test_the_plain_loop_runs_where_a_power_is_large(A, plain, monkeypatch) -> None:
-    solve = sequential.dense
+    solve = sequential.solve_dense
 
     def marked(A, b, *rest):
         return jnp.full_like(b, 7) if b.shape[1] == T else solve(A, b, *rest)
 
-    monkeypatch.setattr(sequential, "dense", marked)
+    monkeypatch.setattr(sequential, "solve_dense", marked)
     h, _ = dense_scan(A, jnp.ones((B, T, N)), method="chunked")
     assert jnp.all(h == 7) == plain
 

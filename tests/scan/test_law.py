@@ -203,6 +203,28 @@ def test_padding_changes_nothing_not_even_nan(kind: str, method: str, reverse: b
     np.testing.assert_array_equal(h_last[2], h0[2])
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "method", "varying"),
+    [(*m, varying) for m in METHODS for varying in (False, True)[: 1 + (m[0] == "linear")]],
+)
+def test_powers_that_overflow_touch_no_state_that_is_zero(
+    kind: str, method: str, reverse: bool, varying: bool
+) -> None:
+    """2^256 is infinite, and nothing but the last step or two has an input."""
+    steps = 300
+    a = 2 * jnp.eye(N) if kind == "dense" else jnp.full(N, 2 * 1j, "complex64")
+    a = jnp.broadcast_to(a, (B, steps, N)) if varying else a
+    dtype = "float32" if kind == "dense" else "complex64"
+    b = jnp.zeros((B, steps, N), dtype).at[:, slice(2) if reverse else slice(-2, None)].set(1)
+    result, wanted = (
+        jit(functools.partial(call, reverse=reverse))(a, b)
+        for call in (public(kind, method), getattr(reference, f"{kind}_scan"))
+    )
+    assert np.all(np.isfinite(wanted[0]))
+    check_close(result, wanted)
+
+
 @by_method
 def test_a_row_alone_is_the_row_in_the_batch(kind: str, method: str) -> None:
     case = Case()
@@ -237,6 +259,33 @@ def test_gradients_equal_finite_differences(kind: str, method: str, dtype: str) 
                 ends.append(values_and_gradients(tuple(moved))[0])
             wanted = jnp.sum(gradient * direction).real
             np.testing.assert_allclose((ends[0] - ends[1]) / 2e-6, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward"])
+@by_method
+def test_second_derivatives_equal_those_of_the_oracle(kind: str, method: str, mode: str) -> None:
+    """The change of a gradient in a direction, of which a Hessian is made."""
+    case = Case("float32", "float32", varying=kind == "linear", steps=6)
+    arrays, others = arguments(kind, case)
+    directions = tuple(random(i, x.shape, "float32") for i, x in enumerate(arrays, start=10))
+
+    def change(scan_function: Callable, arrays: tuple) -> Any:
+        def gradient(arrays: tuple) -> tuple:
+            def loss(arrays: tuple) -> jax.Array:
+                h, h_last = scan_function(*arrays, **others)
+                return jnp.sum(jnp.sin(h)) + jnp.sum(h_last**3)
+
+            return jax.grad(loss)(arrays)
+
+        if mode == "forward":
+            return jax.jvp(gradient, (arrays,), (directions,))[1]
+        return jax.vjp(gradient, arrays)[1](directions)[0]
+
+    oracle = getattr(reference, f"{kind}_scan")
+    result, wanted = (
+        jit(functools.partial(change, f))(arrays) for f in (public(kind, method), oracle)
+    )
+    check_close(result, wanted)
 
 
 @by_method

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import shutil
 import stat
 
 import jax
@@ -10,23 +9,40 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lru.scan import cpu, dense_scan, linear_scan, projected_scan, reference
+from lru.scan import cpu, dense_scan, join, linear_scan, projected_scan, reference
 
 
 @pytest.fixture
-def _fresh_library(monkeypatch, tmp_path):
+def fresh_folder(monkeypatch, tmp_path):
     """An empty folder for compiled loops, and no memory of earlier attempts."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cpu.problem.cache_clear()
-    yield
+    yield tmp_path / "lru"
     cpu.problem.cache_clear()
 
 
-@pytest.mark.usefixtures("_fresh_library")
+@pytest.fixture
+def runs(monkeypatch, tmp_path_factory):
+    """The list of runs of a compiler of two words, which copies what was compiled before."""
+    library = cpu._compiled(cpu._compiler())
+    folder = tmp_path_factory.mktemp("compiler")
+    (folder / "c++.sh").write_text(
+        f'echo "$@" >> {folder}/runs; for last; do :; done\n'
+        f'test "$last" = --version || cp {library} "$last"\n'
+    )
+    monkeypatch.setenv("CXX", f"sh {folder}/c++.sh")
+    return folder / "runs"
+
+
 @pytest.mark.parametrize(
     ("compiler", "message"),
-    [("/no/such/compiler", "cannot be compiled: /no/such/compiler says"), ("false", "false says")],
+    [
+        ("/no/such/compiler", "cannot be compiled: /no/such/compiler says"),
+        ("false", "false says .*non-zero exit status"),
+        ("sh -c 'echo >&2; exit 1'", "sh says .*non-zero exit status"),
+    ],
 )
+@pytest.mark.usefixtures("fresh_folder")
 def test_a_compiler_that_fails_is_named(compiler: str, message: str, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("CXX", compiler)
     with pytest.raises(cpu.NativeUnavailableError, match=message):
@@ -34,7 +50,7 @@ def test_a_compiler_that_fails_is_named(compiler: str, message: str, monkeypatch
     assert not list(tmp_path.rglob("*.so"))
 
 
-@pytest.mark.usefixtures("_fresh_library")
+@pytest.mark.usefixtures("fresh_folder")
 def test_no_compiler_is_said_in_a_sentence(monkeypatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")
@@ -43,23 +59,53 @@ def test_no_compiler_is_said_in_a_sentence(monkeypatch) -> None:
     )
 
 
-@pytest.mark.usefixtures("_fresh_library")
-def test_a_library_is_compiled_once_and_only_its_owner_may_write(monkeypatch, tmp_path) -> None:
-    compiler = shutil.which("c++") or shutil.which("g++")
-    assert compiler, "the tests of this method need a C++ compiler"
-    library = cpu._compiled(compiler)
-    assert list(tmp_path.rglob("*.so")) == [library]
+def test_no_home_is_said_in_a_sentence(monkeypatch, fresh_folder, runs) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 987654)
+    assert cpu.problem() == (
+        "scan method 'native' needs a folder for what it compiles, and neither $XDG_CACHE_HOME "
+        "nor a home is known"
+    )
+
+
+def test_a_library_is_compiled_once_and_only_its_owner_may_write(runs, fresh_folder) -> None:
+    library = cpu._compiled(cpu._compiler())
+    assert list(fresh_folder.iterdir()) == [library]
     assert not stat.S_IMODE(os.stat(library.parent).st_mode) & 0o077
-    calls = []
-    run = cpu._run
+    assert cpu._compiled(cpu._compiler()) == library
+    calls = [line.split()[-1] for line in runs.read_text().splitlines()]
+    assert [call == "--version" for call in calls] == [True, False, True]
 
-    def counted(command: list[str]) -> str:
-        calls.append(command[1:])
-        return run(command)
 
-    monkeypatch.setattr(cpu, "_run", counted)
-    assert cpu._compiled(compiler) == library
-    assert calls == [["--version"]]
+def test_a_damaged_library_is_compiled_once_more(runs, fresh_folder, caplog) -> None:
+    library = cpu._compiled(cpu._compiler())
+    library.write_bytes(b"half of it")
+    assert cpu._library(cpu._compiler()).lru_linear_forward
+    assert "cannot be loaded and is compiled once more" in caplog.text
+
+
+def test_a_library_that_cannot_be_loaded_is_compiled_twice_at_most(runs, fresh_folder) -> None:
+    script = runs.with_name("c++.sh")
+    script.write_text(script.read_text() + 'test "$last" = --version || echo > "$last"\n')
+    with pytest.raises(cpu.NativeUnavailableError, match="cannot be loaded: "):
+        cpu._library(cpu._compiler())
+    assert len(runs.read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("whose", ["of another", "open to others"])
+def test_code_that_others_may_have_written_is_not_loaded(
+    whose: str, runs, fresh_folder, monkeypatch
+) -> None:
+    library = cpu._compiled(cpu._compiler())
+    if whose == "of another":
+        monkeypatch.setattr(os, "geteuid", lambda: 987654)
+    else:
+        fresh_folder.chmod(0o770)
+    assert (cpu.problem() or "").startswith(
+        f"scan method 'native' loads no code from {fresh_folder}"
+    )
+    assert library.exists()
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -132,6 +178,74 @@ def test_projected_scan_equals_products_around_the_oracle(
             np.testing.assert_allclose(got, expected, rtol=0, atol=bound)
 
 
+@pytest.mark.parametrize("method", ["native", "sequential"])
+@pytest.mark.parametrize(
+    ("wide", "dtype", "state"),
+    [
+        ({}, "float32", "complex64"),
+        ({"a": "complex128"}, "float64", "complex128"),
+        ({"x": "float64"}, "float64", "complex128"),
+        ({"h0": "complex128"}, "float64", "complex128"),
+        ({"x": "bfloat16", "B": "bfloat16", "C": "bfloat16"}, "float32", "complex64"),
+        ({"a": "float32"}, "float32", "complex64"),
+        ({"a": "float32", "h0": "float32"}, "float32", "complex64"),
+    ],
+    ids=str,
+)
+def test_projected_scan_brings_all_arrays_to_one_type(
+    wide: dict[str, str], dtype: str, state: str, method: str
+) -> None:
+    shapes = {"a": (4,), "x": (2, 9, 3), "B": (3, 8), "C": (8, 5), "h0": (2, 4)}
+    types = dict.fromkeys(shapes, "float32") | {"a": "complex64", "h0": "complex64"} | wide
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        arrays = {k: jnp.asarray(rng.random(shapes[k]), types[k]) for k in shapes}
+
+        def outputs(method: str, arrays: dict):
+            y, h_last = projected_scan(**arrays, method=method)
+            return jnp.sum(y) + jnp.sum(jnp.abs(h_last) ** 2), (y, h_last)
+
+        run = jax.jit(jax.value_and_grad(outputs, 1, has_aux=True), static_argnums=0)
+        (_, (y, h_last)), gradients = run(method, arrays)
+        assert (y.dtype, h_last.dtype) == (dtype, state)
+        assert {k: x.dtype for k, x in gradients.items()} == types
+        exact = {
+            k: x.astype("complex128" if k in ("a", "h0") else "float64") for k, x in arrays.items()
+        }
+        (_, (wanted, _)), exact_gradients = run("sequential", exact)
+    np.testing.assert_allclose(y, wanted, rtol=1e-5)
+    for k, gradient in gradients.items():
+        expected = np.asarray(exact_gradients[k])
+        expected = expected if jnp.iscomplexobj(gradient) else expected.real
+        tolerance = 4 * float(jnp.finfo(types[k]).eps) if types[k] == "bfloat16" else 1e-5
+        actual, bound = np.asarray(gradient, expected.dtype), tolerance * np.abs(expected).max()
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=bound)
+
+
+def test_projected_scan_has_second_derivatives() -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"a": (2, 4), "x": (2, 9, 3), "B": (3, 8), "C": (8, 5), "h0": (2, 2, 4)}
+    arrays, directions = (
+        {k: jnp.asarray(rng.normal(0, 0.5, shape), "float32") for k, shape in shapes.items()}
+        for _ in range(2)
+    )
+    marks = {"lengths": jnp.array([9, 5]), "resets": jnp.asarray(rng.random((2, 9)) < 0.2)}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def changes(method: str, arrays: dict) -> tuple:
+        def loss(arrays: dict) -> jax.Array:
+            pairs = {k: join(arrays[k]) for k in ("a", "h0")}
+            y, h_last = projected_scan(**{**arrays, **pairs}, **marks, method=method)
+            return jnp.sum(jnp.sin(y)) + jnp.sum(jnp.abs(h_last) ** 4)
+
+        forwards = jax.jvp(jax.grad(loss), (arrays,), (directions,))[1]
+        return forwards, jax.vjp(jax.grad(loss), arrays)[1](directions)[0]
+
+    result, wanted = changes("native", arrays), changes("sequential", arrays)
+    for x, y in zip(jax.tree.leaves(result), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(x, y, rtol=0, atol=2e-5 * np.abs(y).max())
+
+
 def test_projected_scan_refuses_weights_that_do_not_fit() -> None:
     call = functools.partial(projected_scan.__wrapped__, jnp.ones(4, "complex64"))
     x, B, C = jnp.ones((2, 5, 3)), jnp.ones((3, 8)), jnp.ones((8, 3))
@@ -141,3 +255,102 @@ def test_projected_scan_refuses_weights_that_do_not_fit() -> None:
         call(x, B, C[1:])
     with pytest.raises(ValueError, match=r"^h0 has shape"):
         call(x, B, C, jnp.ones((3, 4), "complex64"))
+    with pytest.raises(ValueError, match=r"^x has shape \(2, 0, 3\), but \[B, T, D\]"):
+        call(x[:, :0], B, C)
+    with pytest.raises(ValueError, match=r"^C has dtype complex64, but only real floats"):
+        call(x, B, C.astype("complex64"))
+    with pytest.raises(ValueError, match=r"^a has shape \(2, 4\), but \[N\]"):
+        projected_scan.__wrapped__(jnp.ones((2, 4), "complex64"), x, B, C)
+
+
+# Arrays of a small problem for every loop, by the names that its errors use.
+ROWS, STEPS, PARTS, WIDTH, IN, OUT = 2, 3, 2, 4, 5, 6
+SEQUENCE, START, MASK = (ROWS, STEPS, PARTS, WIDTH), (ROWS, PARTS, WIDTH), (ROWS, STEPS)
+FLAT, FLAT_START, MATRIX = (ROWS, STEPS, WIDTH), (ROWS, WIDTH), (WIDTH, WIDTH)
+PROJECTED = {
+    "a": (PARTS, WIDTH),
+    "x": (ROWS, STEPS, IN),
+    "B": (IN, PARTS * WIDTH),
+    "C": (PARTS * WIDTH, OUT),
+    "h0": START,
+    "keep": MASK,
+}
+LOOPS = {
+    "lru_linear_forward": (
+        {"a": (PARTS, WIDTH), "b": SEQUENCE, "h0": START, "keep": MASK},
+        {"h": SEQUENCE},
+    ),
+    "lru_linear_backward": (
+        {"a": SEQUENCE, "g": SEQUENCE, "h": SEQUENCE, "h0": START, "keep": MASK},
+        {"db": SEQUENCE, "da": SEQUENCE},
+    ),
+    "lru_dense_forward": (
+        {"A": MATRIX, "b": FLAT, "h0": FLAT_START, "keep": MASK},
+        {"h": FLAT},
+    ),
+    "lru_dense_backward": (
+        {"A": MATRIX, "g": FLAT, "h": FLAT, "h0": FLAT_START, "keep": MASK},
+        {"db": FLAT, "dA": MATRIX},
+    ),
+    "lru_projected_forward": (PROJECTED, {"y": (ROWS, STEPS, OUT), "h": SEQUENCE}),
+    "lru_projected_backward": (
+        {
+            **PROJECTED,
+            "last": (ROWS,),
+            "h": SEQUENCE,
+            "dy": (ROWS, STEPS, OUT),
+            "dlast": START,
+        },
+        {f"d{name}": PROJECTED[name] for name in ("a", "x", "B", "C", "h0")},
+    ),
+}
+
+
+TYPES = {"keep": "bool", "valid": "bool", "last": "int32"}
+POOLED = {
+    "x": (ROWS * STEPS, 3 * WIDTH),
+    "bias": (3 * WIDTH,),
+    "c0": FLAT_START,
+    "keep": MASK,
+    "valid": MASK,
+}
+LOOPS["lru_pooling_forward"] = (POOLED, {"same_x": POOLED["x"], "c": FLAT, "h": FLAT})
+LOOPS["lru_pooling_backward"] = (
+    {**POOLED, "c": FLAT, "dh": FLAT, "dlast": FLAT_START},
+    {"dx": POOLED["x"], "dbias": (ROWS, 3 * WIDTH), "dc0": FLAT_START},
+)
+
+
+def run_loop(target: str, changes: dict) -> None:
+    arguments, results = LOOPS[target]
+
+    def array(name: str, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+        shape, dtype = changes.get(name, (shape, TYPES.get(name, "float32")))
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    arrays = [jnp.zeros(x.shape, x.dtype) for x in (array(*item) for item in arguments.items())]
+    options = {"reverse": False} if "linear" in target or "dense" in target else {}
+    jax.block_until_ready(
+        cpu.call(target, tuple(array(*item) for item in results.items()), *arrays, **options)
+    )
+
+
+@pytest.mark.parametrize("target", cpu.TARGETS)
+def test_a_loop_refuses_arrays_that_do_not_fit_each_other(target: str) -> None:
+    """Nothing in Python gives it such; what is read and written beyond an array ends a process."""
+    cpu.require()
+    run_loop(target, {})
+    arguments, results = LOOPS[target]
+    with jax.enable_x64(True):
+        for name, shape in (*arguments.items(), *results.items()):
+            for other in (
+                ((*shape[:-1], shape[-1] + 1), "float32"),
+                (shape[1:], "float32"),
+                ((2, *shape), "float32"),
+                (shape, "float64"),
+                (shape, "int32"),
+            ):
+                if name in TYPES:
+                    other = (other[0], TYPES[name] if other[1] == "float32" else "float64")
+                with pytest.raises(jax.errors.JaxRuntimeError, match=r"INVALID_ARGUMENT"):
+                    run_loop(target, {name: other})

@@ -206,3 +206,25 @@ def test_what_does_not_fit_is_refused():
         scan(x, bias[1:], c0)
     with pytest.raises(ValueError, match=r"^lengths has shape \(2,\)"):
         scan(x, bias, c0, lengths=LENGTHS[1:])
+
+
+def test_the_one_pass_has_second_derivatives() -> None:
+    keys = jax.random.split(jax.random.key(0), 6)
+    shapes = ((2, 7, 12), (12,), (2, 4))
+    arrays, directions = (
+        tuple(jax.random.normal(k, shape) for k, shape in zip(three, shapes, strict=True))
+        for three in (keys[:3], keys[3:])
+    )
+    marks = {"lengths": jnp.array([7, 3]), "resets": jnp.zeros((2, 7), bool).at[0, 4].set(True)}
+
+    def change(scan_function) -> tuple:
+        def loss(arrays: tuple) -> jax.Array:
+            h, last = scan_function(*arrays, pooling="fo", **marks)
+            return jnp.sum(jnp.sin(h)) + jnp.sum(last**3)
+
+        return jax.vjp(jax.grad(loss), arrays)[1](directions)[0]
+
+    one_pass = jax.jit(lambda: change(functools.partial(pooled_scan, method="native")))()
+    expected = jax.jit(lambda: change(reference.pooled_scan))()
+    for x, y in zip(one_pass, expected, strict=True):
+        np.testing.assert_allclose(x, y, rtol=0, atol=2e-5 * np.abs(y).max())

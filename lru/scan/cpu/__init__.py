@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -36,8 +37,18 @@ class NativeUnavailableError(RuntimeError):
 
 
 def cache_folder() -> Path:
-    """Where compiled loops are kept: `lru/` in `XDG_CACHE_HOME`, which is `~/.cache` if not set."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lru"
+    """Where compiled loops are kept: `lru/` in `XDG_CACHE_HOME`, which is `~/.cache` if not set.
+
+    Raises:
+        NativeUnavailableError: if neither that variable nor a home is known.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lru"
+    except RuntimeError as error:
+        raise NativeUnavailableError(
+            "scan method 'native' needs a folder for what it compiles, and neither "
+            "$XDG_CACHE_HOME nor a home is known"
+        ) from error
 
 
 @cache
@@ -51,35 +62,53 @@ def problem() -> str | None:
 
 
 def _load() -> None:
-    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
-    if sys.platform not in ("linux", "darwin") or compiler is None:
+    compiler = _compiler()
+    if sys.platform not in ("linux", "darwin") or not compiler:
         raise NativeUnavailableError(
             "scan method 'native' needs a C++ compiler, and none was found (c++, g++ or $CXX)"
         )
-    try:
-        library = ctypes.CDLL(str(_compiled(compiler)))
-    except OSError as error:
-        raise NativeUnavailableError(f"scan method 'native' cannot be loaded: {error}") from error
+    library = _library(compiler)
     for name in TARGETS:
         ffi.register_ffi_target(name, ffi.pycapsule(getattr(library, name)), platform="cpu")
 
 
-def _compiled(compiler: str) -> Path:
+def _compiler() -> list[str]:
+    """The command, which may be several words as in CXX="ccache g++"; nothing if there is none."""
+    found = [path for path in map(shutil.which, ("c++", "g++")) if path is not None]
+    return shlex.split(os.environ.get("CXX", "")) or found[:1]
+
+
+def _library(compiler: list[str]) -> ctypes.CDLL:
+    path = _compiled(compiler)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        logger.warning("%s cannot be loaded and is compiled once more: %s", path, error)
+        path.unlink(missing_ok=True)
+    try:
+        return ctypes.CDLL(str(_compiled(compiler)))
+    except OSError as error:
+        raise NativeUnavailableError(f"scan method 'native' cannot be loaded: {error}") from error
+
+
+def _compiled(compiler: list[str]) -> Path:
     """The shared library, compiled unless that was done before."""
     texts = [path.read_text() for path in (*SOURCES, *HEADERS)]
-    identity = [*texts, *FLAGS, _run([compiler, "--version"]), version("jaxlib"), _processor()]
+    identity = [*texts, *FLAGS, _run([*compiler, "--version"]), version("jaxlib"), _processor()]
     digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
     library = cache_folder() / f"scan-{digest}.so"
-    if library.exists():
-        return library
-    logger.info("compiling the scan for this machine's CPU, once: %s", library)
     try:
-        # Shared libraries are code: nobody else may put one there.
         library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_owner(library.parent)
+        if library.exists():
+            return library
+        logger.info("compiling the scan for this machine's CPU, once: %s", library)
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             unfinished = Path(folder) / library.name
             include = ("-isystem", ffi.include_dir())
-            _run([compiler, *FLAGS, *include, *map(str, SOURCES), "-o", str(unfinished)])
+            _run([*compiler, *FLAGS, *include, *map(str, SOURCES), "-o", str(unfinished)])
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
             unfinished.replace(library)
     except OSError as error:
         raise NativeUnavailableError(
@@ -88,13 +117,23 @@ def _compiled(compiler: str) -> Path:
     return library
 
 
+def _check_owner(folder: Path) -> None:
+    """Shared libraries are code: nobody else may have put one there."""
+    status = folder.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise NativeUnavailableError(
+            f"scan method 'native' loads no code from {folder}, which belongs to another user or "
+            "lets others write: take their rights away, or name another folder in $XDG_CACHE_HOME"
+        )
+
+
 def _run(command: list[str]) -> str:
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
-        detail = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        said = (getattr(error, "stderr", None) or "").strip() or str(error)
         raise NativeUnavailableError(
-            f"scan method 'native' cannot be compiled: {command[0]} says {detail[-1]!r}"
+            f"scan method 'native' cannot be compiled: {command[0]} says {said.splitlines()[-1]!r}"
         ) from error
 
 

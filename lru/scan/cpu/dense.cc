@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "buffers.h"
 #include "parallel.h"
 #include "product.h"
 #include "xla/ffi/api/ffi.h"
@@ -167,31 +168,40 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* A, const T* g, con
   }
 }
 
-Sizes SizesOf(const ffi::AnyBuffer& b, bool reverse) {
-  auto shape = b.dimensions();
-  size_t last = shape.size() - 1;
-  Sizes s{1, shape[last - 2], shape[last - 1], shape[last], reverse};
-  for (size_t i = 0; i + 3 < shape.size(); ++i) s.problems *= shape[i];
-  return s;
-}
+struct Problem {
+  Front front;
+  Sizes sizes;
 
-template <typename Run>
-ffi::Error WithType(const ffi::AnyBuffer& b, const Run& run) {
-  if (b.element_type() == ffi::F32) return run(float());
-  if (b.element_type() == ffi::F64) return run(double());
-  return ffi::Error::InvalidArgument("b is neither float32 nor float64");
-}
+  // Of arrays with three axes or more.
+  Problem(const ffi::AnyBuffer& b, bool reverse) : front(b, 3) {
+    auto shape = b.dimensions();
+    size_t last = shape.size() - 1;
+    sizes = {front.count, shape[last - 2], shape[last - 1], shape[last], reverse};
+  }
 
-const bool* MaskOf(const ffi::Buffer<ffi::PRED>& keep) {
-  return keep.element_count() == 0 ? nullptr : keep.typed_data();
-}
+  Check CheckedArguments(const ffi::AnyBuffer& A, const ffi::AnyBuffer& b, const ffi::AnyBuffer& h0,
+                         const ffi::Buffer<ffi::PRED>& keep) const {
+    Check check(b.element_type(), front);
+    Sequence(check, "b", b).Has("A", A, {sizes.width, sizes.width});
+    return check.Has("h0", h0, {sizes.rows, sizes.width}).HasMask("keep", keep, sizes.rows, sizes.steps);
+  }
+
+  Check& Sequence(Check& check, const char* name, const ffi::AnyBuffer& x) const {
+    return check.Has(name, x, {sizes.rows, sizes.steps, sizes.width});
+  }
+};
 
 ffi::Error ForwardCall(ffi::ThreadPool pool, bool reverse, ffi::AnyBuffer A, ffi::AnyBuffer b,
                        ffi::AnyBuffer h0, ffi::Buffer<ffi::PRED> keep,
                        ffi::Result<ffi::AnyBuffer> h) {
+  if (b.dimensions().size() < 3) return TooFewAxes("b");
+  Problem problem(b, reverse);
+  Check check = problem.CheckedArguments(A, b, h0, keep);
+  problem.Sequence(check, "h", *h);
+  if (check.Result().failure()) return check.Result();
   return WithType(b, [&](auto zero) {
     using T = decltype(zero);
-    Forward(pool, SizesOf(b, reverse), A.reinterpret_data<T>(), b.reinterpret_data<T>(),
+    Forward(pool, problem.sizes, A.reinterpret_data<T>(), b.reinterpret_data<T>(),
             h0.reinterpret_data<T>(), MaskOf(keep), h->reinterpret_data<T>());
     return ffi::Error::Success();
   });
@@ -200,9 +210,16 @@ ffi::Error ForwardCall(ffi::ThreadPool pool, bool reverse, ffi::AnyBuffer A, ffi
 ffi::Error BackwardCall(ffi::ThreadPool pool, bool reverse, ffi::AnyBuffer A, ffi::AnyBuffer g,
                         ffi::AnyBuffer h, ffi::AnyBuffer h0, ffi::Buffer<ffi::PRED> keep,
                         ffi::Result<ffi::AnyBuffer> db, ffi::Result<ffi::AnyBuffer> dA) {
+  if (g.dimensions().size() < 3) return TooFewAxes("g");
+  Problem problem(g, reverse);
+  Check check = problem.CheckedArguments(A, g, h0, keep);
+  problem.Sequence(check, "h", h);
+  problem.Sequence(check, "db", *db);
+  check.Has("dA", *dA, {problem.sizes.width, problem.sizes.width});
+  if (check.Result().failure()) return check.Result();
   return WithType(g, [&](auto zero) {
     using T = decltype(zero);
-    Backward(pool, SizesOf(g, reverse), A.reinterpret_data<T>(), g.reinterpret_data<T>(),
+    Backward(pool, problem.sizes, A.reinterpret_data<T>(), g.reinterpret_data<T>(),
              h.reinterpret_data<T>(), h0.reinterpret_data<T>(), MaskOf(keep),
              db->reinterpret_data<T>(), dA->reinterpret_data<T>());
     return ffi::Error::Success();

@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "buffers.h"
 #include "parallel.h"
 #include "recurrence.h"
 #include "xla/ffi/api/ffi.h"
@@ -112,51 +113,66 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* g, con
   });
 }
 
-Sizes SizesOf(const ffi::AnyBuffer& a, const ffi::AnyBuffer& b, bool reverse) {
-  auto shape = b.dimensions(), shape_of_a = a.dimensions();
-  size_t last = shape.size() - 1;
-  Sizes s;
-  s.steps = shape[last - 2];
-  s.width = shape[last];
-  s.varying = shape_of_a.size() == shape.size();
-  s.reverse = reverse;
-  s.rows = 1;
-  for (size_t i = 0; i + 3 < shape.size(); ++i) s.rows *= shape[i];
-  s.rows_of_a = shape[last - 3];
-  return s;
-}
+struct Problem {
+  Front front;
+  Sizes sizes;
+  int64_t rows, parts_of_a, parts;  // B, Q, P
+
+  // Of arrays with as many axes as `HasAxes` asks for.
+  Problem(const ffi::AnyBuffer& a, const ffi::AnyBuffer& b, bool reverse) : front(b, 4) {
+    auto shape = b.dimensions(), shape_of_a = a.dimensions();
+    size_t last = shape.size() - 1;
+    rows = shape[last - 3];
+    parts = shape[last - 1];
+    parts_of_a = shape_of_a[shape_of_a.size() - 2];
+    sizes = {front.count * rows, rows,   shape[last - 2], shape[last],
+             shape_of_a.size() == shape.size(), reverse};
+  }
+
+  static bool HasAxes(const ffi::AnyBuffer& a, const ffi::AnyBuffer& b) {
+    return a.dimensions().size() >= 2 && b.dimensions().size() >= 4;
+  }
+
+  Check CheckedArguments(const ffi::AnyBuffer& a, const ffi::AnyBuffer& b, const ffi::AnyBuffer& h0,
+                         const ffi::Buffer<ffi::PRED>& keep) const {
+    Check check(b.element_type(), front);
+    Sequence(check, "b", b).Has("h0", h0, {rows, parts, sizes.width});
+    if (sizes.varying) check.Has("a", a, {rows, sizes.steps, parts_of_a, sizes.width});
+    if (!sizes.varying) check.Has("a", a, {parts_of_a, sizes.width});
+    return check.HasMask("keep", keep, rows, sizes.steps);
+  }
+
+  Check& Sequence(Check& check, const char* name, const ffi::AnyBuffer& x) const {
+    return check.Has(name, x, {rows, sizes.steps, parts, sizes.width});
+  }
+};
 
 // Calls run(T(), integral_constant Q, integral_constant P) for the type and the parts at hand.
-template <typename T, typename Run>
-ffi::Error WithParts(int64_t q, int64_t p, const Run& run) {
+template <typename Run>
+ffi::Error WithTypeAndParts(const ffi::AnyBuffer& b, const Problem& problem, const Run& run) {
   using One = std::integral_constant<int, 1>;
   using Two = std::integral_constant<int, 2>;
-  if (q == 1 && p == 1) return run(T(), One(), One());
-  if (q == 1 && p == 2) return run(T(), One(), Two());
-  if (q == 2 && p == 2) return run(T(), Two(), Two());
-  return ffi::Error::InvalidArgument("a has more parts than b");
-}
-
-template <typename Run>
-ffi::Error Dispatch(const ffi::AnyBuffer& a, const ffi::AnyBuffer& b, const Run& run) {
-  int64_t q = a.dimensions()[a.dimensions().size() - 2];
-  int64_t p = b.dimensions()[b.dimensions().size() - 2];
-  if (b.element_type() == ffi::F32) return WithParts<float>(q, p, run);
-  if (b.element_type() == ffi::F64) return WithParts<double>(q, p, run);
-  return ffi::Error::InvalidArgument("b is neither float32 nor float64");
-}
-
-const bool* MaskOf(const ffi::Buffer<ffi::PRED>& keep) {
-  return keep.element_count() == 0 ? nullptr : keep.typed_data();
+  int64_t q = problem.parts_of_a, p = problem.parts;
+  return WithType(b, [&](auto zero) {
+    if (q == 1 && p == 1) return run(zero, One(), One());
+    if (q == 1 && p == 2) return run(zero, One(), Two());
+    if (q == 2 && p == 2) return run(zero, Two(), Two());
+    return ffi::Error::InvalidArgument("a and b have parts that do not fit each other");
+  });
 }
 
 ffi::Error ForwardCall(ffi::ThreadPool pool, bool reverse, ffi::AnyBuffer a, ffi::AnyBuffer b,
                        ffi::AnyBuffer h0, ffi::Buffer<ffi::PRED> keep,
                        ffi::Result<ffi::AnyBuffer> h) {
-  return Dispatch(a, b, [&](auto zero, auto q, auto p) {
+  if (!Problem::HasAxes(a, b)) return TooFewAxes("a or b");
+  Problem problem(a, b, reverse);
+  Check check = problem.CheckedArguments(a, b, h0, keep);
+  problem.Sequence(check, "h", *h);
+  if (check.Result().failure()) return check.Result();
+  return WithTypeAndParts(b, problem, [&](auto zero, auto q, auto p) {
     using T = decltype(zero);
     Forward<T, decltype(q)::value, decltype(p)::value>(
-        pool, SizesOf(a, b, reverse), a.reinterpret_data<T>(), b.reinterpret_data<T>(),
+        pool, problem.sizes, a.reinterpret_data<T>(), b.reinterpret_data<T>(),
         h0.reinterpret_data<T>(), MaskOf(keep), h->reinterpret_data<T>());
     return ffi::Error::Success();
   });
@@ -165,12 +181,21 @@ ffi::Error ForwardCall(ffi::ThreadPool pool, bool reverse, ffi::AnyBuffer a, ffi
 ffi::Error BackwardCall(ffi::ThreadPool pool, bool reverse, ffi::AnyBuffer a, ffi::AnyBuffer g,
                         ffi::AnyBuffer h, ffi::AnyBuffer h0, ffi::Buffer<ffi::PRED> keep,
                         ffi::Result<ffi::AnyBuffer> db, ffi::Result<ffi::AnyBuffer> da) {
-  return Dispatch(a, g, [&](auto zero, auto q, auto p) {
+  if (!Problem::HasAxes(a, g)) return TooFewAxes("a or g");
+  Problem problem(a, g, reverse);
+  const Sizes& s = problem.sizes;
+  Check check = problem.CheckedArguments(a, g, h0, keep);
+  problem.Sequence(check, "h", h);
+  problem.Sequence(check, "db", *db);
+  if (s.varying) check.Has("da", *da, {problem.rows, s.steps, problem.parts_of_a, s.width});
+  if (!s.varying) check.Has("da", *da, {problem.rows, problem.parts_of_a, s.width});
+  if (check.Result().failure()) return check.Result();
+  return WithTypeAndParts(g, problem, [&](auto zero, auto q, auto p) {
     using T = decltype(zero);
     Backward<T, decltype(q)::value, decltype(p)::value>(
-        pool, SizesOf(a, g, reverse), a.reinterpret_data<T>(), g.reinterpret_data<T>(),
-        h.reinterpret_data<T>(), h0.reinterpret_data<T>(), MaskOf(keep),
-        db->reinterpret_data<T>(), da->reinterpret_data<T>());
+        pool, s, a.reinterpret_data<T>(), g.reinterpret_data<T>(), h.reinterpret_data<T>(),
+        h0.reinterpret_data<T>(), MaskOf(keep), db->reinterpret_data<T>(),
+        da->reinterpret_data<T>());
     return ffi::Error::Success();
   });
 }

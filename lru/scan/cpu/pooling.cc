@@ -17,6 +17,7 @@
 #include <cstring>
 #include <vector>
 
+#include "buffers.h"
 #include "parallel.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -84,14 +85,6 @@ struct Sizes {
   int64_t rows_of_bias;  // consecutive rows that share one bias
   int64_t steps, width;  // T, N
 };
-
-// From the shape of c and h, [..., B, T, N].
-Sizes SizesOf(ffi::AnyBuffer::Dimensions shape) {
-  size_t last = shape.size() - 1;
-  Sizes s{1, shape[last - 2], shape[last - 1], shape[last]};
-  for (size_t i = 0; i + 2 < shape.size(); ++i) s.rows *= shape[i];
-  return s;
-}
 
 // Calls run(row, first, last) for slices [first, last) of N of every row.
 template <typename Run>
@@ -194,25 +187,50 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* x, const T* bias, 
   });
 }
 
-// Calls run(T()) for the type at hand.
-template <typename Run>
-ffi::Error Dispatch(const ffi::AnyBuffer& x, const Run& run) {
-  if (x.element_type() == ffi::F32) return run(float());
-  if (x.element_type() == ffi::F64) return run(double());
-  return ffi::Error::InvalidArgument("x is neither float32 nor float64");
-}
+struct Problem {
+  Front front;
+  Sizes sizes;
+  int64_t rows;  // B
 
-const bool* MaskOf(const ffi::Buffer<ffi::PRED>& mask) {
-  return mask.element_count() == 0 ? nullptr : mask.typed_data();
-}
+  // From c, [..., B, T, N], with three axes or more.
+  explicit Problem(const ffi::AnyBuffer& c) : front(c, 3) {
+    auto shape = c.dimensions();
+    size_t last = shape.size() - 1;
+    rows = shape[last - 2];
+    sizes = {front.count * rows, rows, shape[last - 1], shape[last]};
+  }
+
+  Check CheckedArguments(const ffi::AnyBuffer& x, const ffi::AnyBuffer& bias,
+                         const ffi::AnyBuffer& c0, const ffi::Buffer<ffi::PRED>& keep,
+                         const ffi::Buffer<ffi::PRED>& valid) const {
+    Check check(x.element_type(), front);
+    Inputs(check, "x", x).Has("bias", bias, {3 * sizes.width});
+    check.Has("c0", c0, {rows, sizes.width});
+    return check.HasMask("keep", keep, rows, sizes.steps).HasMask("valid", valid, rows, sizes.steps);
+  }
+
+  Check& Inputs(Check& check, const char* name, const ffi::AnyBuffer& x) const {
+    return check.Has(name, x, {rows * sizes.steps, 3 * sizes.width});
+  }
+
+  Check& Sequence(Check& check, const char* name, const ffi::AnyBuffer& h) const {
+    return check.Has(name, h, {rows, sizes.steps, sizes.width});
+  }
+};
 
 ffi::Error ForwardCall(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer bias,
                        ffi::AnyBuffer c0, ffi::Buffer<ffi::PRED> keep,
-                       ffi::Buffer<ffi::PRED> valid, ffi::Result<ffi::AnyBuffer>,
+                       ffi::Buffer<ffi::PRED> valid, ffi::Result<ffi::AnyBuffer> same_x,
                        ffi::Result<ffi::AnyBuffer> c, ffi::Result<ffi::AnyBuffer> h) {
-  return Dispatch(x, [&](auto zero) {
+  if (c->dimensions().size() < 3) return TooFewAxes("c");
+  Problem problem(*c);
+  Check check = problem.CheckedArguments(x, bias, c0, keep, valid);
+  problem.Inputs(check, "same_x", *same_x);
+  problem.Sequence(problem.Sequence(check, "c", *c), "h", *h);
+  if (check.Result().failure()) return check.Result();
+  return WithType(x, [&](auto zero) {
     using T = decltype(zero);
-    Forward<T>(pool, SizesOf(c->dimensions()), x.reinterpret_data<T>(), bias.reinterpret_data<T>(),
+    Forward<T>(pool, problem.sizes, x.reinterpret_data<T>(), bias.reinterpret_data<T>(),
                c0.reinterpret_data<T>(), MaskOf(keep), MaskOf(valid), c->reinterpret_data<T>(),
                h->reinterpret_data<T>());
     return ffi::Error::Success();
@@ -224,9 +242,17 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer b
                         ffi::Buffer<ffi::PRED> valid, ffi::AnyBuffer c, ffi::AnyBuffer dh,
                         ffi::AnyBuffer dlast, ffi::Result<ffi::AnyBuffer> dx,
                         ffi::Result<ffi::AnyBuffer> dbias, ffi::Result<ffi::AnyBuffer> dc0) {
-  return Dispatch(x, [&](auto zero) {
+  if (c.dimensions().size() < 3) return TooFewAxes("c");
+  Problem problem(c);
+  int64_t rows = problem.rows, width = problem.sizes.width;
+  Check check = problem.CheckedArguments(x, bias, c0, keep, valid);
+  problem.Sequence(problem.Sequence(check, "c", c), "dh", dh).Has("dlast", dlast, {rows, width});
+  problem.Inputs(check, "dx", *dx).Has("dbias", *dbias, {rows, 3 * width});
+  check.Has("dc0", *dc0, {rows, width});
+  if (check.Result().failure()) return check.Result();
+  return WithType(x, [&](auto zero) {
     using T = decltype(zero);
-    Backward<T>(pool, SizesOf(c.dimensions()), x.reinterpret_data<T>(), bias.reinterpret_data<T>(),
+    Backward<T>(pool, problem.sizes, x.reinterpret_data<T>(), bias.reinterpret_data<T>(),
                 c0.reinterpret_data<T>(), MaskOf(keep), MaskOf(valid), c.reinterpret_data<T>(),
                 dh.reinterpret_data<T>(), dlast.reinterpret_data<T>(), dx->reinterpret_data<T>(),
                 dbias->reinterpret_data<T>(), dc0->reinterpret_data<T>());

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "buffers.h"
 #include "parallel.h"
 #include "product.h"
 #include "recurrence.h"
@@ -159,34 +160,52 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* x, con
   }
 }
 
-Sizes SizesOf(const ffi::AnyBuffer& x, const ffi::AnyBuffer& B, const ffi::AnyBuffer& C) {
-  auto shape = x.dimensions();
-  size_t last = shape.size() - 1;
-  Sizes s{1, shape[last - 2], shape[last - 1], shape[last], B.dimensions().back() / 2,
-          C.dimensions().back()};
-  for (size_t i = 0; i + 3 < shape.size(); ++i) s.problems *= shape[i];
-  return s;
-}
+struct Problem {
+  Front front;
+  Sizes sizes;
 
-const bool* MaskOf(const ffi::Buffer<ffi::PRED>& keep) {
-  return keep.element_count() == 0 ? nullptr : keep.typed_data();
-}
+  // Of arrays with as many axes as `HasAxes` asks for.
+  Problem(const ffi::AnyBuffer& x, const ffi::AnyBuffer& B, const ffi::AnyBuffer& C) : front(x, 3) {
+    auto shape = x.dimensions();
+    size_t last = shape.size() - 1;
+    sizes = {front.count,   shape[last - 2],           shape[last - 1],
+             shape[last], B.dimensions().back() / 2, C.dimensions().back()};
+  }
 
-template <typename Run>
-ffi::Error WithType(const ffi::AnyBuffer& x, const Run& run) {
-  if (x.element_type() == ffi::F32) return run(float());
-  if (x.element_type() == ffi::F64) return run(double());
-  return ffi::Error::InvalidArgument("x is neither float32 nor float64");
-}
+  static bool HasAxes(const ffi::AnyBuffer& x, const ffi::AnyBuffer& B, const ffi::AnyBuffer& C) {
+    return x.dimensions().size() >= 3 && B.dimensions().size() >= 2 && C.dimensions().size() >= 2;
+  }
+
+  // Of the arguments, or of the gradients that have their shapes.
+  void Expect(Check& check, const ffi::AnyBuffer& a, const ffi::AnyBuffer& x,
+              const ffi::AnyBuffer& B, const ffi::AnyBuffer& C, const ffi::AnyBuffer& h0) const {
+    const Sizes& s = sizes;
+    check.Has("a", a, {2, s.width}).Has("x", x, {s.rows, s.steps, s.inputs});
+    check.Has("B", B, {s.inputs, 2 * s.width}).Has("C", C, {2 * s.width, s.outputs});
+    check.Has("h0", h0, {s.rows, 2, s.width});
+  }
+
+  void ExpectResults(Check& check, const ffi::AnyBuffer& y, const ffi::AnyBuffer& h) const {
+    check.Has("y", y, {sizes.rows, sizes.steps, sizes.outputs});
+    check.Has("h", h, {sizes.rows, sizes.steps, 2, sizes.width});
+  }
+};
 
 ffi::Error ForwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x, ffi::AnyBuffer B,
                        ffi::AnyBuffer C, ffi::AnyBuffer h0, ffi::Buffer<ffi::PRED> keep,
                        ffi::Result<ffi::AnyBuffer> y, ffi::Result<ffi::AnyBuffer> h) {
+  if (!Problem::HasAxes(x, B, C)) return TooFewAxes("x, B or C");
+  Problem problem(x, B, C);
+  const Sizes& s = problem.sizes;
+  Check check(x.element_type(), problem.front);
+  problem.Expect(check.HasMask("keep", keep, s.rows, s.steps), a, x, B, C, h0);
+  problem.ExpectResults(check, *y, *h);
+  if (check.Result().failure()) return check.Result();
   return WithType(x, [&](auto zero) {
     using T = decltype(zero);
-    Forward(pool, SizesOf(x, B, C), a.reinterpret_data<T>(), x.reinterpret_data<T>(),
-            B.reinterpret_data<T>(), C.reinterpret_data<T>(), h0.reinterpret_data<T>(),
-            MaskOf(keep), y->reinterpret_data<T>(), h->reinterpret_data<T>());
+    Forward(pool, s, a.reinterpret_data<T>(), x.reinterpret_data<T>(), B.reinterpret_data<T>(),
+            C.reinterpret_data<T>(), h0.reinterpret_data<T>(), MaskOf(keep),
+            y->reinterpret_data<T>(), h->reinterpret_data<T>());
     return ffi::Error::Success();
   });
 }
@@ -197,13 +216,22 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x
                         ffi::AnyBuffer dlast, ffi::Result<ffi::AnyBuffer> da,
                         ffi::Result<ffi::AnyBuffer> dx, ffi::Result<ffi::AnyBuffer> dB,
                         ffi::Result<ffi::AnyBuffer> dC, ffi::Result<ffi::AnyBuffer> dh0) {
+  if (!Problem::HasAxes(x, B, C)) return TooFewAxes("x, B or C");
+  Problem problem(x, B, C);
+  const Sizes& s = problem.sizes;
+  Check check(x.element_type(), problem.front);
+  problem.Expect(check.HasMask("keep", keep, s.rows, s.steps), a, x, B, C, h0);
+  problem.ExpectResults(check, dy, h);
+  check.HasShape("last", last, {s.rows}).Has("dlast", dlast, {s.rows, 2, s.width});
+  problem.Expect(check, *da, *dx, *dB, *dC, *dh0);
+  if (check.Result().failure()) return check.Result();
   return WithType(x, [&](auto zero) {
     using T = decltype(zero);
-    Backward(pool, SizesOf(x, B, C), a.reinterpret_data<T>(), x.reinterpret_data<T>(),
-             B.reinterpret_data<T>(), C.reinterpret_data<T>(), h0.reinterpret_data<T>(),
-             MaskOf(keep), last.typed_data(), h.reinterpret_data<T>(), dy.reinterpret_data<T>(),
-             dlast.reinterpret_data<T>(), da->reinterpret_data<T>(), dx->reinterpret_data<T>(),
-             dB->reinterpret_data<T>(), dC->reinterpret_data<T>(), dh0->reinterpret_data<T>());
+    Backward(pool, s, a.reinterpret_data<T>(), x.reinterpret_data<T>(), B.reinterpret_data<T>(),
+             C.reinterpret_data<T>(), h0.reinterpret_data<T>(), MaskOf(keep), last.typed_data(),
+             h.reinterpret_data<T>(), dy.reinterpret_data<T>(), dlast.reinterpret_data<T>(),
+             da->reinterpret_data<T>(), dx->reinterpret_data<T>(), dB->reinterpret_data<T>(),
+             dC->reinterpret_data<T>(), dh0->reinterpret_data<T>());
     return ffi::Error::Success();
   });
 }

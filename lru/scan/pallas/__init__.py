@@ -2,7 +2,8 @@
 
 The state is float32 and never leaves the chip between two steps; a and b are read in float32 or
 bfloat16. Only rows and lanes run in parallel: where B N is far below the number of threads,
-`associative` may be faster. Problems in float64 go to `associative`. On a CPU the interpreter of
+`associative` may be faster. Problems in float64 go to `associative`, second derivatives to
+`sequential`. On a CPU the interpreter of
 Pallas stands in, which is slow and there to prove the kernels. Batches that are split over devices
 need `jax.shard_map` around the scan (`check_vma=False`).
 
@@ -18,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lru.scan import associative
-from lru.scan.methods import LINEAR_METHODS, takes_bfloat16
+from lru.scan import associative, sequential
+from lru.scan.methods import LINEAR_METHODS, takes_bfloat16, with_derivatives_of
 from lru.scan.pallas import launch
 
 
@@ -32,7 +33,11 @@ def linear(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> 
 
 
 def _solve(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
-    return _on_platform(partial(launch.forward, reverse), a, b, h0, keep)
+    def plain(a: Array, b: Array, h0: Array, keep: Array | None) -> Array:
+        return sequential.solve(*(x.astype(h0.dtype) for x in (a, b)), h0, keep, reverse)
+
+    fast = partial(_on_platform, partial(launch.forward, reverse))
+    return with_derivatives_of(plain, fast)(a, b, h0, keep)
 
 
 def _forward(
@@ -45,9 +50,18 @@ def _forward(
 
 def _backward(reverse: bool, saved: tuple, g: Array) -> tuple[Array | None, ...]:
     like_b, a, *others = saved
-    call = partial(launch.backward, reverse, like_b.dtype)
-    da, db, dh0 = _on_platform(call, a, *others, g)
-    return da.sum(0).astype(a.dtype) if a.ndim == 2 else da, db, dh0, None
+
+    def plain(a: Array, h: Array, h0: Array, keep: Array | None, g: Array) -> tuple:
+        saved = (a.astype(h.dtype), h, h0, keep)
+        da, db, dh0, _ = sequential.gradients(reverse, saved, g)
+        return da.astype(a.dtype), db.astype(like_b.dtype), dh0
+
+    def fast(a: Array, *others: Array | None) -> tuple:
+        call = partial(launch.backward, reverse, like_b.dtype)
+        da, db, dh0 = _on_platform(call, a, *others)
+        return da.sum(0).astype(a.dtype) if a.ndim == 2 else da, db, dh0
+
+    return *with_derivatives_of(plain, fast)(a, *others, g), None
 
 
 _differentiable = jax.custom_vjp(_solve, nondiff_argnums=(4,))
