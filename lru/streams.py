@@ -76,9 +76,7 @@ class Streams:
         steps_per_epoch: chunks of an epoch.
     """
 
-    def __init__(
-        self, text: Ragged, config: DataConfig, boundary: int, *, seed: int | None = None
-    ):
+    def __init__(self, text: Ragged, config: DataConfig, boundary: int, *, seed: int | None = None):
         """Cut the streams.
 
         Args:
