@@ -7,10 +7,10 @@ python -m benchmarks.qrnn plot
 "train" is a forward and a backward pass, to the gradients of all parameters, in two sizes of the
 literature: 2 layers of 640 units (batch 20, 105 steps) and 1 of 320 (batch 8, 512 steps).
 "inference" (forward) and "training" (forward and backward) have the shape of the QRNN paper's
-figure 4: one layer of 320 units beside an LSTM, by batch and length. Entrants take turns, and
-medians are kept. Freed memory is kept for the next pass, as in a training run, for both libraries
-alike, unless it is to be given back. Results go to benchmarks/results/qrnn.json, and "plot" draws
-docs/images/qrnn_speed.png from them.
+figure 4: one layer of 320 units beside an LSTM, by batch and length. Entrants take turns, of
+which the last pass counts, and medians are kept. Freed memory is kept for the next pass, as in a
+training run, for both libraries alike, unless it is to be given back. Results go to
+benchmarks/results/qrnn.json, and "plot" draws docs/images/qrnn_speed.png from them.
 """
 
 import argparse
@@ -45,7 +45,9 @@ BATCHES = [8, 16, 32, 64, 128, 256]
 LENGTHS = [32, 64, 128, 256, 512]
 GRID_UNITS = 320
 MANY_ROWS = 2**14
-PAUSE = 0.03
+# Milliseconds: of passes before the one that is timed, and of a pass that needs none.
+WARM_UP = 40
+LONG = 500
 WINDOWS = ("qrnn, window 1", "qrnn, window 2")
 
 STACKS: dict[str, Callable[..., Any]] = {
@@ -93,17 +95,28 @@ def theirs(name: str, layers: int, units: int, batch: int, steps: int, train: bo
 
 
 def medians(entrants: dict[str, Pass], repetitions: int) -> dict[str, float]:
-    """Milliseconds of each entrant, taking turns; the first turn does not count."""
+    """Milliseconds of each entrant, taking turns."""
     times: dict[str, list[float]] = {name: [] for name in entrants}
-    for repetition in range(repetitions + 1):
+    for _ in range(repetitions):
         for name, run in entrants.items():
-            # Threads of the one before may still be spinning, in wait for more work.
-            time.sleep(PAUSE)
-            start = time.perf_counter()
-            run()
-            if repetition > 0:
-                times[name].append(1e3 * (time.perf_counter() - start))
+            if not times[name] or times[name][-1] < LONG:
+                warm_up(run)
+            times[name].append(milliseconds(run))
     return {name: round(statistics.median(values), 2) for name, values in times.items()}
+
+
+def warm_up(run: Pass) -> None:
+    """Wake this entrant's threads, until those of the one before have stopped spinning."""
+    spent = 0.0
+    while spent < WARM_UP:
+        spent += milliseconds(run)
+
+
+def milliseconds(run: Pass) -> float:
+    """The time of one pass."""
+    start = time.perf_counter()
+    run()
+    return 1e3 * (time.perf_counter() - start)
 
 
 def measure_train(repetitions: int) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The console's view of a run: a bar with loss, speed, waiting and time left."""
 
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -7,6 +8,8 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 REFRESH_SECONDS = 2.0
+FILE_SECONDS = 60.0
+"""In a file each state of the bar stays, beside all others."""
 
 
 class Stopwatch:
@@ -44,11 +47,13 @@ class Progress:
         self._examples = 0
         self._metrics: dict[str, str] = {}
         self._shown_at = self._start
+        self._interval = REFRESH_SECONDS if sys.stderr.isatty() else FILE_SECONDS
         self._bar = tqdm(
             total=total,
             initial=done,
             unit="step",
             dynamic_ncols=True,
+            mininterval=float("inf"),
             bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
         )
 
@@ -60,8 +65,7 @@ class Progress:
         """Count one update."""
         self._examples += examples
         self._bar.update()
-        if time.perf_counter() - self._shown_at > REFRESH_SECONDS:
-            self._refresh()
+        self._refresh_if_due()
 
     def timing(self) -> dict[str, float]:
         """Examples a second and the share of the time spent waiting for data."""
@@ -74,12 +78,16 @@ class Progress:
     def show(self, metrics: Mapping[str, float]) -> None:
         """Put the latest metrics behind the bar, beside speed, waiting and time left."""
         self._metrics = {name.split("/")[-1]: f"{value:.3g}" for name, value in metrics.items()}
-        self._refresh()
+        self._refresh_if_due()
 
     def seconds_left(self) -> float:
         """Time that the updates still to do will take."""
         done = max(self._bar.n - self._first, 1)
         return self.training_seconds() / done * (self._bar.total - self._bar.n)
+
+    def _refresh_if_due(self) -> None:
+        if time.perf_counter() - self._shown_at > self._interval:
+            self._refresh()
 
     def _refresh(self) -> None:
         self._shown_at = time.perf_counter()
@@ -94,5 +102,6 @@ class Progress:
         )
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Show the last state, and leave it."""
+        self._refresh()
         self._bar.close()

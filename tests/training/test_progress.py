@@ -45,3 +45,13 @@ def test_the_bar_shows_metrics_speed_and_time_left_as_time_goes_by(clock, capsys
     assert "lr=1e-5" in shown or "lr=1e-05" in shown
     assert "examples/s=2" in shown
     assert "left=00:15" in shown
+
+
+def test_a_file_is_not_filled_with_bars(clock, capsys):
+    progress = Progress(total=1000, done=0)
+    for _ in range(1000):
+        clock(0.5)
+        progress.step(examples=1)
+        progress.show({"train/loss": 1.25})
+    progress.close()
+    assert capsys.readouterr().err.count("left=") <= 10
