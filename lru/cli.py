@@ -102,7 +102,8 @@ def _run(config: Config) -> None:
             summary = trainer.fit(trackers)
         counts = data.card.splits["test"]["class_counts"]
         on_test = data.card.options.get("protocol") == "lra"
-        print(summarise(summary, max(counts) / sum(counts), selected_on_test=on_test))
+        majority = max(counts) / sum(counts) if counts else None
+        print(summarise(summary, majority, selected_on_test=on_test))
         if config.run.plots:
             _plot(config, task, trainer, run)
         print(f"  {run.path}")
@@ -112,14 +113,14 @@ def _run(config: Config) -> None:
 
 def _facts(config: Config, data: Prepared, trainer: Trainer) -> dict[str, str]:
     card, batches = data.card, trainer.train_batches
-    sizes = ", ".join(f"{name} {split['examples']:,}" for name, split in card.splits.items())
+    rows = " lines" if card.kind == "text" else ""
+    sizes = ", ".join(f"{name} {split['examples']:,}" for name, split in card.splits.items()) + rows
     device = jax.devices()[0]
     return {
         "model": f"{config.model.model}, {trainer.n_parameters:,} parameters",
         "data": f"{card.name}: {sizes}. {card.provenance}",
         "comparable": card.comparable,
-        "batches": f"{batches.steps_per_epoch} of {config.data.batch_size} an epoch, padded to "
-        f"{', '.join(map(str, batches.bounds))}; {batches.padding_share():.1%} padding",
+        "batches": batches.description(),
         "updates": f"{trainer.step} of {trainer.total_steps} done",
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})"
         + (", which holds the data" if trainer.on_device else ""),

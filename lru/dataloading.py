@@ -14,6 +14,7 @@ import numpy as np
 
 from lru.dataloaders import Pairs, Split
 
+Chosen = TypeVar("Chosen")
 Delivered = TypeVar("Delivered")
 
 # Candidates between which the bucket bounds are chosen; their number bounds the search's cost.
@@ -35,11 +36,17 @@ class DataConfig:
     data_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the data set, as NAME=VALUE."""
     batch_size: int = 64
-    """Sequences in a batch."""
+    """Sequences in a batch; of a text, streams that are read side by side."""
     bucketing: bool = True
     """Batch ragged sequences with others of about their length."""
     n_buckets: int = 8
-    """Number of padded lengths, and so of compiled shapes, with bucketing."""
+    """Number of padded lengths, and so of compiled shapes, with bucketing or variable_bptt."""
+    bptt: int = 70
+    """Tokens of each stream in a batch of a text, through which gradients flow."""
+    variable_bptt: bool = False
+    """Let that number vary about bptt, sometimes half of it, with a learning rate in proportion."""
+    eval_batch_size: int = 10
+    """Streams side by side in the evaluation of a text; 1 reads it as a whole."""
 
     def __post_init__(self):
         """Check the ranges.
@@ -47,7 +54,7 @@ class DataConfig:
         Raises:
             ValueError: if a value is out of range.
         """
-        for name in ("batch_size", "n_buckets"):
+        for name in ("batch_size", "n_buckets", "bptt", "eval_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
@@ -190,7 +197,7 @@ class _Selections(Sequence):
 
 
 def read_ahead(
-    selections: Sequence[Selection], read: Callable[[Selection], Delivered], start: int = 0
+    selections: Sequence[Chosen], read: Callable[[Chosen], Delivered], start: int = 0
 ) -> Iterator[Delivered]:
     """What `read` makes of each selection from number `start` on, made ahead by a thread."""
     data = grain.MapDataset.source(selections).map(read)[start:]
@@ -260,6 +267,13 @@ class Batches:
         )
         documents = self._lengths.size // len(self._lengths)
         return 1 - self._lengths.sum() / (padded * documents)
+
+    def description(self) -> str:
+        """What there is to read, in a phrase."""
+        return (
+            f"{self.steps_per_epoch} of {self._batch_size} an epoch, padded to "
+            f"{', '.join(map(str, self.bounds))}; {self.padding_share():.1%} padding"
+        )
 
     def selections(self, epoch: int = 0) -> Sequence[Selection]:
         """Which rows make the batches of an epoch, by random access."""

@@ -29,7 +29,7 @@ class Fed(NamedTuple):
         examples: number of its rows that are examples, known without waiting for the device.
     """
 
-    batch: Batch
+    batch: Any
     examples: int
 
 

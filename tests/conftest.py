@@ -65,6 +65,14 @@ def few_files(tmp_path_factory):
     for part in ("train", "eval", "test"):
         rows = [f"{i % 2}.0\ta{i}\tb{i}\t{'ab ' * (i + 1)}\t{'ba' * 9}" for i in range(8)]
         write(f"tsv_data/new_aan_pairs.{part}.tsv", "\n".join([*rows, ""]).encode())
+    for part in ("train", "valid", "test"):
+        words = "the cat sat\non the mat\n" * 40
+        write(f"simple-examples/data/ptb.{part}.txt", words.encode())
+        write(f"simple-examples/data/ptb.char.{part}.txt", " ".join(words).encode())
+        for corpus in ("wikitext-2", "wikitext-103"):
+            write(f"{corpus}/wiki.{part}.tokens", words.encode())
+    for name in ("enwik8/enwik8", "text8/text8", "tinyshakespeare/input.txt"):
+        write(name, b"to be or not to be\n" * 40)
     speech = "speech_commands_v0.02"
     for word in (*TEN_WORDS, *OTHER_WORDS):
         for clip in ("a", "b", "c") if word in ("yes", "no") else ("a",):

@@ -163,6 +163,7 @@ def train_briefly(tmp_path, few_files):
         choice = ["--model", model, "--dataset", dataset, "--data_options", *options]
         folders = ["--runs_dir", tmp_path, "--dir_name", tmp_path / "c", "--raw_dir", few_files]
         sizes = ["--n_layers", "1", "--d_model", "4", "--d_hidden", "4", "--batch_size", "8"]
+        sizes += ["--bptt", "8", "--eval_batch_size", "2"]
         short = ["--max_steps", "2", "--n_buckets", "1", "--plots", "False"]
         return run(*choice, *folders, *sizes, *short)
 
@@ -177,8 +178,14 @@ def test_every_data_set_trains(dataset, train_briefly):
 @pytest.mark.parametrize("model", [model for model in LAYERS if model != "lru"])
 @pytest.mark.parametrize(
     "dataset",
-    ["listops-classification", "copy-classification", "mnist-classification", "aan-classification"],
-    ids=["tokens", "labels a step", "values", "pairs"],
+    [
+        "listops-classification",
+        "copy-classification",
+        "mnist-classification",
+        "aan-classification",
+        "shakespeare-lm",
+    ],
+    ids=["tokens", "labels a step", "values", "pairs", "text"],
 )
 def test_every_model_trains_on_every_kind_of_data(model, dataset, train_briefly):
     assert train_briefly(model, dataset) == 0

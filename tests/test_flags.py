@@ -165,7 +165,7 @@ def test_flags_are_written_out(typed, written):
 def test_an_ambiguous_prefix_lists_what_it_fits():
     with pytest.raises(UsageError, match=r"--n_ is short for several flags: n_buckets, n_layers$"):
         expand(["--n_", "3"], KNOWN)
-    with pytest.raises(UsageError, match="--lr_ is short for several flags: lr_base, lr_factor"):
+    with pytest.raises(UsageError, match="--lr_ is short for several flags: lr_base, lr_decay, "):
         read("--lr_ 3")
 
 

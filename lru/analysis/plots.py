@@ -23,15 +23,17 @@ _MAX_COLUMNS = 4
 
 
 def plot_curves(records: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
-    """Draw loss and accuracy against the step.
+    """Draw loss and accuracy against the step; of texts, perplexity in place of accuracy.
 
     Args:
         records: lines of metrics.jsonl, each with "step" and any of "train/loss", "val/loss",
-            "test/loss" and the same of "accuracy"; other names are ignored.
+            "test/loss" and the same of "accuracy" or "perplexity"; other names are ignored.
         path: the picture to write; its suffix is the format. Atomic.
     """
     figure = Figure(figsize=(9.6, 3.6), layout="constrained")
-    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    of_text = any(name.endswith("/perplexity") for record in records for name in record)
+    quantities = ("loss", "perplexity" if of_text else "accuracy")
+    for axes, quantity in zip(figure.subplots(1, 2), quantities, strict=True):
         drawn = [_draw_curve(axes, records, split, quantity) for split in COLOURS]
         _style(axes)
         axes.set(xlabel="step", title=quantity)

@@ -75,6 +75,8 @@ def stats(arguments: argparse.Namespace) -> Lines:
             yield "    standard deviation " + " ".join(f"{value:.4f}" for value in card.std)
         for split in SPLITS:
             counts = card.splits[split]["class_counts"]
+            if not counts:
+                continue
             shares = (
                 f"{views.class_name(dataset, label)} {count:,}"
                 for label, count in enumerate(counts)
@@ -191,13 +193,17 @@ def _described(prepared: Prepared) -> Lines:
     card = prepared.card
     size = f"{card.vocab_size} ids" if card.vocab_size else f"{card.n_features} features"
     yield f"{card.kind} ({size}), {card.n_classes} classes, one target a {card.targets}"
+    row = "line" if card.kind == "text" else "row"
     for split in SPLITS:
         figures = card.splits[split]
         count = figures["examples"]
         shortest, longest = figures["min_length"], figures["max_length"]
         steps = f"{shortest} to {longest} steps, mean {figures['mean_length']:.1f}"
-        yield f"{split}: {count:,} row{'s' * (count != 1)} of " + (
-            steps if shortest < longest else f"{longest} steps"
+        total = round(count * figures["mean_length"])
+        yield (
+            f"{split}: {count:,} {row}{'s' * (count != 1)} of "
+            + (steps if shortest < longest else f"{longest} steps")
+            + (f", {total:,} tokens" if card.kind == "text" else "")
         )
     yield card.provenance
     yield card.comparable

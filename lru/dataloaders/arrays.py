@@ -71,7 +71,7 @@ class Ragged:
         values: `[total]` ids, the smallest unsigned type that holds them; 0 is padding.
         offsets: `[n + 1]` int64, from 0 to `total`.
         labels: `[n]` a class per row, or `[n, T]` a class per step of the longest row,
-            with -1 where there is none.
+            with -1 where there is none. The lines of a text all have -1.
     """
 
     values: UInt[np.ndarray, " total"]

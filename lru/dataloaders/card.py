@@ -16,13 +16,14 @@ CARD_NAME = "card.json"
 
 _ROWS_AT_ONCE = 1024
 
-Kind = Literal["tokens", "token_pairs", "values"]
+Kind = Literal["tokens", "token_pairs", "values", "text"]
 
 
 class SplitSummary(TypedDict):
     """Figures of one split; `class_counts[c]` counts rows, or steps if targets are per step.
 
-    The length of a pair is that of its longer document.
+    The length of a pair is that of its longer document. The classes of a text are its next tokens,
+    which are not counted: its `class_counts` are empty.
     """
 
     examples: int
@@ -37,8 +38,9 @@ class Description:
     """What a data set knows of itself once it is built.
 
     Attributes:
-        kind: "tokens" (ids; 0 is padding), "token_pairs" (two documents of them a row) or "values"
-            (real features).
+        kind: "tokens" (ids; 0 is padding), "token_pairs" (two documents of them a row), "values"
+            (real features) or "text" (ids without padding, the rows being lines that follow one
+            another, without labels: each token is the target of those before).
         n_classes: number of classes.
         targets: "sequence" (one class a row) or "step" (one class at some steps).
         provenance: one sentence: which files, or how generated.
@@ -62,9 +64,9 @@ class Card:
         name: registered name of the data set.
         version: of the code that prepared it; another version prepares again.
         options: the options that it was prepared with.
-        kind: "tokens", "token_pairs" or "values".
+        kind: "tokens", "token_pairs", "values" or "text".
         n_classes: number of classes.
-        vocab_size: number of ids, padding id 0 included, or None for values.
+        vocab_size: number of ids, that of padding included, or None for values.
         n_features: features a step, or None for tokens.
         targets: "sequence" or "step".
         max_length: longest row of all splits, in steps; of pairs, the longest document.
@@ -116,7 +118,8 @@ def make_card(description: Description, splits: Mapping[str, Split], **identity:
     facts = asdict(description)
     vocabulary = description.vocabulary
     facts["vocabulary"] = None if vocabulary is None else list(vocabulary)
-    summaries = {name: _summary(split, description.n_classes) for name, split in splits.items()}
+    counted = 0 if description.kind == "text" else description.n_classes
+    summaries = {name: _summary(split, counted) for name, split in splits.items()}
     mean, std = _moments(train) if isinstance(train, Dense) else (None, None)
     return Card(
         **identity,
@@ -156,17 +159,18 @@ def check_contents(card: Card, splits: Mapping[str, Split]) -> None:
         ValueError: naming the split and what is wrong.
     """
     for name, split in splits.items():
-        _check_labels(card, f"{card.name}, {name}", split)
+        if card.kind != "text":
+            _check_labels(card, f"{card.name}, {name}", split)
         documents = (split.first, split.second) if isinstance(split, Pairs) else (split,)
         for document in documents:
             if isinstance(document, Dense) or not document.values.size:
                 continue
             low, high = int(document.values.min()), int(document.values.max())
-            last = (card.vocab_size or 0) - 1
-            if low < 1 or high > last:
+            first, last = int(card.kind != "text"), (card.vocab_size or 0) - 1
+            if low < first or high > last:
                 raise ValueError(
-                    f"{card.name}, {name}: ids are {low} to {high}, but those of tokens are 1 to "
-                    f"{last}"
+                    f"{card.name}, {name}: ids are {low} to {high}, but those of tokens are "
+                    f"{first} to {last}"
                 )
 
 

@@ -33,7 +33,9 @@ def class_name(dataset: Dataset, label: int) -> str:
 def row_text(dataset: Dataset, card: Card, split: Split, index: int) -> Iterator[str]:
     """A row in words: its label, and its tokens or its first values."""
     labels = split.labels[index]
-    if np.ndim(labels):
+    if card.kind == "text":
+        yield f"line {index}"
+    elif np.ndim(labels):
         yield "labels: " + " ".join("-" if label < 0 else str(label) for label in labels)
     else:
         yield f"label: {class_name(dataset, int(labels))}"

@@ -3,7 +3,16 @@
 from lru.models.classifier import Classifier
 from lru.models.config import ModelConfig
 from lru.models.encoder import Block, Encoder
+from lru.models.language_model import LanguageModel
 from lru.models.translator import Translator
 from lru.models.two_tower import TwoTower
 
-__all__ = ["Block", "Classifier", "Encoder", "ModelConfig", "Translator", "TwoTower"]
+__all__ = [
+    "Block",
+    "Classifier",
+    "Encoder",
+    "LanguageModel",
+    "ModelConfig",
+    "Translator",
+    "TwoTower",
+]

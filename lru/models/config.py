@@ -6,6 +6,9 @@ from typing import Any, Literal, get_args
 
 Norm = Literal["batch", "layer"]
 Pooling = Literal["auto", "mean", "last", "none"]
+Body = Literal["auto", "cells", "blocks"]
+
+RATES = ("p_dropout", "p_embedding", "p_input", "p_hidden", "p_weight")
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,29 @@ class ModelConfig:
     pooling: Pooling = "auto"
     """How a sequence becomes one vector; none keeps one prediction a step, auto fits the data."""
     p_dropout: float = 0.1
-    """Dropout rate; one mask serves all steps of a sequence."""
+    """Dropout rate; one mask serves all steps of a sequence. Of texts: of what the head reads."""
+    body: Body = "auto"
+    """Of texts: plain cells one on another, residual blocks, or cells where the model is one."""
+    tied: bool = True
+    """Of texts: read out by the embedding; else by a matrix of its own."""
+    p_embedding: float = 0.0
+    """Of texts: dropout rate of whole words."""
+    p_input: float = 0.0
+    """Of texts: dropout rate of the embedded words."""
+    p_hidden: float = 0.0
+    """Of texts: dropout rate between cells."""
+    p_weight: float = 0.0
+    """Of texts: dropout rate of weights from state to gates, or of the kernels of a qrnn."""
+    locked_dropout: bool = True
+    """Of texts: one mask of features for all steps of a batch; else one for each."""
+    first_window: int | None = None
+    """Of texts: window of the first cell of a qrnn, if it is not that of the others."""
+    init_range: float = 0.1
+    """Of texts: initial embeddings are uniform between plus and minus this."""
+    ar: float = 0.0
+    """Of texts: weight of the mean square of what the head reads, in training."""
+    tar: float = 0.0
+    """Of texts: weight of the mean square of its changes from step to step, in training."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the recurrent layer by name; those left out keep the layer's defaults."""
 
@@ -42,11 +67,15 @@ class ModelConfig:
         for name in ("n_layers", "d_model", "d_hidden"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name, kind in (("norm", Norm), ("pooling", Pooling)):
+        for name, kind in (("norm", Norm), ("pooling", Pooling), ("body", Body)):
             if getattr(self, name) not in get_args(kind):
                 *others, last = get_args(kind)
                 raise ValueError(
                     f"{name} must be {', '.join(others)} or {last}, got {getattr(self, name)!r}"
                 )
-        if not 0 <= self.p_dropout < 1:
-            raise ValueError(f"p_dropout must be in [0, 1), got {self.p_dropout}")
+        for name in RATES:
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        for name in ("init_range", "ar", "tar"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

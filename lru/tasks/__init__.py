@@ -3,8 +3,8 @@
 import sys
 
 from lru.registry import import_submodules
-from lru.tasks.base import TASKS, Predicts, Task
+from lru.tasks.base import TASKS, Carries, Derives, Predicts, Task
 
 import_submodules(sys.modules[__name__])
 
-__all__ = ["TASKS", "Predicts", "Task"]
+__all__ = ["TASKS", "Carries", "Derives", "Predicts", "Task"]

@@ -1,6 +1,7 @@
 """The contract of a task and the registry of tasks."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from flax import nnx
@@ -60,6 +61,37 @@ class Predicts(Protocol):
 
     def prepare(self, inputs: jax.Array) -> jax.Array:
         """What the network reads, from inputs in their stored type: [B, T, ...] or one step."""
+        ...
+
+
+@runtime_checkable
+class Carries(Protocol):
+    """What a task also has if its batches go on where the one before ended."""
+
+    def initial_carry(self, model: nnx.Module, batch_size: int) -> Any:
+        """What the first batch starts from."""
+        ...
+
+    def continued(
+        self, model: nnx.Module, batch: Any, carry: Any, rng: Key[Array, ""] | None
+    ) -> tuple[Float[Array, ""], Float[Array, ""], Sums, Any]:
+        """See `Task.loss_and_metrics`; with what the next batch starts from.
+
+        Args:
+            model: as built by `build_model`.
+            batch: the examples.
+            carry: what the batch before left.
+            rng: source of the dropout masks in training; None to evaluate.
+        """
+        ...
+
+
+@runtime_checkable
+class Derives(Protocol):
+    """What a task also has if it reports more than means."""
+
+    def derived(self, means: Mapping[str, float], weight: float) -> dict[str, float]:
+        """Further metrics, from the means by name and the sum of the weights."""
         ...
 
 

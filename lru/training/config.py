@@ -26,10 +26,12 @@ class TrainConfig:
     """Passes over the training examples."""
     max_steps: int | None = None
     """Stop after this many updates instead; the schedule ends there too."""
+    optimizer: str = "adamw"
+    """Rule of the updates: adamw, or sgd without momentum."""
     lr_base: float = 1e-3
     """Learning rate after warm-up."""
     lr_factor: float = 0.25
-    """Learning rate of the recurrent parameters, as a multiple; they have no weight decay."""
+    """Learning rate of the recurrent parameters, as a multiple; adamw does not decay them."""
     lr_min: float = 1e-7
     """Learning rate at the start of warm-up and at the last step of the cosine."""
     warmup_end: int = 0
@@ -40,10 +42,16 @@ class TrainConfig:
     """Without the cosine: epochs without a better validation metric before the rate is reduced."""
     reduce_factor: float = 1.0
     """Without the cosine: multiply the rate by this on a plateau, down to lr_min."""
+    lr_decay: float = 1.0
+    """Without the cosine: multiply the rate by this after each epoch from lr_decay_from on."""
+    lr_decay_from: int = 1
+    """Without the cosine: epochs after warm-up before lr_decay."""
+    lr_drops: str | None = None
+    """Without the cosine: epochs after warm-up at which to divide by ten; separated by commas."""
     early_stop_patience: int = 1000
     """Stop after this many epochs without a better validation metric."""
     weight_decay: float = 0.05
-    """Decoupled weight decay of the other parameters."""
+    """Weight decay: with adamw decoupled, of the other parameters; with sgd of all, as L2."""
     clip_norm: float | None = None
     """Clip the gradient to this global norm."""
     jax_seed: int = 1919
@@ -57,7 +65,7 @@ class TrainConfig:
         Raises:
             ValueError: if a value is out of range.
         """
-        for name in ("epochs", "log_every", "early_stop_patience", "lr_patience"):
+        for name in ("epochs", "log_every", "early_stop_patience", "lr_patience", "lr_decay_from"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.max_steps is not None and self.max_steps < 1:
@@ -73,8 +81,11 @@ class TrainConfig:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.jax_seed <= LARGEST_SEED:
             raise ValueError(f"jax_seed must be from 0 to {LARGEST_SEED}, got {self.jax_seed}")
-        if not 0 < self.reduce_factor <= 1:
-            raise ValueError(f"reduce_factor must be in (0, 1], got {self.reduce_factor}")
+        for name in ("reduce_factor", "lr_decay"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
+        if any(not part.strip().isdigit() for part in (self.lr_drops or "0").split(",")):
+            raise ValueError(f"lr_drops must be epochs separated by commas, got {self.lr_drops!r}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be positive, got {self.clip_norm}")
 

@@ -18,17 +18,19 @@ from flax import nnx
 
 from lru.dataloaders import Prepared
 from lru.dataloaders.cache import SPLITS
+from lru.dataloaders.corpora import boundary
 from lru.dataloading import Batches
 from lru.device_data import Feed, on_device_by_default
 from lru.files import write_atomically
-from lru.tasks import Task
+from lru.streams import StreamFeed, Streams
+from lru.tasks import Derives, Task
 from lru.tasks.base import Sums
 from lru.training.checkpoints import Checkpoints, Kind
 from lru.training.config import Config
 from lru.training.optimizer import make_optimizer, make_schedule
 from lru.training.progress import Progress, Stopwatch
 from lru.training.runs import Run
-from lru.training.state import NEVER, init_state, make_steps, zero_sums
+from lru.training.state import NEVER, Evaluation, init_state, initial_carry, make_steps, zero_sums
 from lru.training.trackers import Trackers, truncate
 
 Metrics = dict[str, float]
@@ -97,6 +99,36 @@ def means(sums: Mapping[str, Any], prefix: str) -> Metrics:
     }
 
 
+def make_feeds(config: Config, data: Prepared) -> tuple[bool, dict[str, Feed | StreamFeed]]:
+    """Whether the splits live on the device, and what delivers the batches of each.
+
+    Raises:
+        ValueError: if a text is to live there.
+    """
+    splits = {name: getattr(data, name) for name in SPLITS}
+    on_device = config.run.on_device
+    if data.card.kind == "text":
+        if on_device:
+            raise ValueError(
+                f"on_device must be False for {data.card.name}, whose batches are small; got True"
+            )
+        start = boundary(data.card.vocabulary or [])
+        seeds = {"train": config.train.jax_seed}
+        return False, {
+            name: StreamFeed(Streams(split, config.data, start, seed=seeds.get(name)))
+            for name, split in splits.items()
+        }
+    if on_device is None:
+        on_device = on_device_by_default(splits)
+    train = Batches(data.train, config.data, seed=config.train.jax_seed)
+    # Evaluation compiles no other lengths than training does.
+    held_out = {
+        name: Batches(splits[name], config.data, bounds=train.bounds) for name in ("val", "test")
+    }
+    batches = {"train": train, **held_out}
+    return on_device, {name: Feed(batches[name], on_device=on_device) for name in SPLITS}
+
+
 class _CompiledByShape:
     """A function compiled ahead of time for every shape of batch, so that compiling is timed."""
 
@@ -135,21 +167,15 @@ class Trainer:
                 do.
         """
         self._config, self._task, self._run = config, task, run
-        splits = {name: getattr(data, name) for name in SPLITS}
-        self.on_device = config.run.on_device
-        if self.on_device is None:
-            self.on_device = on_device_by_default(splits)
-        batches = {"train": Batches(data.train, config.data, seed=config.train.jax_seed)}
-        bounds = batches["train"].bounds
-        for name in ("val", "test"):
-            batches[name] = Batches(splits[name], config.data, bounds=bounds)
-        self._feeds = {name: Feed(batches[name], on_device=self.on_device) for name in splits}
+        self.on_device, self._feeds = make_feeds(config, data)
         self._steps_per_epoch = self.train_batches.steps_per_epoch
         train = config.train
         self.total_steps = train.max_steps or train.epochs * self._steps_per_epoch
         self._schedule = make_schedule(train, self._steps_per_epoch, self.total_steps)
         optimizer = make_optimizer(train, self._schedule)
-        self._graphdef, self.state = init_state(task, optimizer, train.jax_seed)
+        self._graphdef, self.state = init_state(
+            task, optimizer, train.jax_seed, config.data.batch_size
+        )
         self._steps = make_steps(task, self._graphdef, optimizer)
         self._loop = LoopState()
         self._pending: list[_Interval] = []
@@ -158,7 +184,7 @@ class Trainer:
         self._restore()
 
     @property
-    def train_batches(self) -> Batches:
+    def train_batches(self) -> Batches | Streams:
         """The batches of the training split."""
         return self._feeds["train"].batches
 
@@ -274,7 +300,7 @@ class Trainer:
         for interval in self._pending:
             sums, bad_step, rate = jax.device_get((interval.sums, interval.bad_step, interval.rate))
             self._check_finite(bad_step)
-            metrics = means(sums, "train")
+            metrics = self._means(sums, "train")
             metrics["lr"] = float(rate) * self._loop.lr_scale
             trackers.log(interval.step, {"epoch": self._epoch(interval.step), **metrics})
             progress.show(metrics)
@@ -333,8 +359,18 @@ class Trainer:
     def _evaluate(self, evaluate: Callable) -> Metrics:
         metrics = {}
         for name in ("val", "test"):
-            sums = zero_sums(self._task)
+            carry = initial_carry(self._task, self.model(), self._config.data.eval_batch_size)
+            done = Evaluation(zero_sums(self._task), carry)
             for fed in self._feeds[name].epoch():
-                sums = evaluate(self.state.params, self.state.stats, sums, fed.batch)
-            metrics |= means(jax.device_get(sums), name)
+                done = evaluate(self.state.params, self.state.stats, done, fed.batch)
+            metrics |= self._means(jax.device_get(done.sums), name)
+        return metrics
+
+    def _means(self, sums: Mapping[str, Any], prefix: str) -> Metrics:
+        """The means, and what the task derives from them."""
+        metrics = means(sums, prefix)
+        if isinstance(self._task, Derives):
+            bare = {name.removeprefix(f"{prefix}/"): mean for name, mean in metrics.items()}
+            further = self._task.derived(bare, float(sums["weight"]))
+            metrics |= {f"{prefix}/{name}": value for name, value in further.items()}
         return metrics

@@ -1,8 +1,10 @@
-"""AdamW with a slower, undecayed recurrent group; warm-up and cosine.
+"""Optimisers with a slower recurrent group; warm-up, then a cosine or steps.
 
 The groups follow the variables' types: every `RecurrentParam` trains at `lr_factor` times the
-rate and without weight decay (LRU, arXiv 2303.06349, appendix B).
+rate, and by AdamW without weight decay (LRU, arXiv 2303.06349, appendix B).
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import optax
 from flax import nnx
 
 from lru.layers import RecurrentParam
+from lru.registry import Registry
 from lru.training.config import TrainConfig
 
 
@@ -22,7 +25,7 @@ def make_schedule(config: TrainConfig, steps_per_epoch: int, total_steps: int) -
     warmup = config.warmup_end * steps_per_epoch
     ramp = optax.linear_schedule(config.lr_min, config.lr_base, warmup)
     if not config.cosine_anneal:
-        after = optax.constant_schedule(config.lr_base)
+        after = _steps(config, steps_per_epoch)
     else:
         span = max(total_steps - 1 - warmup, 1)
         after = optax.cosine_decay_schedule(
@@ -31,10 +34,29 @@ def make_schedule(config: TrainConfig, steps_per_epoch: int, total_steps: int) -
     return optax.join_schedules([ramp, after], [warmup]) if warmup else after
 
 
-def make_optimizer(
-    config: TrainConfig, schedule: optax.Schedule
-) -> optax.GradientTransformationExtraArgs:
-    """The transformation from gradients to updates, over an `nnx.State` of parameters."""
+def _steps(config: TrainConfig, steps_per_epoch: int) -> optax.Schedule:
+    """The rate of each epoch after warm-up."""
+    drops = [int(epoch) for epoch in config.lr_drops.split(",")] if config.lr_drops else []
+
+    def rate(count: jax.typing.ArrayLike) -> jax.Array:
+        epoch = jnp.asarray(count) // steps_per_epoch
+        decays = jnp.maximum(epoch + 1 - config.lr_decay_from, 0)
+        dropped = jnp.sum(epoch >= jnp.array(drops, jnp.int32))
+        return config.lr_base * config.lr_decay**decays * 0.1**dropped
+
+    return rate
+
+
+Factory = Callable[[TrainConfig, optax.Schedule], optax.GradientTransformation]
+
+OPTIMIZERS: Registry[Factory] = Registry("optimizer")
+"""From a configuration and the schedule to the transformation of clipped gradients."""
+
+
+def _by_group(
+    regular: optax.GradientTransformation, recurrent: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """Another transformation for recurrent parameters than for regular ones."""
 
     def groups(params: nnx.State) -> nnx.State:
         return jax.tree.map(
@@ -43,13 +65,34 @@ def make_optimizer(
             is_leaf=lambda leaf: isinstance(leaf, nnx.Variable),
         )
 
-    optimizer = optax.partition(
-        {
-            "regular": optax.adamw(schedule, weight_decay=config.weight_decay),
-            "recurrent": optax.adam(lambda count: config.lr_factor * jnp.asarray(schedule(count))),
-        },
-        groups,
-    )
+    return optax.partition({"regular": regular, "recurrent": recurrent}, groups)
+
+
+def _slower(config: TrainConfig, schedule: optax.Schedule) -> optax.Schedule:
+    return lambda count: config.lr_factor * jnp.asarray(schedule(count))
+
+
+@OPTIMIZERS.register("adamw")
+def _adamw(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+    regular = optax.adamw(schedule, weight_decay=config.weight_decay)
+    return _by_group(regular, optax.adam(_slower(config, schedule)))
+
+
+@OPTIMIZERS.register("sgd")
+def _sgd(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+    descent = _by_group(optax.sgd(schedule), optax.sgd(_slower(config, schedule)))
+    return optax.chain(optax.add_decayed_weights(config.weight_decay), descent)
+
+
+def make_optimizer(
+    config: TrainConfig, schedule: optax.Schedule
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation from gradients to updates, over an `nnx.State` of parameters.
+
+    Raises:
+        UnknownNameError: if there is no such optimiser.
+    """
+    optimizer = OPTIMIZERS[config.optimizer](config, schedule)
     # Both have the same state, so that a run can be continued with and without clipping.
     clip = (
         optax.identity()

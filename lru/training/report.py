@@ -11,15 +11,18 @@ def format_table(rows: dict[str, str]) -> str:
 
 def metric_rows(metrics: Metrics) -> dict[str, str]:
     """Metrics ready for a table."""
-    return {name: f"{value:.4f}" for name, value in metrics.items()}
+    return {
+        name: f"{value:,.0f}" if name.endswith("/tokens") else f"{value:.4f}"
+        for name, value in metrics.items()
+    }
 
 
-def summarise(summary: Summary, majority: float, *, selected_on_test: bool = False) -> str:
+def summarise(summary: Summary, majority: float | None, *, selected_on_test: bool = False) -> str:
     """The table at the end of a run.
 
     Args:
         summary: of the run.
-        majority: share of the test split's most frequent class.
+        majority: share of the test split's most frequent class; None if it is not known.
         selected_on_test: whether the validation split is the test split.
     """
     where = " on the test split itself (protocol=lra)" if selected_on_test else ""
@@ -29,7 +32,7 @@ def summarise(summary: Summary, majority: float, *, selected_on_test: bool = Fal
             "updates": f"{summary.steps} ({ended})",
             "best validation": f"after update {summary.best_step}{where}",
             **metric_rows(summary.best),
-            "test majority class": f"{majority:.4f}",
+            **({} if majority is None else {"test majority class": f"{majority:.4f}"}),
             "examples a second": f"{summary.timing['examples_per_second']:.1f}",
             "waiting for data": f"{summary.timing['data_wait_share']:.1%}",
         }

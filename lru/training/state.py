@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from lru.dataloading import Batch
-from lru.tasks import Task
+from lru.streams import TextBatch
+from lru.tasks import Carries, Task
 from lru.tasks.base import Sums
 
 NEVER = -1
@@ -28,6 +28,7 @@ class TrainState(NamedTuple):
         params: parameters.
         stats: running statistics of the norms.
         opt_state: of the optimiser.
+        carry: what the next batch starts from, of tasks whose batches go on; else empty.
         lr_scale: factor on the updates, lowered on plateaus.
         sums: of losses, weights and metrics since the last log line.
         first_bad_step: first update whose loss or gradient was not finite; `NEVER` if none.
@@ -38,9 +39,22 @@ class TrainState(NamedTuple):
     params: nnx.State
     stats: nnx.State
     opt_state: optax.OptState
+    carry: Any
     lr_scale: jax.Array
     sums: Sums
     first_bad_step: jax.Array
+
+
+class Evaluation(NamedTuple):
+    """Where an evaluation is.
+
+    Attributes:
+        sums: of losses, weights and metrics so far.
+        carry: as in `TrainState`.
+    """
+
+    sums: Sums
+    carry: Any
 
 
 class Steps(NamedTuple):
@@ -48,12 +62,12 @@ class Steps(NamedTuple):
 
     Attributes:
         train: (state, batch) -> state.
-        evaluate: (params, stats, sums, batch) -> sums.
+        evaluate: (params, stats, evaluation so far, batch) -> evaluation so far.
         take_sums: state -> (state with zero sums, sums).
     """
 
-    train: Callable[[TrainState, Batch], TrainState]
-    evaluate: Callable[[nnx.State, nnx.State, Sums, Batch], Sums]
+    train: Callable[[TrainState, Any], TrainState]
+    evaluate: Callable[[nnx.State, nnx.State, Evaluation, Any], Evaluation]
     take_sums: Callable[[TrainState], tuple[TrainState, Sums]]
 
 
@@ -68,8 +82,16 @@ def zero_sums(task: Task) -> Sums:
     return {name: jnp.float32(0) for name in ("loss", "weight", *task.metrics)}
 
 
+def initial_carry(task: Task, model: nnx.Module, batch_size: int) -> Any:
+    """What the first batch of so many rows starts from; empty if batches do not go on."""
+    return task.initial_carry(model, batch_size) if isinstance(task, Carries) else ()
+
+
 def init_state(
-    task: Task, optimizer: optax.GradientTransformationExtraArgs, seed: int
+    task: Task,
+    optimizer: optax.GradientTransformationExtraArgs,
+    seed: int,
+    batch_size: int = 1,
 ) -> tuple[nnx.GraphDef, TrainState]:
     """The structure of the task's model, and the state before the first update.
 
@@ -77,14 +99,17 @@ def init_state(
         task: gives the model.
         optimizer: over the parameters' `nnx.State`.
         seed: of the parameters and the dropout masks.
+        batch_size: rows of a batch, for tasks whose batches go on.
     """
-    graphdef, params, stats = nnx.split(task.build_model(nnx.Rngs(seed)), nnx.Param, ...)
+    model = task.build_model(nnx.Rngs(seed))
+    graphdef, params, stats = nnx.split(model, nnx.Param, ...)
     return graphdef, TrainState(
         step=jnp.int32(0),
         seed=jnp.uint32(seed),
         params=params,
         stats=stats,
         opt_state=optimizer.init(params),
+        carry=initial_carry(task, model, batch_size),
         lr_scale=jnp.float32(1),
         sums=zero_sums(task),
         first_bad_step=jnp.int32(NEVER),
@@ -96,18 +121,29 @@ def make_steps(
 ) -> Steps:
     """Join a task, the structure of its model and an optimiser."""
 
-    def train(state: TrainState, batch: Batch) -> TrainState:
+    def losses(
+        model: nnx.Module, batch: Any, carry: Any, key: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array, Sums, Any]:
+        if isinstance(task, Carries):
+            return task.continued(model, batch, carry, key)
+        return *task.loss_and_metrics(model, batch, key), carry
+
+    def train(state: TrainState, batch: Any) -> TrainState:
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
 
         def mean_loss(params: nnx.State) -> tuple[jax.Array, Any]:
             model = nnx.merge(graphdef, params, state.stats, copy=True)
-            loss, weight, metrics = task.loss_and_metrics(model, batch, key)
+            loss, weight, metrics, carry = losses(model, batch, state.carry, key)
             sums = add_sums(state.sums, loss, weight, metrics)
-            return loss / jnp.maximum(weight, 1), (nnx.state(model, nnx.Param, ...)[1], sums)
+            stats = nnx.state(model, nnx.Param, ...)[1]
+            return loss / jnp.maximum(weight, 1), (stats, sums, carry)
 
-        (loss, (stats, sums)), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        (loss, (stats, sums, carry)), grads = jax.value_and_grad(mean_loss, has_aux=True)(
+            state.params
+        )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        updates = jax.tree.map(lambda update: state.lr_scale * update, updates)
+        scale = state.lr_scale * (batch.rate if isinstance(batch, TextBatch) else 1)
+        updates = jax.tree.map(lambda update: scale * update, updates)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         first_bad = (state.first_bad_step == NEVER) & ~finite
         return state._replace(
@@ -115,13 +151,15 @@ def make_steps(
             params=optax.apply_updates(state.params, updates),
             stats=stats,
             opt_state=opt_state,
+            carry=carry,
             sums=sums,
             first_bad_step=jnp.where(first_bad, state.step, state.first_bad_step),
         )
 
-    def evaluate(params: nnx.State, stats: nnx.State, sums: Sums, batch: Batch) -> Sums:
+    def evaluate(params: nnx.State, stats: nnx.State, before: Evaluation, batch: Any) -> Evaluation:
         model = nnx.merge(graphdef, params, stats, copy=True)
-        return add_sums(sums, *task.loss_and_metrics(model, batch, None))
+        loss, weight, metrics, carry = losses(model, batch, before.carry, None)
+        return Evaluation(add_sums(before.sums, loss, weight, metrics), carry)
 
     def take_sums(state: TrainState) -> tuple[TrainState, Sums]:
         return state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums)), state.sums

@@ -166,7 +166,7 @@ def test_the_scripts_download_data_sets_that_there_are(tmp_path):
     downloaded = set()
     for script in scripts:
         (command,) = re.findall(r"^exec .*?\"\$@\"$", script.read_text(), re.DOTALL | re.MULTILINE)
-        names = re.findall(r"[a-z0-9-]+-classification|speech-commands", command)
+        names = re.findall(r"[a-z0-9-]+-(?:classification|lm)|speech-commands", command)
         assert script.name == "download_all.sh" or names
         assert all(DATASETS[name].sources for name in names), script.name
         assert os.access(script, os.X_OK)

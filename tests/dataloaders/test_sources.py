@@ -20,13 +20,18 @@ from lru.dataloaders.imdb import Imdb, ImdbWords
 from lru.dataloaders.listops import ListOps
 from lru.dataloaders.mnist import Mnist, PermutedMnist
 from lru.dataloaders.pathfinder import Pathfinder, Pathfinder64, Pathfinder128, Pathfinder256
+from lru.dataloaders.ptb import PennTreebank, PennTreebankCharacters
+from lru.dataloaders.shakespeare import Shakespeare
 from lru.dataloaders.speech_commands import SpeechCommands
 from lru.dataloaders.unpack import ArchiveError
+from lru.dataloaders.wikipedia import Enwik8, Text8
+from lru.dataloaders.wikitext import WikiText2, WikiText103
 from lru.dataloaders.writers import RaggedWriter
 
 from . import (
     test_aan,
     test_cifar,
+    test_corpora,
     test_idx,
     test_imdb,
     test_listops,
@@ -46,6 +51,14 @@ ARCHIVES: list[tuple[Dataset, Write]] = [
     (Mnist(n_val=2), lambda root: test_idx.write(root, Mnist.places[0], compress=True)),
     (PermutedMnist(n_val=2), lambda root: test_idx.write(root, Mnist.places[0], compress=True)),
     (FashionMnist(n_val=2), lambda root: test_idx.write(root, FashionMnist.places[0], True)),
+    *(
+        (kind(), lambda root, kind=kind: test_corpora.write_words(root, kind))
+        for kind in (PennTreebank, PennTreebankCharacters, WikiText2, WikiText103)
+    ),
+    *(
+        (kind(n_val=3, n_test=3), lambda root, kind=kind: test_corpora.write_text(root, kind))
+        for kind in (Enwik8, Text8, Shakespeare)
+    ),
     (Aan(), lambda root: test_aan.write(root, place=f"{LRA}/tsv_data")),
     (ListOps(source="official"), lambda root: test_listops.official(root, f"{LRA}/listops-1000")),
     *(

@@ -159,3 +159,31 @@ def test_clipping_is_by_the_norm_of_all_gradients():
         np.testing.assert_allclose(
             change, -0.5e-2 * (0.25 if recurrent else 1), rtol=1e-3, err_msg=str(path)
         )
+
+
+def test_the_rate_decays_after_each_epoch_from_one_on():
+    lr = rates(50, warmup_end=0, cosine_anneal=False, lr_decay=0.5, lr_decay_from=2)
+    expected = 1e-3 * np.repeat([1, 1, 0.5, 0.25, 0.125], STEPS_PER_EPOCH)
+    np.testing.assert_allclose(lr, expected, rtol=1e-6)
+
+
+def test_the_rate_drops_at_epochs_counted_after_warm_up():
+    lr = rates(50, warmup_end=1, cosine_anneal=False, lr_drops="1, 3")
+    expected = 1e-3 * np.repeat([1, 0.1, 0.1, 0.01], STEPS_PER_EPOCH)
+    np.testing.assert_allclose(lr[STEPS_PER_EPOCH:], expected, rtol=1e-6)
+
+
+def test_sgd_decays_all_parameters_after_clipping_and_slows_recurrent_ones():
+    config = TrainConfig(optimizer="sgd", lr_factor=0.5, weight_decay=0.1, clip_norm=1.0)
+    optimizer = make_optimizer(config, lambda count: 2.0)
+    params = nnx.State({"a": nnx.Param(jnp.array([3.0])), "b": RecurrentParam(jnp.array([4.0]))})
+    gradients = jax.tree.map(lambda leaf: 10 * leaf, params)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    # The gradient has norm 50; clipped it is 3 / 5 and 4 / 5.
+    np.testing.assert_allclose(updates["a"][...], [-2.0 * (0.6 + 0.3)], rtol=1e-6)
+    np.testing.assert_allclose(updates["b"][...], [-1.0 * (0.8 + 0.4)], rtol=1e-6)
+
+
+def test_an_unknown_optimizer_lists_the_known_ones():
+    with pytest.raises(ValueError, match="unknown optimizer 'newton'; known: adamw, sgd"):
+        make_optimizer(TrainConfig(optimizer="newton"), lambda count: 1.0)

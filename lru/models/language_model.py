@@ -1,0 +1,143 @@
+"""Language model: embedding, recurrent body, head; each token predicted from those before it.
+
+The body is a plain stack of cells, as in AWD-LSTM (arXiv 1708.02182) and in the QRNN paper (arXiv
+1611.01576, section 3.2), or the residual blocks of the classifiers, which suit linear recurrences.
+"""
+
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Integer, Key
+
+from lru.layers.base import State
+from lru.models.cells import Cells, cell_of
+from lru.models.config import ModelConfig
+from lru.models.dropout import drop_features, embed
+from lru.models.encoder import Encoder
+from lru.models.heads import SoftmaxHead
+
+
+class Features(NamedTuple):
+    """What the body makes of the tokens up to each one.
+
+    Attributes:
+        raw: outputs of its last layer [B, T, D].
+        dropped: the same after dropout, which the head reads.
+    """
+
+    raw: Float[Array, "B T D"]
+    dropped: Float[Array, "B T D"]
+
+
+class LanguageModel(nnx.Module):
+    """Probabilities of the next token.
+
+    Attributes:
+        embedding: of the tokens [V, D].
+        body: recurrent layers.
+        head: read-out; see `lru.models.heads`.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int, *, rngs: nnx.Rngs):
+        """Build the network.
+
+        Args:
+            config: the network; its body `auto` means cells where the model has one.
+            vocab_size: number V of tokens.
+            rngs: source of the initial parameters.
+
+        Raises:
+            ValueError: if the configuration has no such language model.
+        """
+        if config.bidirectional:
+            raise ValueError("bidirectional must be False in a language model, got True")
+        has_cell = cell_of(config.model) is not None
+        body = config.body if config.body != "auto" else "cells" if has_cell else "blocks"
+        if body == "blocks":
+            for name in ("p_hidden", "p_weight", "first_window"):
+                if getattr(config, name):
+                    raise ValueError(
+                        f"{name} is of a body of cells, but that of model {config.model!r} is of "
+                        f"blocks; got {getattr(config, name)}"
+                    )
+        scale, shape = config.init_range, (vocab_size, config.d_model)
+
+        def table() -> nnx.Param:
+            return nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-scale, maxval=scale))
+
+        self.embedding = table()
+        self.body = Cells(config, rngs=rngs) if body == "cells" else Encoder(config, rngs=rngs)
+        self.head = SoftmaxHead(self.embedding if config.tied else table())
+        self.rates = (config.p_embedding, config.p_input, config.p_dropout)
+        self.locked = config.locked_dropout
+
+    def initial_state(self, batch_size: int) -> list[State]:
+        """The state before the first token."""
+        return self.body.initial_state(batch_size)
+
+    def features(
+        self,
+        tokens: Integer[Array, "B T"],
+        state: list[State] | None = None,
+        *,
+        lengths: Int[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+        key: Key[Array, ""] | None = None,
+    ) -> tuple[Features, list[State]]:
+        """What the head reads.
+
+        Args:
+            tokens: their ids.
+            state: what earlier tokens left; None to start afresh.
+            lengths: number of valid tokens of each row; None if all are valid.
+            resets: True where a row starts afresh.
+            key: source of dropout and noise in training; None to evaluate.
+
+        Returns:
+            Features, and the state after the last valid token.
+        """
+        keys = [None] * 4 if key is None else jax.random.split(key, 4)
+        p_embedding, p_input, p_output = self.rates
+        x = embed(self.embedding[...], tokens, p_embedding, keys[0])
+        x = drop_features(x, p_input, keys[1], locked=self.locked)
+        raw, state = self.body(
+            x, state, lengths=lengths, resets=resets, train=key is not None, key=keys[2]
+        )
+        return Features(raw, drop_features(raw, p_output, keys[3], locked=self.locked)), state
+
+    def __call__(
+        self,
+        tokens: Integer[Array, "B T"],
+        state: list[State] | None = None,
+        *,
+        lengths: Int[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+        train: bool = False,
+        key: Key[Array, ""] | None = None,
+    ) -> tuple[Float[Array, "B T V"], list[State]]:
+        """Log probabilities of the token after each one, and the state; see `features`.
+
+        Args:
+            tokens: their ids.
+            state: what earlier tokens left.
+            lengths: number of valid tokens of each row.
+            resets: True where a row starts afresh.
+            train: whether `key` is used.
+            key: source of dropout and noise.
+        """
+        features, state = self.features(
+            tokens, state, lengths=lengths, resets=resets, key=key if train else None
+        )
+        return self.head.log_probabilities(features.dropped), state
+
+    def step(
+        self, tokens_t: Integer[Array, " B"], state: list[State]
+    ) -> tuple[Float[Array, "B V"], list[State]]:
+        """Take in one token, in evaluation mode; log probabilities of the next one.
+
+        Raises:
+            NoStepError: if the recurrences have no step mode.
+        """
+        h, state = self.body.step(self.embedding[...][tokens_t], state)
+        return self.head.log_probabilities(h), state
