@@ -58,25 +58,40 @@ def average_iterates(from_start: bool = False) -> optax.GradientTransformation:
 def begin_averaging(opt_state: optax.OptState) -> optax.OptState:
     """Pull the trigger; the present parameters are the first to be averaged."""
     state = _find(opt_state)
+    if state is None:
+        raise ValueError("opt_state must be that of a chain with average_iterates, but has no mean")
     return optax.tree.set(opt_state, averaging=jnp.ones_like(state.averaging))
 
 
 def is_averaging(opt_state: optax.OptState) -> bool:
     """Whether the trigger has been pulled."""
-    return bool(_find(opt_state).averaging)
+    state = _find(opt_state)
+    return state is not None and bool(state.averaging)
 
 
-def averaged_params(opt_state: optax.OptState, params: optax.Params) -> optax.Params:
+def averaged_params(opt_state: optax.OptState, params: Any) -> Any:
     """What to evaluate: the mean of the iterates, the present one included.
 
-    Before the trigger, and right after it, these are the present parameters.
+    Before the trigger, right after it, and without `average_iterates` in the chain, these are the
+    present parameters.
 
     Args:
-        opt_state: of an optimiser with `average_iterates` in its chain.
+        opt_state: of the optimiser.
         params: the present parameters.
     """
     state = _find(opt_state)
+    if state is None:
+        return params
     return _include(params, state.mean_of_iterates, state.averaged_iterates + 1)
+
+
+def end_averaging(opt_state: optax.OptState, params: Any) -> tuple[optax.OptState, Any]:
+    """A state as before the trigger, and what `averaged_params` gives in place of parameters."""
+    state, mean = _find(opt_state), averaged_params(opt_state, params)
+    if state is None:
+        return opt_state, mean
+    zeros = {name: jnp.zeros_like(getattr(state, name)) for name in AveragingState._fields[:2]}
+    return optax.tree.set(opt_state, **zeros), mean
 
 
 def stopped_improving(losses: Sequence[float], window: int) -> bool:
@@ -101,7 +116,4 @@ def _include(params: optax.Params, mean: optax.Params, count: jax.Array) -> opta
 
 
 def _find(opt_state: optax.OptState) -> Any:
-    state = optax.tree.get(opt_state, AveragingState.__name__)
-    if state is None:
-        raise ValueError("opt_state must be that of a chain with average_iterates, but has no mean")
-    return state
+    return optax.tree.get(opt_state, AveragingState.__name__)

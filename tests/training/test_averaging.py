@@ -13,6 +13,7 @@ from lru.training.averaging import (
     average_iterates,
     averaged_params,
     begin_averaging,
+    end_averaging,
     is_averaging,
     stopped_improving,
 )
@@ -97,10 +98,24 @@ def test_the_mean_is_found_in_the_state_of_the_whole_optimiser():
         assert not np.array_equal(first, last)
 
 
-@pytest.mark.parametrize("function", [begin_averaging, is_averaging])
-def test_a_chain_without_a_mean_is_refused(function):
+def test_ended_averaging_leaves_the_mean_as_plain_parameters():
+    optimizer = sgd(from_start=True)
+    iterates, means, state = run(optimizer, jnp.ones(3), random_grads(5))
+    ended, params = end_averaging(state, iterates[-1])
+    np.testing.assert_array_equal(params, means[-1])
+    np.testing.assert_array_equal(averaged_params(ended, params), means[-1])
+    assert not is_averaging(ended)
+    _, after = optimizer.update(jnp.ones(3), ended, params)
+    np.testing.assert_array_equal(averaged_params(after, 2 * params), 2 * params)
+
+
+def test_a_chain_without_a_mean_never_averages():
+    state, params = optax.sgd(0.1).init(jnp.ones(3)), jnp.ones(3)
+    assert not is_averaging(state)
+    assert averaged_params(state, params) is params
+    assert end_averaging(state, params) == (state, params)
     with pytest.raises(ValueError, match="opt_state must be that of a chain with average_iterates"):
-        function(optax.sgd(0.1).init(jnp.ones(3)))
+        begin_averaging(state)
 
 
 def test_params_are_needed():
