@@ -56,7 +56,11 @@ def average_iterates(from_start: bool = False) -> optax.GradientTransformation:
 
 
 def begin_averaging(opt_state: optax.OptState) -> optax.OptState:
-    """Pull the trigger; the present parameters are the first to be averaged."""
+    """Pull the trigger; the present parameters are the first to be averaged.
+
+    Raises:
+        ValueError: if the state is not of an optimiser with `average_iterates` in its chain.
+    """
     state = _find(opt_state)
     if state is None:
         raise ValueError("opt_state must be that of a chain with average_iterates, but has no mean")
