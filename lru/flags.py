@@ -291,7 +291,7 @@ def _base(command: CommandConfig, run: Any) -> tuple[Flat, str]:
         path = Run(Path(run.restore)).config_file
         if not path.is_file():
             raise UsageError(f"restore must be the folder of a run, but {path} does not exist")
-        return Config.load(path).flat() | {"name": None}, str(path)
+        return Config.load(path).flat() | {"name": None, "finetune": False}, str(path)
     if run.name is not None and not run.reset:
         path = Run(Path(run.runs_dir) / run.name).config_file
         if path.is_file():

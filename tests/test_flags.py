@@ -345,6 +345,17 @@ def test_restore_continues_another_run_under_another_name(saved, tmp_path):
     assert read("--restore", path).run.name is None
 
 
+def test_a_fine_tuned_run_is_restored_as_any_other(saved, tmp_path):
+    path = str(tmp_path / "runs" / "old")
+    tuned = read("--name tuned --finetune --average_from 0 --restore", path)
+    assert tuned.train.finetune
+    (tmp_path / "runs" / "tuned").mkdir()
+    tuned.save(tmp_path / "runs" / "tuned" / "config.yaml")
+    again = read("--name again --restore", str(tmp_path / "runs" / "tuned"))
+    assert not again.train.finetune
+    assert again.train.average_from == 0
+
+
 def test_restore_needs_a_run(tmp_path):
     with pytest.raises(UsageError, match=r"restore must be the folder of a run, but .* not exist"):
         read("--restore", str(tmp_path))

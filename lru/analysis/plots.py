@@ -1,4 +1,4 @@
-"""Pictures of a run: learning curves, and eigenvalues before and after on the unit disk."""
+"""Pictures of runs and models: learning curves, eigenvalues on the unit disk, gates by word."""
 
 import math
 import os
@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 INK = "#333333"
@@ -20,6 +21,9 @@ TRAINED_COLOUR = COLOURS["val"]
 # Above so many points a curve is drawn faint, with its running mean on top.
 _DENSE = 150
 _MAX_COLUMNS = 4
+
+# Tokens that would leave no mark on the paper.
+_VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥", "": "∅"}
 
 
 def plot_curves(records: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
@@ -113,6 +117,59 @@ def plot_eigenvalues(
         fontsize=9,
         handletextpad=0,
     )
+    _save(figure, path)
+
+
+def plot_gates(
+    forget: ArrayLike,
+    candidate: ArrayLike,
+    state: ArrayLike,
+    words: Sequence[str],
+    path: str | os.PathLike,
+) -> None:
+    """Draw what one layer does at every word: forget gate, candidate and state of every unit.
+
+    Args:
+        forget: how much of its state each unit keeps, from 0 to 1 [T, N].
+        candidate: what it would take in instead [T, N].
+        state: after the word [T, N].
+        words: what was read [T].
+        path: the picture to write; its suffix is the format. Atomic.
+
+    Raises:
+        ValueError: if there is nothing to draw, or the shapes differ.
+    """
+    panels = [np.asarray(values, float) for values in (forget, candidate, state)]
+    shapes = [values.shape for values in panels]
+    if len({*shapes}) > 1 or len(shapes[0]) != 2 or 0 in shapes[0] or len(panels[0]) != len(words):
+        raise ValueError(
+            "forget, candidate and state must have one shape [T, N], T the number of words, got "
+            f"{', '.join(map(str, shapes))} for {len(words)} words"
+        )
+    width = min(max(0.17 * len(words) + 1.6, 4.8), 200)
+    figure = Figure(figsize=(width, 8.4), layout="constrained")
+    grid = figure.subplots(3, 1, sharex=True)
+    for axes, name, values in zip(grid, ("forget gate", "candidate", "state"), panels, strict=True):
+        colours: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": 1}
+        if name != "forget gate":
+            # The same colour for the same distance from zero.
+            extent = max(1.0, np.abs(values[np.isfinite(values)]).max(initial=0))
+            colours = {"cmap": "RdBu_r", "vmin": -extent, "vmax": extent}
+        image = axes.imshow(values.T, aspect="auto", interpolation="nearest", **colours)
+        bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.05, aspect=14)
+        bar.ax.tick_params(length=0, labelsize=7, labelcolor=INK)
+        bar.outline.set_visible(False)
+        axes.set_title(name, fontsize=9, loc="left", color=INK)
+        axes.set_ylabel("unit", color=INK)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.tick_params(length=0, labelsize=7, labelcolor=INK)
+        axes.spines[:].set_visible(False)
+    labels = [_VISIBLE.get(word, word) for word in words]
+    rotation = 90 if max(map(len, labels)) > 1 else 0
+    grid[-1].set_xticks(range(len(words)), labels, rotation=rotation)
+    for label in grid[-1].get_xticklabels():
+        # A dollar sign is a word here.
+        label.set_parse_math(False)
     _save(figure, path)
 
 

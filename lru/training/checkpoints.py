@@ -5,6 +5,7 @@ object of the loop's own state. Orbax commits by renaming, so a run killed while
 the checkpoint before.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,10 @@ def _flatten(state: TrainState) -> tuple[dict[str, Any], Any]:
     leaves, treedef = jax.tree_util.tree_flatten_with_path(state)
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     return dict(zip(names, [leaf for _, leaf in leaves], strict=True)), treedef
+
+
+def _field(name: str) -> str:
+    return name.split("/")[0]
 
 
 class Checkpoints:
@@ -63,8 +68,15 @@ class Checkpoints:
             ),
         )
 
-    def restore(self, kind: Kind, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    def restore(
+        self, kind: Kind, like: TrainState, only: Collection[str] = TrainState._fields
+    ) -> tuple[TrainState, dict[str, Any]]:
         """Read the checkpoint into the structure of `like`.
+
+        Args:
+            kind: which one.
+            like: a state with arrays of the same shapes.
+            only: fields of the state to read; the others stay those of `like`.
 
         Raises:
             FileNotFoundError: if there is none.
@@ -74,14 +86,15 @@ class Checkpoints:
         step = manager.latest_step()
         if step is None:
             raise FileNotFoundError(f"no {kind} checkpoint in {manager.directory}")
-        wanted, treedef = _flatten(like)
+        leaves, treedef = _flatten(like)
+        wanted = {name: leaf for name, leaf in leaves.items() if _field(name) in only}
         saved = manager.restore(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore()
             ),
         )
-        arrays = saved["state"]
+        arrays = {name: a for name, a in saved["state"].items() if _field(name) in only}
         for name in sorted({*wanted, *arrays}):
             if name not in arrays or name not in wanted:
                 where = "missing from" if name in wanted else "unknown to the model but in"
@@ -91,8 +104,9 @@ class Checkpoints:
                     f"{name} has shape {arrays[name].shape} in the checkpoint "
                     f"{manager.directory}/{step}, but {wanted[name].shape} in the model"
                 )
-        leaves = [jax.numpy.asarray(arrays[name], wanted[name].dtype) for name in wanted]
-        return jax.tree_util.tree_unflatten(treedef, leaves), saved["progress"]
+        for name, leaf in wanted.items():
+            leaves[name] = jax.numpy.asarray(arrays[name], leaf.dtype)
+        return jax.tree_util.tree_unflatten(treedef, leaves.values()), saved["progress"]
 
     def wait(self) -> None:
         """Return once everything is on disk."""

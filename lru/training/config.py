@@ -54,6 +54,13 @@ class TrainConfig:
     """Weight decay: with adamw decoupled, of the other parameters; with sgd of all, as L2."""
     clip_norm: float | None = None
     """Clip the gradient to this global norm."""
+    nonmono: int | None = None
+    """Average the weights from when a validation is worse than the best of those more than this
+    many before it, as NT-ASGD does; evaluations and the best checkpoint have the average."""
+    average_from: int | None = None
+    """Average the weights from the end of this epoch at the latest; 0: from the first update."""
+    finetune: bool = False
+    """Take nothing but the best weights from the run that is restored, and train them anew."""
     jax_seed: int = 1919
     """Seed of the parameters, the order of the examples and the dropout."""
     log_every: int = 50
@@ -86,8 +93,17 @@ class TrainConfig:
                 raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
         if any(not part.strip().isdigit() for part in (self.lr_drops or "0").split(",")):
             raise ValueError(f"lr_drops must be epochs separated by commas, got {self.lr_drops!r}")
+        if self.nonmono is not None and self.nonmono < 1:
+            raise ValueError(f"nonmono must be at least 1, got {self.nonmono}")
+        if self.average_from is not None and self.average_from < 0:
+            raise ValueError(f"average_from must not be negative, got {self.average_from}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be positive, got {self.clip_norm}")
+
+    @property
+    def averages(self) -> bool:
+        """Whether the weights are averaged, sooner or later."""
+        return self.nonmono is not None or self.average_from is not None
 
 
 @dataclass(frozen=True)
@@ -147,6 +163,15 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self):
+        """Check what concerns several groups.
+
+        Raises:
+            ValueError: if values of different groups do not fit.
+        """
+        if self.train.finetune and self.run.restore is None:
+            raise ValueError("finetune needs restore, the folder of the run to take weights from")
 
     def flat(self) -> dict[str, Any]:
         """All values by the name of their flag; options of the model stand beside the others."""

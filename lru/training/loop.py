@@ -6,6 +6,7 @@ function of the configuration alone, so an interrupted run that is resumed logs 
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,13 @@ from lru.files import write_atomically
 from lru.streams import StreamFeed, Streams
 from lru.tasks import Derives, Task
 from lru.tasks.base import Sums
+from lru.training.averaging import (
+    averaged_params,
+    begin_averaging,
+    end_averaging,
+    is_averaging,
+    stopped_improving,
+)
 from lru.training.checkpoints import Checkpoints, Kind
 from lru.training.config import Config
 from lru.training.optimizer import make_optimizer, make_schedule
@@ -32,6 +40,8 @@ from lru.training.progress import Progress, Stopwatch
 from lru.training.runs import Run
 from lru.training.state import NEVER, Evaluation, init_state, initial_carry, make_steps, zero_sums
 from lru.training.trackers import Trackers, truncate
+
+logger = logging.getLogger(__name__)
 
 Metrics = dict[str, float]
 
@@ -53,6 +63,8 @@ class LoopState:
         epochs_since_best: evaluations since then.
         epochs_since_reduction: evaluations since then, or since the rate was last reduced.
         lr_scale: factor on the learning rate.
+        losses: the objective of every validation, lower is better; kept while the trigger of
+            averaging may need it.
     """
 
     best_step: int = 0
@@ -60,6 +72,7 @@ class LoopState:
     epochs_since_best: int = 0
     epochs_since_reduction: int = 0
     lr_scale: float = 1.0
+    losses: list[float] = dataclasses.field(default_factory=list)
 
 
 class Summary(NamedTuple):
@@ -205,10 +218,20 @@ class Trainer:
             return
         if self._checkpoints.latest_step("last") is not None:
             self._load("last")
+        elif restore is not None and self._config.train.finetune:
+            self._start_from(Path(restore))
         elif restore is not None:
             self._continue_from(Path(restore))
         # Lines after the checkpoint will be written again.
         truncate(self._run.metrics_file, self.step)
+
+    def _start_from(self, other: Path) -> None:
+        """Take over the best weights of another run, and the statistics that go with them."""
+        source = Checkpoints(Run(other).checkpoints, read_only=True)
+        try:
+            self.state, _ = source.restore("best", self.state, only=("params", "stats"))
+        finally:
+            source.close()
 
     def _continue_from(self, other: Path) -> None:
         """Take over the state and the log of another run; the best epoch is sought anew."""
@@ -237,8 +260,9 @@ class Trainer:
         self._loop = LoopState(**saved)
 
     def model(self) -> nnx.Module:
-        """The model with its present parameters."""
-        return nnx.merge(self._graphdef, self.state.params, self.state.stats)
+        """The model with its present parameters, or their average."""
+        params = averaged_params(self.state.opt_state, self.state.params)
+        return nnx.merge(self._graphdef, params, self.state.stats)
 
     def close(self) -> None:
         """Finish writing checkpoints."""
@@ -329,7 +353,23 @@ class Trainer:
 
     def _save(self, kind: Kind, step: int) -> None:
         progress = dataclasses.asdict(self._loop) | {DATA: self._data_checksum}
-        self._checkpoints.save(kind, step, self.state, progress)
+        state = self.state
+        if kind == "best":
+            # The average is kept as plain parameters: whoever reads them need not know of it.
+            opt_state, params = end_averaging(state.opt_state, state.params)
+            state = state._replace(opt_state=opt_state, params=params)
+        self._checkpoints.save(kind, step, state, progress)
+
+    def _average_if_due(self, epoch: float, loss: float) -> None:
+        """Begin to average the weights when validation stops improving, or as configured."""
+        train, losses = self._config.train, self._loop.losses
+        if not train.averages or is_averaging(self.state.opt_state):
+            return
+        losses.append(loss)
+        due = train.average_from is not None and epoch >= train.average_from
+        if due or (train.nonmono is not None and stopped_improving(losses, train.nonmono)):
+            self.state = self.state._replace(opt_state=begin_averaging(self.state.opt_state))
+            logger.info("the weights are averaged from update %d on", self.step)
 
     def _end_epoch(self, step: int, metrics: Metrics, trackers: Trackers) -> None:
         """Log an evaluation, remember the best, lower the rate on a plateau, save."""
@@ -350,6 +390,7 @@ class Trainer:
             self.state = self.state._replace(lr_scale=jnp.float32(loop.lr_scale))
         if loop.best_step == step:
             self._save("best", step)
+        self._average_if_due(self._epoch(step), -sign * metrics[selector])
         self._save_last(step, trackers)
 
     def evaluate(self) -> Metrics:
@@ -358,11 +399,12 @@ class Trainer:
 
     def _evaluate(self, evaluate: Callable) -> Metrics:
         metrics = {}
+        params = averaged_params(self.state.opt_state, self.state.params)
         for name in ("val", "test"):
             carry = initial_carry(self._task, self.model(), self._config.data.eval_batch_size)
             done = Evaluation(zero_sums(self._task), carry)
             for fed in self._feeds[name].epoch():
-                done = evaluate(self.state.params, self.state.stats, done, fed.batch)
+                done = evaluate(params, self.state.stats, done, fed.batch)
             metrics |= self._means(jax.device_get(done.sums), name)
         return metrics
 

@@ -13,6 +13,7 @@ from flax import nnx
 
 from lru.layers import RecurrentParam
 from lru.registry import Registry
+from lru.training.averaging import average_iterates
 from lru.training.config import TrainConfig
 
 
@@ -99,4 +100,6 @@ def make_optimizer(
         if config.clip_norm is None
         else optax.clip_by_global_norm(config.clip_norm)
     )
-    return optax.chain(clip, optimizer)
+    # Last, so that the rest of the state has the same names with and without it.
+    averaging = [average_iterates(config.average_from == 0)] if config.averages else []
+    return optax.chain(clip, optimizer, *averaging)

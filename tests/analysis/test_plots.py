@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from lru.analysis import plots
-from lru.analysis.plots import plot_curves, plot_eigenvalues
+from lru.analysis.plots import plot_curves, plot_eigenvalues, plot_gates
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -126,6 +126,53 @@ def test_eigenvalues_that_are_not_finite_still_give_a_picture(tmp_path):
 def test_layers_that_differ_are_refused(initial, trained, tmp_path):
     with pytest.raises(ValueError, match="must name the same layers, at least one"):
         plot_eigenvalues(layers(initial), layers(trained), tmp_path / "eigenvalues.png")
+
+
+def gates(steps, units, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.uniform(0, 1, (steps, units)), *rng.uniform(-3, 3, (2, steps, units))]
+
+
+def test_gates_stand_above_their_words(figure):
+    forget, candidate, state = gates(4, 6)
+    panels = figure(plot_gates, forget, candidate, state, ["pay", "$", "a$b$", "N"]).axes[:3]
+    drawn = {axes.get_title("left"): axes.images[0] for axes in panels}
+    assert list(drawn) == ["forget gate", "candidate", "state"]
+    for image, values in zip(drawn.values(), (forget, candidate, state), strict=True):
+        np.testing.assert_array_equal(image.get_array(), values.T)
+    assert drawn["forget gate"].get_clim() == (0, 1)
+    low, high = drawn["state"].get_clim()
+    assert -low == high == np.abs(state).max()
+    labels = panels[-1].get_xticklabels()
+    assert [label.get_text() for label in labels] == ["pay", "$", "a$b$", "N"]
+    assert not any(label.get_parse_math() for label in labels)
+
+
+def test_characters_without_ink_are_made_visible(figure):
+    axes = figure(plot_gates, *gates(4, 2), list("a b\n")).axes[2]
+    labels = axes.get_xticklabels()
+    assert [label.get_text() for label in labels] == ["a", "␣", "b", "↵"]
+    assert {label.get_rotation() for label in labels} == {0}
+
+
+def test_gates_of_one_word_and_unit(tmp_path):
+    plot_gates([[0.5]], [[math.nan]], [[0.2]], ["$x$"], tmp_path / "gates.png")
+    assert (tmp_path / "gates.png").read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [((0, (3, 2)), 4), ((2, (4, 3)), 4), ((1, (4,)), 4), ((0, (4, 2)), 3)]
+)
+def test_gates_of_other_shapes_are_refused(tmp_path, change, words):
+    arrays = gates(4, 2)
+    arrays[change[0]] = np.zeros(change[1])
+    with pytest.raises(ValueError, match=r"must have one shape \[T, N\].* got .* for \d words"):
+        plot_gates(*arrays, ["a"] * words, tmp_path / "gates.png")
+
+
+def test_no_gates_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"got \(0, 2\), \(0, 2\), \(0, 2\) for 0 words"):
+        plot_gates(*gates(0, 2), [], tmp_path / "gates.png")
 
 
 def test_a_failed_write_leaves_the_old_picture(tmp_path, monkeypatch):

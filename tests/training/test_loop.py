@@ -16,6 +16,7 @@ from lru.cli import resolve
 from lru.dataloaders import Dataset
 from lru.flags import parse
 from lru.tasks import TASKS
+from lru.training.averaging import is_averaging
 from lru.training.checkpoints import Checkpoints
 from lru.training.loop import NonFiniteError, Trainer
 from lru.training.runs import open_run, open_trackers
@@ -198,6 +199,62 @@ def test_does_not_lower_the_rate_below_its_least(flags):
     arguments += ["--lr_min", "4e-4", "--log_every", "5"]
     _, records = train(arguments, change=script)
     np.testing.assert_allclose(losses(records, "lr"), [1e-3, 1e-3, 4e-4], rtol=1e-6)
+
+
+def test_the_trigger_follows_the_validation_split(flags, caplog):
+    accuracies = iter([0.5, 0.7, 0.4, 0.3, 0.2])
+
+    def script(trainer):
+        trainer._evaluate = lambda evaluate: {"val/accuracy": next(accuracies)}
+
+    with caplog.at_level("INFO", "lru.training.loop"):
+        train([*flags, "--epochs", "5", "--nonmono", "1"], change=script)
+    assert caplog.messages == ["the weights are averaged from update 15 on"]
+
+
+def test_the_average_is_evaluated_and_kept_and_training_goes_on_without_it(flags):
+    common = [*flags, "--lr_base", "0.05", "--cosine_anneal", "False"]
+    _, plain = train([*common, "--name", "plain"])
+    again = [*common, "--name", "averaged", "--average_from", "0"]
+    summary, averaged = train(again)
+    assert losses(averaged) == losses(plain)
+    assert all(np.not_equal(losses(averaged, "val/loss"), losses(plain, "val/loss")))
+    _, trainer = make_trainer(again)
+    assert trainer.evaluate() == {name: averaged[-1][name] for name in summary.best}
+    trainer.close()
+    _, trainer = make_trainer([*again, "--eval_only"])
+    assert trainer.evaluate() == summary.best
+    assert not is_averaging(trainer.state.opt_state)
+    trainer.close()
+
+
+def test_a_run_killed_and_resumed_averages_the_same(flags):
+    common = [*flags, "--checkpoint_every", "3", "--average_from", "1"]
+    _, undisturbed = train([*common, "--name", "undisturbed"])
+    for n, lines in enumerate((3, 7)):
+        with pytest.raises(KilledError):
+            train([*common, "--name", f"killed{n}"], lines)
+        _, resumed = train([*common, "--name", f"killed{n}"])
+        assert resumed == undisturbed
+
+
+def test_fine_tuning_starts_from_the_best_weights_alone(flags, tmp_path):
+    train([*flags, "--name", "first", "--average_from", "1"])
+    _, first = make_trainer(["--name", "first", "--runs_dir", str(tmp_path), "--eval_only"])
+    more = ["--name", "tuned", "--finetune", "--average_from", "0", "--epochs", "1"]
+    more += ["--clip_norm", "1", "--restore", str(tmp_path / "first")]
+    _, tuned = make_trainer(more)
+    for one, other in zip(*(jax.tree.leaves(t.state.params) for t in (first, tuned)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert tuned.step == 0
+    assert is_averaging(tuned.state.opt_state)
+    before = tuned.evaluate()
+    assert before == first.evaluate()
+    for trainer in (first, tuned):
+        trainer.close()
+    summary, records = train(more)
+    assert (summary.steps, records[-1]["epoch"]) == (5, 1.0)
+    assert {name: records[-1][name] for name in before} != before
 
 
 def test_numbers_are_fetched_only_when_later_updates_are_under_way(flags, monkeypatch):
