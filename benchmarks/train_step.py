@@ -116,7 +116,7 @@ def draw(results: dict[str, Any]) -> None:
         axis.bar_label(axis.bar(at, times, 0.25, label=label), fmt="{:,.0f}", fontsize=8)
     axis.set_xticks(range(len(MODELS)), MODELS)
     axis.set_ylabel("ms a training step")
-    axis.legend(fontsize=8, loc="center right", bbox_to_anchor=(1.35, 0.5), frameon=False)
+    figure.legend(loc="outside right center", fontsize=8)
     figure.savefig(PLOT, dpi=110)
 
 
