@@ -1,15 +1,20 @@
 """Measure every scan method and write the table that `auto` reads, lru/scan/choice.json.
 
-python -m benchmarks.choose [--repetitions 7] [--methods native sequential ...]
+python -m benchmarks.choose [--kinds linear-varying ...] [--repetitions 7] [--methods native ...]
 
-For each problem and number of steps, all methods take turns at the scan with its gradients; complex
-numbers come and go as pairs, as between matrix products. Rows of the table order the methods by
-median; a number of steps has a row only if another method than before is clearly the fastest.
+For each problem and number of steps, all methods take turns at the scan with its gradients, at B 8
+and N 128; complex numbers come and go as pairs, as between matrix products. Rows of the table order
+the methods by median, but begin with the first of --methods that is not clearly slower than the
+fastest; a number of steps has a row only if another method than before is clearly the fastest.
+Kinds of problems that are not asked for keep their rows. "pallas" and "sharded" take no part: one
+device has nothing to share, and kernels of other processors are interpreted on a CPU.
 """
 
 import argparse
+import json
 import statistics
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -27,8 +32,13 @@ from lru.scan import (
 )
 
 STEPS = (1, 16, 256, 1024, 4096, 16384)
-# Problems of about so many states, so that short ones are no mere calls.
-STATES = 8 * 1024 * 128
+ROWS, WIDTH = 8, 128
+KINDS = {
+    "linear-constant": ("linear", False),
+    "linear-varying": ("linear", True),
+    "dense-constant": ("dense", False),
+}
+METHODS = {"linear": LINEAR_METHODS, "dense": DENSE_METHODS}
 # A lead smaller than this is noise.
 CLEARLY = 0.9
 NOT_MEASURED = {
@@ -40,13 +50,11 @@ NOT_MEASURED = {
 
 def inputs(problem: str, varying: bool, dtype: str, steps: int) -> tuple[jax.Array, ...]:
     """Factors, inputs and the gradient of the states, the latter two as parts [B, T, P, N]."""
-    width = 128
-    rows = max(1, min(8, STATES // (steps * width)))
     keys = jax.random.split(jax.random.key(0), 3)
-    b, g = (jax.random.normal(key, (rows, steps, width), dtype) for key in keys[:2])
-    shape = (width, width) if problem == "dense" else b.shape if varying else (width,)
+    b, g = (jax.random.normal(key, (ROWS, steps, WIDTH), dtype) for key in keys[:2])
+    shape = (WIDTH, WIDTH) if problem == "dense" else b.shape if varying else (WIDTH,)
     a = jax.random.normal(keys[2], shape, dtype)
-    a = a * 0.9 / width**0.5 if problem == "dense" else 0.99 * a / jnp.abs(a)
+    a = a * 0.9 / WIDTH**0.5 if problem == "dense" else 0.99 * a / jnp.abs(a)
     return a, split(b), split(g)
 
 
@@ -75,37 +83,51 @@ def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repetitions", type=int, default=7)
-    parser.add_argument("--methods", nargs="+", default=["native", "sequential", "associative"])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    timed = ["native", "sequential", "associative", "chunked"]
+    parser.add_argument("--methods", nargs="+", choices=timed, default=timed)
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    kinds = [("linear", varying) for varying in (False, True)] + [("dense", False)]
-    for problem, varying in kinds:
-        known = DENSE_METHODS if problem == "dense" else LINEAR_METHODS
-        methods = [name for name in options.methods if name in known]
-        for dtype in ("float32", "complex64"):
-            before: str | None = None
-            for steps in STEPS:
-                arrays = inputs(problem, varying, dtype, steps)
-                times = medians(problem, methods, arrays, options.repetitions)
-                order = sorted(times, key=times.__getitem__)
-                shown = {name: round(1e3 * times[name], 3) for name in order}
-                print(problem, "varying" if varying else "constant", dtype, steps, shown)
-                if before is not None and times[order[0]] > CLEARLY * times[before]:
-                    continue
-                before = order[0]
-                rows.append(
-                    {
-                        "platform": jax.default_backend(),
-                        "problem": problem,
-                        "factor": "varying" if varying else "constant",
-                        "number": "real" if dtype == "float32" else "complex",
-                        "least_steps": steps,
-                        "methods": order,
-                        "median_ms": shown,
-                    }
-                )
-    table = {"provenance": provenance(), "measured": rows, "not_measured": NOT_MEASURED}
+    table: dict[str, Any] = json.loads(choice.TABLE.read_text())
+    kept = [row for row in table["measured"] if kind_of(row) not in options.kinds]
+    measured = [row for kind in options.kinds for row in measure(kind, options)]
+    table["provenance"] |= dict.fromkeys(options.kinds, provenance())
+    table["measured"] = sorted(kept + measured, key=lambda row: list(KINDS).index(kind_of(row)))
+    table["not_measured"] = NOT_MEASURED
     save(choice.TABLE, table)
+
+
+def kind_of(row: dict[str, Any]) -> str:
+    """The kind of problem that a row of the table is about."""
+    return f"{row['problem']}-{row['factor']}"
+
+
+def measure(kind: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Rows of the table."""
+    problem, varying = KINDS[kind]
+    methods = [name for name in options.methods if name in METHODS[problem]]
+    for dtype in ("float32", "complex64"):
+        before: str | None = None
+        for steps in STEPS:
+            arrays = inputs(problem, varying, dtype, steps)
+            times = medians(problem, methods, arrays, options.repetitions)
+            order = sorted(times, key=times.__getitem__)
+            fastest = times[order[0]]
+            shown = {name: round(1e3 * times[name], 3) for name in order}
+            print(kind, dtype, steps, shown, flush=True)
+            if before is not None and fastest > CLEARLY * times[before]:
+                continue
+            # The first one named that is not clearly slower: single steps are the same in all.
+            before = next(name for name in methods if CLEARLY * times[name] <= fastest)
+            order = [before, *(name for name in order if name != before)]
+            yield {
+                "platform": jax.default_backend(),
+                "problem": problem,
+                "factor": "varying" if varying else "constant",
+                "number": "real" if dtype == "float32" else "complex",
+                "least_steps": steps,
+                "methods": order,
+                "median_ms": shown,
+            }
 
 
 if __name__ == "__main__":

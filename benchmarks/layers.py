@@ -1,16 +1,18 @@
 """Time and memory of whole layers, forward and backward, and of one long sequence in blocks.
 
-python -m benchmarks.layers [--steps 256 1024 4096] [--repetitions 9]
+python -m benchmarks.layers [--steps 256 1024 4096] [--repetitions 9] [--only_draw]
 
-All recurrent layers take turns with the LSTM and the GRU of PyTorch, where that is installed, at
-D = N. "memory" is what the compiled program needs beside its arguments and results. The long
-sequence is one LRU at B 1, T 65,536, D 64, N 64: in blocks whose states the gradient runs again,
-with all states kept, and with products and scan apart and all states kept; each in a process of
-its own, which also reports how far its resident memory rose above that with the arguments at hand
-(Linux), results included. Results go to benchmarks/results/layers.json.
+All recurrent layers take turns with the LRU in plain form (`benchmarks/plain.py`) and the LSTM and
+the GRU of PyTorch, where that is installed, at D = N and B 8, less from T 8,192 on. "memory" is
+what the compiled program needs beside its arguments and results. The long sequence is one LRU at
+B 1, T 65,536, D 64, N 64: in blocks whose states the gradient runs again, with all states kept, and
+with products and scan apart and all states kept; each in a process of its own, which also reports
+how far its resident memory rose above that with the arguments at hand (Linux), results included.
+Results go to benchmarks/results/layers.json and, over the steps, to docs/images/layers.png.
 """
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -23,14 +25,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 from flax import nnx
 
+from benchmarks.plain import PlainLRU
 from benchmarks.provenance import provenance, save
 from lru.layers import LAYERS, LRU, layer_options, make_layer
 from lru.layers.base import RecurrentLayer
 from lru.scan import join, linear_scan, split
 
-RESULTS = Path(__file__).parent / "results" / "layers.json"
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "layers.json"
+PLOT = HERE.parent / "docs" / "images" / "layers.png"
 LONG, LONG_WIDTH = 65536, 64
 
 
@@ -111,19 +117,42 @@ def by_turns(programs: dict[str, Callable], repetitions: int) -> dict[str, list[
 
 
 def measure_layers(steps: int, width: int, repetitions: int) -> list[dict[str, Any]]:
-    """A row for each layer at B 8."""
-    x, g = inputs(8, steps, width)
+    """A row for each layer."""
+    # Batches of long sequences are cut, so that what the peers keep fits in memory.
+    rows = max(1, min(8, 8 * 4096 // steps))
+    x, g = inputs(rows, steps, width)
     programs, memory = {}, {}
     for name in LAYERS:
         known = layer_options(LAYERS[name])
         options = {"block_length": 0} if "block_length" in known else {}
         layer = make_layer(name, width, width, options, rngs=nnx.Rngs(0))
         programs[name], memory[name] = compiled(layer, x, g)
+    plain = "lru, lax.associative_scan"
+    programs[plain], memory[plain] = compiled(PlainLRU(width, width, rngs=nnx.Rngs(0)), x, g)
     times = by_turns(programs | torch_layers(x, g), repetitions)
+    medians = {name: round(statistics.median(t), 2) for name, t in times.items()}
     return [
-        {"layer": name, "median_ms": round(statistics.median(t), 2), "memory": memory.get(name)}
-        for name, t in times.items()
+        {"layer": name, "rows": rows, "median_ms": median, "memory": memory.get(name)}
+        for name, median in medians.items()
     ]
+
+
+def draw(results: dict[str, Any]) -> None:
+    """Time of a step of one row, against the number of steps."""
+    figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
+    points: dict[str, list[tuple[int, float]]] = {}
+    for steps, rows in results["steps"].items():
+        for row in rows:
+            microseconds = 1e3 * row["median_ms"] / (row["rows"] * int(steps))
+            points.setdefault(row["layer"], []).append((int(steps), microseconds))
+    for name, line in points.items():
+        peer = name not in LAYERS
+        axis.plot(*zip(*line, strict=True), "--o" if peer else "-o", markersize=4, label=name)
+    axis.set(xscale="log", yscale="log", xlabel="steps T", ylabel="µs a step and row")
+    axis.set_title(f"forward + backward, D = N = {results['width']}")
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=8)
+    figure.savefig(PLOT, dpi=110)
 
 
 def resident_bytes(which: str) -> int:
@@ -173,13 +202,18 @@ def measure_long(repetitions: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Print and write the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--steps", nargs="+", type=int, default=[256, 1024, 4096])
+    steps = [256, 1024, 4096, 16384, 65536]
+    parser.add_argument("--steps", nargs="+", type=int, default=steps)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--repetitions", type=int, default=9)
     parser.add_argument("--peak", choices=LONG_VARIANTS, help="only print the rise of memory")
+    parser.add_argument("--only_draw", action="store_true", help="the results that are there")
     options = parser.parse_args()
     if options.peak:
         measure_peak(options.peak)
+        return
+    if options.only_draw:
+        draw(json.loads(RESULTS.read_text()))
         return
     results: dict[str, Any] = {"provenance": provenance(), "width": options.width}
     results["long"] = measure_long(options.repetitions)
@@ -190,6 +224,7 @@ def main() -> None:
     for row in (*results["long"], *(row for rows in results["steps"].values() for row in rows)):
         print(*(f"{key} {value}" for key, value in row.items()))
     save(RESULTS, results)
+    draw(results)
 
 
 if __name__ == "__main__":

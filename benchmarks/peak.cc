@@ -1,8 +1,7 @@
 // The rate of fused multiply-adds in registers, which no product of matrices exceeds.
 //
-//   g++ -O3 -march=native -pthread benchmarks/peak.cc -o /tmp/peak && /tmp/peak
-//
-// For processors with AVX-512: 24 independent sums of 16 numbers on each core.
+// `python -m benchmarks.peak` compiles and runs it. For processors with AVX-512: 24
+// independent sums of 16 numbers on each core; a line for each in GFLOP/s.
 
 #include <chrono>
 #include <cstdio>
@@ -42,5 +41,5 @@ int main() {
   std::vector<std::thread> threads;
   for (double& rate : rates) threads.emplace_back([&rate] { rate = GigaflopsOfOneThread(); });
   for (std::thread& thread : threads) thread.join();
-  for (double rate : rates) std::printf("%.0f GFLOP/s\n", rate);
+  for (double rate : rates) std::printf("%.1f\n", rate);
 }

@@ -190,7 +190,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--problems", nargs="+", choices=problems, default=list(problems))
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", nargs="+", type=int, default=[256, 1024, 4096])
+    steps = [256, 1024, 4096, 16384, 65536]
+    parser.add_argument("--steps", nargs="+", type=int, default=steps)
     parser.add_argument("--width", type=int, default=384, help="of the linear scan; dense: half")
     parser.add_argument("--repetitions", type=int, default=15)
     parser.add_argument("--only_draw", action="store_true", help="the results that are there")

@@ -5,9 +5,9 @@ python -m benchmarks.streaming [--steps 1000000] [--chunk 1]
 With --chunk 1 every step is a call of `Encoder.step`, compiled once; with a larger one every chunk
 of that many steps is a call of the encoder, compiled once too. States are donated. Shown are the
 resident memory of the process, from /proc (Linux), and the bytes of all arrays of JAX. At the end
-the first outputs are compared with those of the whole sequence, by all --methods. Fails if the
-largest resident memory of the second half of the reports is above that of the first half, or if
-outputs differ.
+the first outputs are compared with those of the whole sequence, by all --methods. Results go to
+benchmarks/results/streaming-CHUNK.json. Fails if the largest resident memory of the second half of
+the reports is above that of the first half, or if outputs differ.
 """
 
 import argparse
@@ -21,9 +21,11 @@ import jax
 import numpy as np
 from flax import nnx
 
+from benchmarks.provenance import provenance, save
 from lru.models import Encoder, ModelConfig
 from lru.scan import LINEAR_METHODS
 
+RESULTS = Path(__file__).parent / "results"
 STATM = Path("/proc/self/statm")
 MOST_GROWTH = 2**20
 """Bytes by which memory may grow from the first half of the reports to the second: 1 MiB."""
@@ -61,8 +63,8 @@ def inputs(sizes: argparse.Namespace) -> Iterator[np.ndarray]:
         yield random.standard_normal(shape, np.float32)
 
 
-def stream(sizes: argparse.Namespace) -> tuple[np.ndarray, int]:
-    """The first outputs, and by how many bytes memory grew from the first half to the second."""
+def stream(sizes: argparse.Namespace) -> tuple[np.ndarray, list[dict[str, int]]]:
+    """The first outputs, and the memory at every report."""
     encoder = make_encoder(sizes)
     state = encoder.initial_state(sizes.batch)
     traced = []
@@ -74,7 +76,7 @@ def stream(sizes: argparse.Namespace) -> tuple[np.ndarray, int]:
     call = jax.jit(advance, donate_argnums=1)
     # Written to, so that all its pages are resident from the start.
     kept = np.full((sizes.batch, sizes.compared, sizes.d_model), np.nan, np.float32)
-    resident = []
+    reports = []
     for i, x in enumerate(inputs(sizes)):
         y, state = call(x, state)
         done = (i + 1) * sizes.chunk
@@ -83,12 +85,19 @@ def stream(sizes: argparse.Namespace) -> tuple[np.ndarray, int]:
         if done % sizes.report == 0:
             jax.block_until_ready(state)
             gc.collect()
-            resident.append(resident_bytes())
-            memory = f"{resident[-1] / 2**20:.2f} MiB resident, {live_bytes():,} bytes of arrays"
+            resident, live = resident_bytes(), live_bytes()
+            reports.append({"steps": done, "resident_bytes": resident, "array_bytes": live})
+            memory = f"{resident / 2**20:.2f} MiB resident, {live:,} bytes of arrays"
             print(f"{done:>10,} steps: {memory}", flush=True)
     print(f"traced {len(traced)} time(s)")
+    return kept, reports
+
+
+def growth(reports: list[dict[str, int]]) -> int:
+    """Bytes by which the largest resident memory rose from the first half to the second."""
+    resident = [report["resident_bytes"] for report in reports]
     half = len(resident) // 2
-    return kept, max(resident[half:]) - max(resident[:half])
+    return max(resident[half:]) - max(resident[:half])
 
 
 def differences(sizes: argparse.Namespace, streamed: np.ndarray) -> dict[str, float]:
@@ -127,12 +136,21 @@ def main() -> int:
             parser.error(f"--{name} {getattr(sizes, name)} must be a multiple of --chunk")
     if sizes.steps < 2 * sizes.report:
         parser.error(f"--steps {sizes.steps} must be at least twice --report {sizes.report}")
-    streamed, growth = stream(sizes)
-    print(f"resident memory grew by {growth:,} bytes from the first half to the second")
+    streamed, reports = stream(sizes)
+    grown = growth(reports)
+    print(f"resident memory grew by {grown:,} bytes from the first half to the second")
     found = differences(sizes, streamed)
     for method, difference in found.items():
         print(f"first {sizes.compared:,} outputs, whole by {method}: {difference:.1e} apart")
-    failed = growth > MOST_GROWTH or max(found.values()) > TOLERANCE
+    results = {
+        "provenance": provenance(),
+        "sizes": vars(sizes),
+        "reports": reports,
+        "growth_bytes": grown,
+        "differences": found,
+    }
+    save(RESULTS / f"streaming-{sizes.chunk}.json", results)
+    failed = grown > MOST_GROWTH or max(found.values()) > TOLERANCE
     print("FAILED" if failed else "constant memory, equal outputs")
     return int(failed)
 

@@ -1,15 +1,16 @@
 """Time of a whole training step beside the same model with plain complex arithmetic.
 
-python -m benchmarks.train_step [--repetitions 15]
+python -m benchmarks.train_step [--repetitions 15] [--only_draw]
 
 The plain model has the same parameters and blocks, but its recurrence multiplies complex matrices,
 repeats the eigenvalues over time and goes through `jax.lax.associative_scan` under autodiff, as
 public LRU code does. The matrix products of the step alone, forwards and backwards, run in
 the same turns. Medians and the ratio of each pair are shown, and go to
-benchmarks/results/train_step.json.
+benchmarks/results/train_step.json and docs/images/train_step.png.
 """
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -17,18 +18,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 
+from benchmarks.plain import PlainDiagonalRNN, PlainLRU
 from benchmarks.provenance import provenance, save
 from lru.dataloaders import Card
 from lru.dataloading import Batch
-from lru.layers import LAYERS, LRU, DiagonalRNN
+from lru.layers import LAYERS
 from lru.models import ModelConfig
 from lru.tasks.classification import Classification
 from lru.training.config import TrainConfig
 from lru.training.optimizer import make_optimizer, make_schedule
 from lru.training.state import TrainState, init_state, make_steps
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "train_step.json"
+PLOT = HERE.parent / "docs" / "images" / "train_step.png"
+MODELS = ("lru", "diag-rnn")
 
 # Tokens in, one of ten classes out, as in ListOps.
 CARD = Card(
@@ -42,38 +49,8 @@ CARD = Card(
 )
 
 
-class PlainRecurrence:
-    """The diagonal recurrence written with complex arrays and `jax.lax.associative_scan`."""
-
-    def __call__(self: Any, x: jax.Array, state: Any = None, **_: Any) -> tuple[jax.Array, Any]:
-        """Run over x [B, T, D] from a zero state."""
-        n = self.d_hidden
-        B = self.B[...][:, :n].T + 1j * self.B[...][:, n:].T
-        C = self.C[...][:n].T - 1j * self.C[...][n:].T
-        if self.gamma_log is not None:
-            B = B * jnp.exp(self.gamma_log[...])[:, None]
-        eigenvalues = self.eigenvalues()[""]
-
-        def combine(first: tuple, second: tuple) -> tuple:
-            return second[0] * first[0], second[0] * first[1] + second[1]
-
-        def one(x: jax.Array) -> jax.Array:
-            repeated = jnp.repeat(eigenvalues[None], x.shape[0], axis=0)
-            driven = jax.vmap(lambda x_t: B @ x_t)(x)
-            h = jax.lax.associative_scan(combine, (repeated, driven))[1]
-            return jax.vmap(lambda h_t, x_t: (C @ h_t).real + self.D[...] * x_t)(h, x)
-
-        return jax.vmap(one)(x), state
-
-
-@LAYERS.register("plain-lru")
-class PlainLRU(PlainRecurrence, LRU):
-    """The LRU in plain form."""
-
-
-@LAYERS.register("plain-diag-rnn")
-class PlainDiagonalRNN(PlainRecurrence, DiagonalRNN):
-    """The diagonal RNN in plain form."""
+LAYERS.register("plain-lru")(PlainLRU)
+LAYERS.register("plain-diag-rnn")(PlainDiagonalRNN)
 
 
 def make_step(model: str, sizes: argparse.Namespace) -> tuple[Callable, TrainState]:
@@ -129,16 +106,38 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
 
 
+def draw(results: dict[str, Any]) -> None:
+    """Bars: the step, its products alone, and the plain model."""
+    bars = {"products alone": "products_ms", "step": "{}_ms", "plain step": "plain-{}_ms"}
+    figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
+    for i, (label, key) in enumerate(bars.items()):
+        times = [results[model][key.format(model)] for model in MODELS]
+        at = [place + 0.27 * (i - 1) for place in range(len(MODELS))]
+        axis.bar_label(axis.bar(at, times, 0.25, label=label), fmt="{:,.0f}", fontsize=8)
+    axis.set_xticks(range(len(MODELS)), MODELS)
+    axis.set_ylabel("ms a training step")
+    figure.legend(loc="outside right center", fontsize=8)
+    figure.savefig(PLOT, dpi=110)
+
+
 def main() -> None:
     """Print and write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add_sizes(parser)
     parser.add_argument("--repetitions", type=int, default=11)
+    parser.add_argument("--only_draw", action="store_true", help="the results that are there")
     sizes = parser.parse_args()
+    if not sizes.only_draw:
+        save(RESULTS, measure(sizes))
+    draw(json.loads(RESULTS.read_text()))
+
+
+def measure(sizes: argparse.Namespace) -> dict[str, Any]:
+    """Times and ratios by model."""
     batch = make_batch(sizes)
     products, arrays = make_products(sizes)
     results: dict[str, Any] = {"provenance": provenance(), "sizes": vars(sizes)}
-    for model in ("lru", "diag-rnn"):
+    for model in MODELS:
         entrants = {name: make_step(name, sizes) for name in (model, f"plain-{model}")}
         seconds: dict[str, list[float]] = {name: [] for name in (*entrants, "products")}
         for repetition in range(sizes.repetitions + 1):
@@ -167,7 +166,7 @@ def main() -> None:
         row["ours_over_products"] = round(statistics.median(1 / x for x in alone), 2)
         results[model] = row
         print(model, *(f"{key} {value}" for key, value in row.items()))
-    save(Path(__file__).parent / "results" / "train_step.json", results)
+    return results
 
 
 if __name__ == "__main__":

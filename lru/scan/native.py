@@ -1,7 +1,9 @@
 """One pass over memory in each direction, on all cores of a CPU, by loops in C++ (`lru.scan.cpu`).
 
 A loop that XLA compiles runs on one core and starts a kernel every step; these do neither. On
-other platforms than a CPU `sequential` runs instead, as it does for second derivatives.
+other platforms than a CPU `sequential` runs instead, as it does for second derivatives. The
+compiler cannot cut a loop in C++: batches that are split over devices of a CPU are gathered on each
+of them, unless `jax.shard_map` is around the scan (`check_vma=False`).
 """
 
 from collections.abc import Callable

@@ -5,6 +5,7 @@ and backwards (`lru.scan.cpu`); elsewhere they follow each other.
 """
 
 import os
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +86,14 @@ def projected_scan(
 
 def _worth_fusing(rows: int) -> bool:
     """Rows are dealt out to cores whole, so a few rows leave most of many cores idle."""
-    return 2 * rows >= (os.cpu_count() or 1)
+    return 2 * rows >= _cores()
+
+
+@cache
+def _cores() -> int:
+    """Those that this process may use, which a container or a scheduler may have cut down."""
+    known = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 @jax.custom_vjp

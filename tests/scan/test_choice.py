@@ -32,7 +32,11 @@ def test_every_method_of_the_table_is_registered() -> None:
 
 
 def test_the_table_says_where_it_was_measured() -> None:
-    assert {"command", "date", "jax", "machine"} <= set(choice.table()["provenance"])
+    table = choice.table()
+    kinds = {f"{row['problem']}-{row['factor']}" for row in table["measured"]}
+    assert set(table["provenance"]) == kinds
+    for provenance in table["provenance"].values():
+        assert {"command", "date", "jax", "machine"} <= set(provenance)
 
 
 def test_every_problem_has_a_row_for_every_number_of_steps() -> None:

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from lru.scan import cpu, dense_scan, join, linear_scan, projected_scan, reference
+from lru.scan import cpu, dense_scan, join, linear_scan, projected, projected_scan, reference
 
 
 @pytest.fixture
@@ -354,3 +355,32 @@ def test_a_loop_refuses_arrays_that_do_not_fit_each_other(target: str) -> None:
                     other = (other[0], TYPES[name] if other[1] == "float32" else "float64")
                 with pytest.raises(jax.errors.JaxRuntimeError, match=r"INVALID_ARGUMENT"):
                     run_loop(target, {name: other})
+
+
+def test_rows_stay_on_their_devices_within_shard_map() -> None:
+    mesh = jax.make_mesh((4,), ("rows",), (AxisType.Auto,))
+    rows = PartitionSpec("rows")
+    keys = jax.random.split(jax.random.key(0), 2)
+    a, b = jax.random.normal(keys[0], (5,)), jax.random.normal(keys[1], (8, 6, 5))
+
+    def solve(a: jax.Array, b: jax.Array) -> jax.Array:
+        return linear_scan(a, b, method="native")[0]
+
+    split = jax.jit(
+        jax.shard_map(
+            solve, mesh=mesh, in_specs=(PartitionSpec(), rows), out_specs=rows, check_vma=False
+        )
+    )
+    h = split(a, jax.device_put(b, NamedSharding(mesh, rows)))
+    assert h.sharding.is_equivalent_to(NamedSharding(mesh, rows), 3)
+    np.testing.assert_array_equal(h, jax.jit(solve)(a, b))
+
+
+@pytest.mark.parametrize(("cores", "worth"), [({0}, True), ({0, 1, 2, 3}, False)])
+def test_a_row_is_worth_fusing_on_the_few_cores_that_a_process_may_use(
+    cores: set, worth: bool, monkeypatch
+) -> None:
+    monkeypatch.setattr(projected.os, "sched_getaffinity", lambda _: cores, raising=False)
+    projected._cores.cache_clear()
+    assert projected._worth_fusing(1) == worth
+    projected._cores.cache_clear()

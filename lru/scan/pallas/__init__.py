@@ -34,7 +34,7 @@ def linear(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> 
 
 def _solve(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
     def plain(a: Array, b: Array, h0: Array, keep: Array | None) -> Array:
-        return sequential.solve(*(x.astype(h0.dtype) for x in (a, b)), h0, keep, reverse)
+        return sequential.solve(a.astype(h0.dtype), b.astype(h0.dtype), h0, keep, reverse)
 
     fast = partial(_on_platform, partial(launch.forward, reverse))
     return with_derivatives_of(plain, fast)(a, b, h0, keep)
