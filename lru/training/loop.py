@@ -18,12 +18,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lru.dataloaders import Prepared
-from lru.dataloaders.cache import SPLITS
-from lru.dataloaders.corpora import boundary
 from lru.dataloading import Batches
-from lru.device_data import Feed, on_device_by_default
 from lru.files import write_atomically
-from lru.streams import StreamFeed, Streams
+from lru.streams import Streams
 from lru.tasks import Derives, Task
 from lru.tasks.base import Sums
 from lru.training.averaging import (
@@ -35,6 +32,7 @@ from lru.training.averaging import (
 )
 from lru.training.checkpoints import Checkpoints, Kind
 from lru.training.config import Config
+from lru.training.feeds import make_feeds
 from lru.training.optimizer import make_optimizer, make_schedule
 from lru.training.progress import Progress, Stopwatch
 from lru.training.runs import Run
@@ -110,36 +108,6 @@ def means(sums: Mapping[str, Any], prefix: str) -> Metrics:
         for name, total in sums.items()
         if name != "weight"
     }
-
-
-def make_feeds(config: Config, data: Prepared) -> tuple[bool, dict[str, Feed | StreamFeed]]:
-    """Whether the splits live on the device, and what delivers the batches of each.
-
-    Raises:
-        ValueError: if a text is to live there.
-    """
-    splits = {name: getattr(data, name) for name in SPLITS}
-    on_device = config.run.on_device
-    if data.card.kind == "text":
-        if on_device:
-            raise ValueError(
-                f"on_device must be False for {data.card.name}, whose batches are small; got True"
-            )
-        start = boundary(data.card.vocabulary or [])
-        seeds = {"train": config.train.jax_seed}
-        return False, {
-            name: StreamFeed(Streams(split, config.data, start, seed=seeds.get(name)))
-            for name, split in splits.items()
-        }
-    if on_device is None:
-        on_device = on_device_by_default(splits)
-    train = Batches(data.train, config.data, seed=config.train.jax_seed)
-    # Evaluation compiles no other lengths than training does.
-    held_out = {
-        name: Batches(splits[name], config.data, bounds=train.bounds) for name in ("val", "test")
-    }
-    batches = {"train": train, **held_out}
-    return on_device, {name: Feed(batches[name], on_device=on_device) for name in SPLITS}
 
 
 class _CompiledByShape:
