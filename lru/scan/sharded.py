@@ -33,6 +33,7 @@ def method(*, mesh: Mesh | None = None, axis: str = AXIS, inner: str = "auto") -
             none, all devices.
         axis: name of the axis.
         inner: method that each device runs on its own steps, a name in `LINEAR_METHODS` or "auto".
+            "native" would gather a batch that another axis splits, and "auto" does not choose it.
     """
 
     def linear(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
@@ -47,6 +48,8 @@ def method(*, mesh: Mesh | None = None, axis: str = AXIS, inner: str = "auto") -
             dtype=jnp.result_type(b, jnp.complex64 if b.shape[2] == 2 else b),
             steps=b.shape[1] // devices.shape[axis],
         )
+        if inner == "auto" and name == "native" and devices.size > devices.shape[axis]:
+            name = "sequential"
         solve = _program(devices, axis, LINEAR_METHODS[name], reverse, a.ndim == 2)
         return solve(a, b, h0, keep)[:, :steps]
 

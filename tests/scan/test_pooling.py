@@ -57,7 +57,7 @@ def check_close(results, wanted, factor=50):
 def _elsewhere(monkeypatch):
     """The program of other platforms than a CPU, on this one."""
     monkeypatch.setattr(
-        pooling.lax, "platform_dependent", lambda *arrays, cpu, default: default(*arrays)
+        jax.lax, "platform_dependent", lambda *arrays, cpu, default: default(*arrays)
     )
 
 
