@@ -8,6 +8,7 @@ on a CPU, where arithmetic is the bound (`benchmarks/qrnn.py`).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +69,7 @@ def causal_convolution(
     return _multiply(taken, kernel)
 
 
-def _pairs_pay(taps: int, steps: int, dtype: jnp.dtype) -> bool:
+def _pairs_pay(taps: int, steps: Any, dtype: jnp.dtype) -> bool:
     """Not in half precision: differences of neighbours would be rounded to it."""
     on_cpu = jax.default_backend() == "cpu" and jnp.finfo(dtype).bits >= 32
     # T is a symbol when a program is exported.

@@ -84,7 +84,10 @@ def zero_sums(task: Task) -> Sums:
 
 def initial_carry(task: Task, model: nnx.Module, batch_size: int) -> Any:
     """What the first batch of so many rows starts from; empty if batches do not go on."""
-    return task.initial_carry(model, batch_size) if isinstance(task, Carries) else ()
+    if not isinstance(task, Carries):
+        return ()
+    # Copies: each update takes the buffers over, and two leaves may share one of zeros.
+    return jax.tree.map(jnp.copy, task.initial_carry(model, batch_size))
 
 
 def init_state(

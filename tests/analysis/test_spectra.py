@@ -18,7 +18,10 @@ def model(**changes):
     return Classifier(config, 2, vocab_size=3, rngs=nnx.Rngs(0))
 
 
-@pytest.mark.parametrize("name", list(LAYERS))
+WITH_A_SPECTRUM = ["diag-rnn", "lru", "rnn"]
+
+
+@pytest.mark.parametrize("name", WITH_A_SPECTRUM)
 def test_layers_are_named_and_told_apart(name):
     built = model(model=name)
     spectra = eigenvalues(built)
@@ -26,6 +29,11 @@ def test_layers_are_named_and_told_apart(name):
     for block, spectrum in zip(built.encoder.blocks, spectra.values(), strict=True):
         np.testing.assert_array_equal(spectrum, block.recurrence.eigenvalues()[""])
         assert spectrum.shape == (3,)
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name not in WITH_A_SPECTRUM])
+def test_layers_whose_recurrence_varies_have_none(name):
+    assert eigenvalues(model(model=name)) == {}
 
 
 def test_both_directions_are_named():
