@@ -2,9 +2,11 @@
 
 A corpus of words has three files with words between blanks and one `<eos>` a line; a corpus of
 characters has one file that is cut in three. The vocabulary is that of the training part, by
-falling frequency, without padding: ids start at 0.
+falling frequency, without padding: ids start at 0. What is read can be written again: `split` cuts
+a text into tokens, `join` puts tokens together.
 """
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ from lru.dataloaders.writers import RaggedWriter
 END, UNKNOWN = "<eos>", "<unk>"
 
 NEWLINE = "\n"
+BLANK = "_"
+"""The blank in texts of characters between blanks."""
 LINE_LENGTH = 1_000
 """Characters of a line of a text that has none."""
 
@@ -50,6 +54,14 @@ class Corpus(Dataset):
     task: ClassVar[str] = "language_modelling"
     published: ClassVar[Mapping[str, int]]
     compares: ClassVar[str] = "The text, its splits and its tokens are the published ones."
+
+    @abstractmethod
+    def split(self, text: str) -> list[str]:
+        """The tokens of a text, of the vocabulary or not."""
+
+    @abstractmethod
+    def join(self, tokens: Sequence[str]) -> str:
+        """The text of tokens."""
 
     def described(
         self, files: Sequence[Path], vocabulary: Sequence[str], sizes: Mapping[str, int]
@@ -80,6 +92,17 @@ class Words(Corpus):
 
     places: ClassVar[tuple[str, ...]]
     file_names: ClassVar[Mapping[str, str]]
+
+    def split(self, text: str) -> list[str]:
+        """What stands between blanks, and an end for each newline."""
+        return text.replace(NEWLINE, f" {END} ").split()
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """Words with blanks between them, ends as newlines."""
+        lines = [[]]
+        for token in tokens:
+            lines.append([]) if token == END else lines[-1].append(token)
+        return NEWLINE.join(self.separator.join(line) for line in lines)
 
     def raw_files(self, raw_dir: Path) -> tuple[Path, ...]:
         """The three files, from the first place that has them all."""
@@ -155,6 +178,17 @@ class Characters(Corpus):
     def __post_init__(self):
         check_at_least(self, n_val=1, n_test=1)
 
+    def split(self, text: str) -> list[str]:
+        """Characters, or the names of bytes."""
+        return [self._text(byte) for byte in text.encode()] if self.as_bytes else list(text)
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """The text; of bytes that are no UTF-8, with a mark in their place."""
+        if not self.as_bytes:
+            return "".join(tokens)
+        names = {self._text(byte): byte for byte in range(256)}
+        return bytes(names[token] for token in tokens).decode(errors="replace")
+
     def raw_files(self, raw_dir: Path) -> tuple[Path, ...]:
         """The file, by the first name under which there is one."""
         for name in self.candidates:
@@ -201,9 +235,17 @@ class Characters(Corpus):
 
 @dataclass(frozen=True)
 class SpacedCharacters(Words):
-    """Characters between blanks: the files are read as those of words."""
+    """Characters between blanks, `_` for a blank: the files are read as those of words."""
 
     separator: ClassVar[str] = ""
+
+    def split(self, text: str) -> list[str]:
+        """Characters, and an end for each newline."""
+        return [{" ": BLANK, NEWLINE: END}.get(character, character) for character in text]
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """Characters, ends as newlines."""
+        return super().join(tokens).replace(BLANK, " ")
 
 
 def read_lines(path: Path) -> Iterator[list[str]]:

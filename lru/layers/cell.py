@@ -19,9 +19,12 @@ class CellLayer(RecurrentLayer):
     """Base of the layers that give out their state.
 
     Attributes:
+        main_weight: name of the weights from state to gates, or of the kernels of a QRNN: those
+            that weight dropout drops.
         readout: linear map from N to D without bias; None where N is D, and in a cell.
     """
 
+    main_weight: ClassVar[str]
     reads_out: ClassVar[bool] = True
 
     def __init__(self, d_model: int, d_hidden: int, *, rngs: nnx.Rngs):

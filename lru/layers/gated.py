@@ -31,6 +31,7 @@ class GatedRNN(CellLayer):
         readout: see `CellLayer`.
     """
 
+    main_weight: ClassVar[str] = "weight_hh"
     cell: ClassVar[Cell]
     state_type: ClassVar[Any]
     blocks: ClassVar[int]

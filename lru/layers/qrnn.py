@@ -14,15 +14,16 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from lru.layers.base import LAYERS, known_scan_method
 from lru.layers.cell import CellLayer, uniform, without_padding
 from lru.layers.convolution import causal_convolution, segments
 from lru.registry import Registry
-from lru.scan import LINEAR_METHODS, pooled_scan
+from lru.scan import LINEAR_METHODS, linear_scan, pooled_scan
 from lru.scan.methods import kept
-from lru.scan.pooling import GATES
+from lru.scan.pooling import GATES, pooling_gates
 
 
 class QRNNState(NamedTuple):
@@ -35,6 +36,20 @@ class QRNNState(NamedTuple):
 
     c: Float[Array, "B N"]
     window: Float[Array, "B W D"] | None
+
+
+class Observed(NamedTuple):
+    """What a QRNN does at every step.
+
+    Attributes:
+        forget: how much of its state each unit keeps, from 0 to 1 [B, T, N].
+        candidate: what it would take in instead [B, T, N].
+        state: c after the step [B, T, N].
+    """
+
+    forget: Float[Array, "B T N"]
+    candidate: Float[Array, "B T N"]
+    state: Float[Array, "B T N"]
 
 
 # How evaluation stands in for a zoneout that training draws: by the expected gates, as `torchqrnn`
@@ -55,6 +70,8 @@ class QRNN(CellLayer):
         bias: of the gates [G N]; None without biases.
         readout: see `CellLayer`.
     """
+
+    main_weight: ClassVar[str] = "weight"
 
     def __init__(
         self,
@@ -129,7 +146,7 @@ class QRNN(CellLayer):
         driven, window = self.driven(x, start, lengths, resets)
         h, c = pooled_scan(
             driven,
-            None if self.bias is None else self.bias[...].astype(driven.dtype),
+            self._biases(driven.dtype),
             start.c,
             pooling=self.gates,
             zoneout=self.kept_share(driven, key),
@@ -138,6 +155,21 @@ class QRNN(CellLayer):
             method=self.scan_method,
         )
         return self.read_out(h, x.dtype), QRNNState(c, window)
+
+    def observe(self, x: Float[Array, "B T D"], state: QRNNState | None = None) -> Observed:
+        """What happens inside while x is read in evaluation mode, to be looked at."""
+        self.check_inputs(x, state)
+        start = self.start(x, state)
+        driven, _ = self.driven(x, start, None, None)
+        bias = self._biases(driven.dtype)
+        gates = pooling_gates(
+            driven if bias is None else driven + bias, self.gates, self.kept_share(driven, None)
+        )
+        c, _ = linear_scan(gates.forget, gates.take * gates.candidate, start.c)
+        return Observed(gates.forget, gates.candidate, c)
+
+    def _biases(self, dtype: DTypeLike) -> Float[Array, " M"] | None:
+        return None if self.bias is None else self.bias[...].astype(dtype)
 
     def driven(
         self,

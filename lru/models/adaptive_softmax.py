@@ -13,9 +13,7 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
-
-_TIED = ("no", "head", "all")
+from jaxtyping import Array, Float, Int, Integer
 
 # Steps whose words of one cluster are scored at once; a chunk without such targets costs nothing.
 _CHUNK = 128
@@ -41,7 +39,7 @@ class AdaptiveSoftmax(nnx.Module):
         cutoffs: Sequence[int],
         *,
         div_value: float = 4.0,
-        tied: str = "no",
+        tied: bool = False,
         bias: bool = False,
         rngs: nnx.Rngs,
     ):
@@ -52,8 +50,8 @@ class AdaptiveSoftmax(nnx.Module):
             vocab_size: number V of words.
             cutoffs: first id of each cluster.
             div_value: each cluster has so many times fewer features than the one before.
-            tied: words whose weights are the embedding's, given with each call: none, those of the
-                head, or all, which leaves clusters their full width.
+            tied: take the weights of all words from the embedding, given with each call, which
+                leaves clusters their full width.
             bias: add a bias to each word and cluster.
             rngs: source of the initial parameters.
 
@@ -72,19 +70,17 @@ class AdaptiveSoftmax(nnx.Module):
             )
         if not div_value >= 1:
             raise ValueError(f"div_value must be at least 1, got {div_value}")
-        if tied not in _TIED:
-            raise ValueError(f"tied must be one of {', '.join(_TIED)}, got {tied!r}")
         self.tied = tied
 
         def weights(rows: int, columns: int) -> nnx.Param:
             return nnx.Param(jax.random.normal(rngs.params(), (rows, columns)) / rows**0.5)
 
         n_clusters = len(cutoffs)
-        self.words = weights(d_model, self.bounds[1]) if tied == "no" else None
+        self.words = weights(d_model, self.bounds[1]) if not tied else None
         self.clusters = weights(d_model, n_clusters)
         widths = [max(1, int(d_model // div_value**i)) for i in range(1, n_clusters + 1)]
         sizes = [end - start for start, end in pairwise(self.bounds[1:])]
-        drawn = [] if tied == "all" else list(zip(widths, sizes, strict=True))
+        drawn = [] if tied else list(zip(widths, sizes, strict=True))
         self.down = nnx.List([weights(d_model, width) for width, _ in drawn])
         self.up = nnx.List([weights(width, size) for width, size in drawn])
         self.bias = nnx.Param(jnp.zeros(vocab_size)) if bias else None
@@ -92,10 +88,10 @@ class AdaptiveSoftmax(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "B T D"],
-        targets: Int[Array, "B T"],
+        x: Float[Array, "*rows D"],
+        targets: Integer[Array, "*rows"],
         embedding: Float[Array, "V D"] | None = None,
-    ) -> Float[Array, "B T"]:
+    ) -> Float[Array, "*rows"]:
         """Log probabilities of the targets.
 
         Args:
@@ -140,8 +136,8 @@ class AdaptiveSoftmax(nnx.Module):
         return log_probs.at[order].add(added, unique_indices=True).reshape(targets.shape)
 
     def log_probs(
-        self, x: Float[Array, "B T D"], embedding: Float[Array, "V D"] | None = None
-    ) -> Float[Array, "B T V"]:
+        self, x: Float[Array, "*rows D"], embedding: Float[Array, "V D"] | None = None
+    ) -> Float[Array, "*rows V"]:
         """Log probabilities of all words, for the arguments of a call."""
         self._check(x, embedding)
         head = self._head(x, embedding)
@@ -166,13 +162,12 @@ class AdaptiveSoftmax(nnx.Module):
         """Scores of the words of the head, group 0, or of a cluster."""
         words = slice(*self.bounds[group : group + 2])
         x = x.astype(self.clusters.dtype)
-        if group > 0 and self.tied != "all":
-            scores = x @ self.down[group - 1][...] @ self.up[group - 1][...]
-        elif self.words is not None:
+        if embedding is not None:
+            scores = x @ embedding[words].T
+        elif self.words is not None and group == 0:
             scores = x @ self.words[...]
         else:
-            assert embedding is not None
-            scores = x @ embedding[words].T
+            scores = x @ self.down[group - 1][...] @ self.up[group - 1][...]
         return scores if self.bias is None else scores + self.bias[words]
 
     def _within(
@@ -193,9 +188,9 @@ class AdaptiveSoftmax(nnx.Module):
         d_model, vocab_size = self.clusters.shape[0], self.bounds[-1]
         if x.shape[-1] != d_model:
             raise ValueError(f"x must have width d_model = {d_model}, got shape {x.shape}")
-        wanted = None if self.tied == "no" else (vocab_size, d_model)
+        wanted = (vocab_size, d_model) if self.tied else None
         given = None if embedding is None else embedding.shape
         if given != wanted:
             raise ValueError(
-                f"with tied = {self.tied!r} the shape of embedding must be {wanted}, got {given}"
+                f"with tied = {self.tied} the shape of embedding must be {wanted}, got {given}"
             )

@@ -1,19 +1,23 @@
 """Cells on top of one another with dropout of language models: the body of AWD-LSTM and AWD-QRNN.
 
-As `Encoder` it takes features [B, T, D] and a list of states; it has no norms and no residuals.
+As `Encoder` it takes features [B, T, D] and a list of states; it has no norms and no residuals. In
+a densely connected one each cell but the first also reads what the cell below it read (Huang et al.
+2017, arXiv 1608.06993; of QRNNs: arXiv 1611.01576, section 3.1).
 """
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from lru.layers import LAYERS, resolve_options
+from lru.layers import LAYERS, QRNN, resolve_options
 from lru.layers.base import State, noise
 from lru.layers.cell import CellLayer
+from lru.layers.qrnn import Observed
 from lru.models.config import ModelConfig
-from lru.models.dropout import drop_features, drop_weights, dropped_weight
+from lru.models.dropout import drop_features, drop_weights
 
 
 def cell_of(model: str) -> type[CellLayer] | None:
@@ -28,6 +32,8 @@ class Cells(nnx.Module):
 
     Attributes:
         cells: one a layer.
+        p_output: dropout rate of the outputs, for those who read them.
+        locked: whether masks are the same for all steps.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
@@ -49,12 +55,11 @@ class Cells(nnx.Module):
             d_hidden = config.d_model if last else config.d_hidden
             options = resolve_options(config.model, chosen)
             cells.append(cell(width, d_hidden, rngs=rngs, **options))
-            width = d_hidden
+            width = d_hidden + (width if config.dense else 0)
         self.cells = nnx.List(cells)
         self.p_hidden, self.p_weight = config.p_hidden, config.p_weight
-        self.locked = config.locked_dropout
-        if self.p_weight > 0:
-            dropped_weight(cells[0])
+        self.p_output = config.p_dropout
+        self.locked, self.dense = config.locked_dropout, config.dense
 
     def initial_state(self, batch_size: int) -> list[State]:
         """The state of every cell before the first step."""
@@ -73,15 +78,17 @@ class Cells(nnx.Module):
         """Run all cells; as `Encoder.__call__`. `train` has no meaning here."""
         del train
         states = [None] * len(self.cells) if state is None else state
-        after = []
+        after, seen = [], x
         for layer, (cell, before) in enumerate(zip(self.cells, states, strict=True)):
             keys = (
                 [None] * 3 if key is None else jax.random.split(jax.random.fold_in(key, layer), 3)
             )
             if layer > 0:
-                x = drop_features(x, self.p_hidden, keys[0], locked=self.locked)
+                seen = self._next(
+                    seen, drop_features(x, self.p_hidden, keys[0], locked=self.locked)
+                )
             dropped = drop_weights(cell, self.p_weight, keys[1])
-            x, new = dropped(x, before, lengths=lengths, resets=resets, **noise(cell, keys[2]))
+            x, new = dropped(seen, before, lengths=lengths, resets=resets, **noise(cell, keys[2]))
             after.append(new)
         return x, after
 
@@ -89,10 +96,28 @@ class Cells(nnx.Module):
         self, x_t: Float[Array, "B D"], state: list[State]
     ) -> tuple[Float[Array, "B D"], list[State]]:
         """Advance all cells one step, without dropout."""
-        after = []
-        for cell, before in zip(self.cells, state, strict=True):
-            # Not `step` of a layer, whose outputs have the width of its inputs.
-            y, new = cell(x_t[:, None], before)
-            x_t = y[:, 0]
-            after.append(new)
-        return x_t, after
+        # Not `step` of the layers, whose outputs have the width of their inputs.
+        x, after = self(x_t[:, None], state)
+        return x[:, 0], after
+
+    def observe(self, x: Float[Array, "B T D"]) -> list[Observed]:
+        """What happens inside each cell while x is read from the start, without dropout.
+
+        Raises:
+            ValueError: if the cells are not those of a QRNN.
+        """
+        found, seen = [], x
+        for layer, cell in enumerate(self.cells):
+            if not isinstance(cell, QRNN):
+                raise ValueError(
+                    f"gates can be looked at in cells of a QRNN, got {type(cell).__name__}"
+                )
+            if layer > 0:
+                seen = self._next(seen, x)
+            found.append(cell.observe(seen))
+            x, _ = cell(seen)
+        return found
+
+    def _next(self, seen: Float[Array, "B T M"], h: Float[Array, "B T N"]) -> Float[Array, "B T P"]:
+        """What a cell reads, if the one below it read `seen` and gave h."""
+        return jnp.concatenate([seen, h], axis=-1) if self.dense else h

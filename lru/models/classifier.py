@@ -7,8 +7,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Integer, Key
 
 from lru.layers.base import State
+from lru.models.body import drop_outputs, make_body
 from lru.models.config import ModelConfig
-from lru.models.encoder import Encoder, step_mask
+from lru.models.encoder import step_mask
 
 
 class Pooled(NamedTuple):
@@ -90,7 +91,7 @@ class Classifier(nnx.Module):
 
     Attributes:
         encode: embedding of tokens or linear map of values, to width D.
-        encoder: the blocks.
+        encoder: the recurrent layers.
         head: read-out to C class scores.
     """
 
@@ -125,7 +126,7 @@ class Classifier(nnx.Module):
             self.encode = nnx.Embed(vocab_size, config.d_model, rngs=rngs)
         elif n_features is not None:
             self.encode = nnx.Linear(n_features, config.d_model, rngs=rngs)
-        self.encoder = Encoder(config, rngs=rngs)
+        self.encoder = make_body(config, cells_by_default=False, rngs=rngs)
         self.head = nnx.Linear(config.d_model, n_classes, rngs=rngs)
 
     def __call__(
@@ -156,7 +157,7 @@ class Classifier(nnx.Module):
         x, blocks = self.encoder(
             self.encode(inputs), blocks, lengths=lengths, resets=resets, train=train, key=key
         )
-        x, pooled = pool(x, lengths, self.pooling, pooled)
+        x, pooled = pool(drop_outputs(self.encoder, x, key), lengths, self.pooling, pooled)
         return self.head(x), ClassifierState(blocks, pooled)
 
     def initial_state(self, batch_size: int) -> ClassifierState:

@@ -32,23 +32,30 @@ class ModelConfig:
     pooling: Pooling = "auto"
     """How a sequence becomes one vector; none keeps one prediction a step, auto fits the data."""
     p_dropout: float = 0.1
-    """Dropout rate; one mask serves all steps of a sequence. Of texts: of what the head reads."""
+    """Dropout rate; one mask serves all steps of a sequence. Of cells and texts: of what the head
+    reads."""
     body: Body = "auto"
-    """Of texts: plain cells one on another, residual blocks, or cells where the model is one."""
+    """Plain cells one on another, or residual blocks; auto: blocks, but of texts cells where the
+    model is one."""
+    dense: bool = False
+    """Of cells: each also reads what the one below it read."""
     tied: bool = True
-    """Of texts: read out by the embedding; else by a matrix of its own."""
+    """Of texts: read out by the embedding; else by weights of their own."""
+    cutoffs: str | None = None
+    """Of texts: read out by an adaptive softmax whose clusters of rarer words start at these ids;
+    separated by commas."""
     p_embedding: float = 0.0
     """Of texts: dropout rate of whole words."""
     p_input: float = 0.0
     """Of texts: dropout rate of the embedded words."""
     p_hidden: float = 0.0
-    """Of texts: dropout rate between cells."""
+    """Of cells: dropout rate between them."""
     p_weight: float = 0.0
-    """Of texts: dropout rate of weights from state to gates, or of the kernels of a qrnn."""
+    """Of cells: dropout rate of weights from state to gates, or of the kernels of a qrnn."""
     locked_dropout: bool = True
-    """Of texts: one mask of features for all steps of a batch; else one for each."""
+    """Of cells and texts: one mask of features for all steps of a batch; else one for each."""
     first_window: int | None = None
-    """Of texts: window of the first cell of a qrnn, if it is not that of the others."""
+    """Of cells: window of the first one of a qrnn, if it is not that of the others."""
     init_range: float = 0.1
     """Of texts: initial embeddings are uniform between plus and minus this."""
     ar: float = 0.0
@@ -79,3 +86,10 @@ class ModelConfig:
         for name in ("init_range", "ar", "tar"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if any(not part.strip().isdigit() for part in (self.cutoffs or "0").split(",")):
+            raise ValueError(f"cutoffs must be ids separated by commas, got {self.cutoffs!r}")
+
+    @property
+    def cutoff_ids(self) -> list[int]:
+        """The first ids of the clusters of an adaptive softmax."""
+        return [int(part) for part in self.cutoffs.split(",")] if self.cutoffs else []

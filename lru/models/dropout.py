@@ -9,9 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Integer, Key
 
-from lru.layers import QRNN
 from lru.layers.cell import CellLayer
-from lru.layers.gated import GatedRNN
 
 
 def drop(
@@ -46,27 +44,11 @@ def embed(
     return jnp.where(kept[..., None], x / (1 - rate), 0)
 
 
-def dropped_weight(cell: CellLayer) -> str:
-    """The name of the weights that weight dropout drops.
-
-    Raises:
-        ValueError: if the cell has none.
-    """
-    if isinstance(cell, GatedRNN):
-        return "weight_hh"
-    if isinstance(cell, QRNN):
-        return "weight"
-    raise ValueError(f"p_weight must be 0 for a {type(cell).__name__}, which has no such weights")
-
-
 def drop_weights(cell: CellLayer, rate: float, key: Key[Array, ""] | None) -> CellLayer:
-    """The cell with some of its weights dropped, for one call; the cell itself without a key.
-
-    They are the weights from state to gates, or the kernels of a QRNN.
-    """
+    """The cell with some of its main weights dropped, for one call; itself without a key."""
     if key is None or rate == 0:
         return cell
     copy = nnx.clone(cell)
-    weight = getattr(copy, dropped_weight(cell))
+    weight = getattr(copy, cell.main_weight)
     weight[...] = drop(weight[...], rate, key, weight.shape)
     return copy

@@ -56,16 +56,16 @@ def generate(
     return draws()
 
 
-def encode_prompt(tokens: Sequence[str], ids: Mapping[str, int]) -> Int[np.ndarray, "1 T"]:
-    """One row of ids.
+def encode_prompt(tokens: Sequence[str], ids: Mapping[str, int]) -> Int[np.ndarray, " T"]:
+    """The ids of tokens.
 
     Raises:
-        ValueError: if there is no token, or one that has no id.
+        ValueError: naming those that have none.
     """
     unknown = [token for token in dict.fromkeys(tokens) if token not in ids]
-    if not tokens or unknown:
-        got = f"{', '.join(map(repr, unknown))}" if tokens else "nothing"
+    if unknown:
         raise ValueError(
-            f"prompt must have one or more of the {len(ids):,} tokens of the vocabulary, got {got}"
+            f"prompt must have none but the {len(ids):,} tokens of the vocabulary, got "
+            f"{', '.join(map(repr, unknown))}"
         )
-    return np.array([[ids[token] for token in tokens]], np.int32)
+    return np.array([ids[token] for token in tokens], np.int32)

@@ -11,11 +11,10 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Integer, Key
 
 from lru.layers.base import State
-from lru.models.cells import Cells, cell_of
+from lru.models.body import make_body
 from lru.models.config import ModelConfig
 from lru.models.dropout import drop_features, embed
-from lru.models.encoder import Encoder
-from lru.models.heads import SoftmaxHead
+from lru.models.heads import AdaptiveHead, SoftmaxHead
 
 
 class Features(NamedTuple):
@@ -52,23 +51,18 @@ class LanguageModel(nnx.Module):
         """
         if config.bidirectional:
             raise ValueError("bidirectional must be False in a language model, got True")
-        has_cell = cell_of(config.model) is not None
-        body = config.body if config.body != "auto" else "cells" if has_cell else "blocks"
-        if body == "blocks":
-            for name in ("p_hidden", "p_weight", "first_window"):
-                if getattr(config, name):
-                    raise ValueError(
-                        f"{name} is of a body of cells, but that of model {config.model!r} is of "
-                        f"blocks; got {getattr(config, name)}"
-                    )
         scale, shape = config.init_range, (vocab_size, config.d_model)
 
         def table() -> nnx.Param:
             return nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-scale, maxval=scale))
 
         self.embedding = table()
-        self.body = Cells(config, rngs=rngs) if body == "cells" else Encoder(config, rngs=rngs)
-        self.head = SoftmaxHead(self.embedding if config.tied else table())
+        self.body = make_body(config, cells_by_default=True, rngs=rngs)
+        if config.cutoffs is None:
+            self.head = SoftmaxHead(self.embedding if config.tied else table())
+        else:
+            tied = self.embedding if config.tied else None
+            self.head = AdaptiveHead(tied, shape, config.cutoff_ids, rngs=rngs)
         self.rates = (config.p_embedding, config.p_input, config.p_dropout)
         self.locked = config.locked_dropout
 

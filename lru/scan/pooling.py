@@ -8,7 +8,7 @@ over memory, activations included (`lru.scan.cpu`); elsewhere the parts follow e
 
 import logging
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,22 @@ logger = logging.getLogger(__name__)
 
 # What lies side by side in the inputs of each pooling.
 GATES = {"f": "zf", "fo": "zfo", "ifo": "zfoi"}
+
+
+class Gates(NamedTuple):
+    """What drives the state, in c_t = forget_t c_{t-1} + take_t candidate_t.
+
+    Attributes:
+        forget: share of the state that is kept, zoneout included [B, T, N].
+        take: share of the candidate that is taken in [B, T, N].
+        candidate: from -1 to 1 [B, T, N].
+        output: share of the state that is given out [B, T, N]; None for all of it.
+    """
+
+    forget: Float[Array, "B T N"]
+    take: Float[Array, "B T N"]
+    candidate: Float[Array, "B T N"]
+    output: Float[Array, "B T N"] | None
 
 
 def pooled_scan(
@@ -126,16 +142,31 @@ def _in_parts(
     lengths: Array | None,
     method: str,
 ) -> tuple[Array, Array]:
-    names = GATES[pooling]
     x = x if lengths is None else kept(_valid(x, lengths), x)
-    parts = dict(zip(names, _apart(x + bias, len(names)), strict=True))
+    gates = pooling_gates(x + bias, pooling, zoneout)
+    b = gates.take * gates.candidate
+    c, last = linear_scan(gates.forget, b, c0, resets=resets, lengths=lengths, method=method)
+    return (c if gates.output is None else gates.output * c), last
+
+
+def pooling_gates(
+    x: Float[Array, "B T M"], pooling: str, zoneout: Float[Array, "B T N"] | float = 0.0
+) -> Gates:
+    """The gates themselves.
+
+    Args:
+        x: their inputs, biases included, side by side as in `pooled_scan`.
+        pooling: a name in `GATES`.
+        zoneout: share of each state that is kept as it was.
+    """
+    names = GATES[pooling]
+    parts = dict(zip(names, _apart(x, len(names)), strict=True))
     f = jax.nn.sigmoid(parts["f"])
-    update = jax.nn.sigmoid(parts["i"]) if "i" in parts else 1 - f
+    take = jax.nn.sigmoid(parts["i"]) if "i" in parts else 1 - f
     if not _nothing(zoneout):
-        f, update = zoneout + (1 - zoneout) * f, (1 - zoneout) * update
-    b = update * jnp.tanh(parts["z"])
-    c, last = linear_scan(f, b, c0, resets=resets, lengths=lengths, method=method)
-    return (jax.nn.sigmoid(parts["o"]) * c if "o" in parts else c), last
+        f, take = zoneout + (1 - zoneout) * f, (1 - zoneout) * take
+    output = jax.nn.sigmoid(parts["o"]) if "o" in parts else None
+    return Gates(f, take, jnp.tanh(parts["z"]), output)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -27,7 +27,7 @@ class TrainConfig:
     max_steps: int | None = None
     """Stop after this many updates instead; the schedule ends there too."""
     optimizer: str = "adamw"
-    """Rule of the updates: adamw, or sgd without momentum."""
+    """Rule of the updates: adamw, rmsprop, or sgd without momentum."""
     lr_base: float = 1e-3
     """Learning rate after warm-up."""
     lr_factor: float = 0.25
@@ -51,7 +51,7 @@ class TrainConfig:
     early_stop_patience: int = 1000
     """Stop after this many epochs without a better validation metric."""
     weight_decay: float = 0.05
-    """Weight decay: with adamw decoupled, of the other parameters; with sgd of all, as L2."""
+    """Weight decay: with adamw decoupled, of the other parameters; else of all, as L2."""
     clip_norm: float | None = None
     """Clip the gradient to this global norm."""
     nonmono: int | None = None

@@ -100,14 +100,10 @@ class _Interval(NamedTuple):
     rate: jax.typing.ArrayLike
 
 
-def means(sums: Mapping[str, Any], prefix: str) -> Metrics:
-    """Divide sums by their weight and name the metrics `prefix/name`."""
+def means(sums: Mapping[str, Any]) -> Metrics:
+    """Divide sums by their weight."""
     weight = max(float(sums["weight"]), 1.0)
-    return {
-        f"{prefix}/{name}": float(total) / weight
-        for name, total in sums.items()
-        if name != "weight"
-    }
+    return {name: float(total) / weight for name, total in sums.items() if name != "weight"}
 
 
 class _CompiledByShape:
@@ -366,21 +362,18 @@ class Trainer:
         return self._evaluate(_CompiledByShape(self._steps.evaluate, (2,), Stopwatch()))
 
     def _evaluate(self, evaluate: Callable) -> Metrics:
-        metrics = {}
-        params = averaged_params(self.state.opt_state, self.state.params)
+        metrics, model, rows = {}, self.model(), self._config.data.eval_batch_size
+        params = nnx.state(model, nnx.Param)
         for name in ("val", "test"):
-            carry = initial_carry(self._task, self.model(), self._config.data.eval_batch_size)
-            done = Evaluation(zero_sums(self._task), carry)
+            done = Evaluation(zero_sums(self._task), initial_carry(self._task, model, rows))
             for fed in self._feeds[name].epoch():
                 done = evaluate(params, self.state.stats, done, fed.batch)
             metrics |= self._means(jax.device_get(done.sums), name)
         return metrics
 
     def _means(self, sums: Mapping[str, Any], prefix: str) -> Metrics:
-        """The means, and what the task derives from them."""
-        metrics = means(sums, prefix)
+        """The means, and what the task derives from them, as `prefix/name`."""
+        metrics = means(sums)
         if isinstance(self._task, Derives):
-            bare = {name.removeprefix(f"{prefix}/"): mean for name, mean in metrics.items()}
-            further = self._task.derived(bare, float(sums["weight"]))
-            metrics |= {f"{prefix}/{name}": value for name, value in further.items()}
-        return metrics
+            metrics |= self._task.derived(metrics, float(sums["weight"]))
+        return {f"{prefix}/{name}": value for name, value in metrics.items()}

@@ -79,6 +79,16 @@ def _adamw(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTrans
     return _by_group(regular, optax.adam(_slower(config, schedule)))
 
 
+@OPTIMIZERS.register("rmsprop")
+def _rmsprop(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """As in the QRNN paper (arXiv 1611.01576, section 3.1): decay 0.9, epsilon 1e-8."""
+    regular, recurrent = (
+        optax.rmsprop(rate, decay=0.9, eps=1e-8) for rate in (schedule, _slower(config, schedule))
+    )
+    descent = _by_group(regular, recurrent)
+    return optax.chain(optax.add_decayed_weights(config.weight_decay), descent)
+
+
 @OPTIMIZERS.register("sgd")
 def _sgd(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
     descent = _by_group(optax.sgd(schedule), optax.sgd(_slower(config, schedule)))

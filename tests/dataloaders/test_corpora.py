@@ -46,6 +46,24 @@ def text_of(prepared: Prepared, split: str) -> str:
     return separator.join(prepared.card.vocabulary[token] for token in part.values)
 
 
+@pytest.mark.parametrize(
+    ("corpus", "text", "tokens"),
+    [
+        (PennTreebank(), "a cat\n\nthe end", ["a", "cat", "<eos>", "<eos>", "the", "end"]),
+        (PennTreebankCharacters(), "a b\nc", ["a", "_", "b", "<eos>", "c"]),
+        (Shakespeare(), "a b\n c", list("a b\n c")),
+        (Enwik8(), "a é\n", ["a", " ", "<0xc3>", "<0xa9>", "\n"]),
+    ],
+)
+def test_texts_are_cut_into_tokens_and_put_together(corpus, text, tokens):
+    assert corpus.split(text) == tokens
+    assert corpus.join(tokens) == text
+
+
+def test_half_a_character_is_marked():
+    assert Enwik8().join(["a", "<0xc3>", "b"]) == "a\ufffdb"
+
+
 @pytest.mark.parametrize("place", PennTreebank.places)
 def test_words_of_all_lines_follow_one_another(raw_dir, cache_dir, place):
     write_words(raw_dir, PennTreebank, place)

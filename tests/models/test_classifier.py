@@ -165,6 +165,30 @@ def test_a_bidirectional_classifier_has_no_step():
         model.step(tokens()[:, 0], model.initial_state(B))
 
 
+@pytest.mark.parametrize("dense", [True, False])
+def test_cells_can_be_the_body_with_dropout_between_and_after_them(dense):
+    config = ModelConfig(
+        "qrnn", n_layers=2, d_model=6, d_hidden=8, body="cells", dense=dense, p_dropout=0.0
+    )
+
+    def scores(key=None, **changes):
+        model = Classifier(
+            dataclasses.replace(config, **changes), C, vocab_size=V, rngs=nnx.Rngs(0)
+        )
+        return model(tokens, lengths=lengths, train=key is not None, key=key)[0]
+
+    tokens, lengths = jnp.arange(14).reshape(2, 7) % V, jnp.array([7, 4])
+    plain = scores()
+    for rate in ("p_hidden", "p_dropout"):
+        np.testing.assert_array_equal(scores(**{rate: 0.5}), plain)
+        one, two = (scores(jax.random.key(seed), **{rate: 0.5}) for seed in (1, 2))
+        assert not np.allclose(one, plain, atol=1e-4)
+        assert not np.allclose(one, two, atol=1e-4)
+    np.testing.assert_array_equal(scores(jax.random.key(1)), plain)
+    with pytest.raises(ValueError, match="bidirectional must be False with a body of cells"):
+        scores(bidirectional=True)
+
+
 @pytest.mark.parametrize("inputs", [{}, {"vocab_size": V, "n_features": 1}])
 def test_exactly_one_kind_of_input_is_wanted(inputs):
     with pytest.raises(ValueError, match=r"either vocab_size .* or n_features"):

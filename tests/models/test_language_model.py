@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from lru.layers import QRNNStack
 from lru.models import LanguageModel, ModelConfig
 from lru.models.dropout import drop_features, embed
 from lru.models.encoder import Encoder
@@ -64,6 +65,49 @@ def test_the_body_fits_the_layer_and_can_be_chosen():
     assert windows == [4, 1]
 
 
+def test_densely_connected_cells_read_all_below_as_the_stack_of_layers_does():
+    built = model(dense=True, n_layers=3)
+    stack = QRNNStack(6, [8, 8, 6], dense=True, rngs=nnx.Rngs(0))
+    for ours, theirs in zip(stack.cells, built.body.cells, strict=True):
+        nnx.update(ours, nnx.state(theirs))
+    x = built.embedding[...][TOKENS]
+    whole, after = built.body(x)
+    np.testing.assert_allclose(whole, stack(x)[0], rtol=1e-5, atol=1e-6)
+    state = built.body.initial_state(B)
+    for t in range(3):
+        step, state = built.body.step(x[:, t], state)
+        np.testing.assert_allclose(step, whole[:, t], rtol=1e-4, atol=1e-5)
+    last = [found.state[:, -1] for found in built.body.observe(x)]
+    for seen, state in zip(last, after, strict=True):
+        np.testing.assert_allclose(seen, state.c, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_adaptive_head_has_probabilities_of_all_words(tied):
+    built = model(cutoffs="3, 7", tied=tied)
+    table, _ = built(TOKENS)
+    np.testing.assert_allclose(np.exp(table).sum(axis=-1), 1, rtol=1e-5)
+    features, _ = built.features(TOKENS)
+    of_all = jnp.take_along_axis(table, TOKENS[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(
+        built.head.nll(features.dropped, TOKENS), -of_all, rtol=1e-5, atol=1e-6
+    )
+    step, _ = built.step(TOKENS[:, 0], built.initial_state(B))
+    np.testing.assert_allclose(step, table[:, 0], rtol=1e-4, atol=1e-5)
+
+    def loss(built):
+        return built.head.nll(built.features(TOKENS)[0].dropped, TOKENS).sum()
+
+    # Where they are tied the embedding is one parameter, with gradients from both of its uses.
+    gradients = nnx.grad(loss)(built)
+    assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradients.embedding))
+    words = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(built, nnx.Param)))
+    plain = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model(tied=True), nnx.Param)))
+    # Of the two clusters in the head; untied also 3 words, and one feature for each cluster.
+    clusters = 2 * SMALL.d_model + 2
+    assert words - plain == clusters + (0 if tied else 3 * SMALL.d_model + 2 * 6 + (4 + 4))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -74,6 +118,9 @@ def test_the_body_fits_the_layer_and_can_be_chosen():
         ({"model": "lstm", "first_window": 2}, "window is not an option of model 'lstm'"),
         ({"p_input": 1.0}, r"p_input must be in \[0, 1\), got 1.0"),
         ({"tar": -1.0}, "tar must not be negative"),
+        ({"model": "lru", "dense": True}, "dense is of a body of cells"),
+        ({"cutoffs": "3,b"}, "cutoffs must be ids separated by commas, got '3,b'"),
+        ({"cutoffs": "3,11"}, "less than vocab_size = 11, got .3, 11."),
     ],
 )
 def test_what_is_no_language_model_is_refused(changes, message):

@@ -1,0 +1,100 @@
+"""Text from the model of a run, and what the gates do while it is read."""
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from lru.analysis.plots import plot_gates
+from lru.layers.base import State
+from lru.models.cells import Cells
+from lru.models.generation import encode_prompt, generate
+from lru.models.sampling import Sampler
+from lru.text.trained import TrainedText
+
+
+class Writing(NamedTuple):
+    """A text that a model has written.
+
+    Attributes:
+        tokens: of the prompt, and those that were drawn.
+        text: the same, as it is read.
+    """
+
+    tokens: list[str]
+    text: str
+
+
+def write(loaded: TrainedText, prompt: str, n_tokens: int, sampler: Sampler, seed: int) -> Writing:
+    """Continue a prompt, which stands at the beginning of a line.
+
+    Args:
+        loaded: the model.
+        prompt: may be empty.
+        n_tokens: how many to draw.
+        sampler: the rule of the draws.
+        seed: of the draws.
+
+    Raises:
+        ValueError: if the prompt has tokens that are not in the vocabulary, or n_tokens is
+            negative.
+    """
+    if n_tokens < 0:
+        raise ValueError(f"n_tokens must not be negative, got {n_tokens}")
+    vocabulary, model = loaded.vocabulary, loaded.model
+    given = loaded.corpus.split(prompt)
+    ids = encode_prompt(given, {token: number for number, token in enumerate(vocabulary)})
+    graphdef, weights = nnx.split(model)
+
+    @jax.jit
+    def step(weights: nnx.State, tokens: jax.Array, state: State) -> tuple[jax.Array, State]:
+        return nnx.merge(graphdef, weights).step(tokens, state)
+
+    draws = generate(
+        lambda tokens, state: step(weights, tokens, state),
+        model.initial_state(1),
+        np.concatenate([[loaded.boundary], ids])[None],
+        sampler,
+        jax.random.key(seed),
+    )
+    drawn = [vocabulary[int(token[0])] for token in islice(draws, n_tokens)]
+    tokens = [*given, *drawn]
+    return Writing(tokens, loaded.corpus.join(tokens))
+
+
+def draw_gates(loaded: TrainedText, tokens: Sequence[str], folder: Path) -> list[Path]:
+    """Draw forget gate, candidate and state of every layer of a QRNN against the tokens.
+
+    Args:
+        loaded: the model.
+        tokens: what it reads, from the beginning of a line.
+        folder: of the pictures, `gates-1.png` and so on.
+
+    Returns:
+        The pictures, layer by layer.
+
+    Raises:
+        ValueError: if the model has no such gates, or there is no token in the vocabulary.
+    """
+    body = loaded.model.body
+    if not isinstance(body, Cells):
+        raise ValueError(
+            "gates can be looked at in cells of a QRNN, but the model "
+            f"{loaded.trained.config.model.model!r} has a body of blocks"
+        )
+    ids = encode_prompt(tokens, {token: number for number, token in enumerate(loaded.vocabulary)})
+    if not len(ids):
+        raise ValueError("prompt must have a token to draw gates against, got nothing")
+    read = jnp.concatenate([jnp.array([loaded.boundary]), ids])[None]
+    pictures = []
+    for layer, found in enumerate(body.observe(loaded.model.embedding[...][read]), 1):
+        path = folder / f"gates-{layer}.png"
+        forget, candidate, state = (np.asarray(values[0, 1:]) for values in found)
+        plot_gates(forget, candidate, state, tokens, path)
+        pictures.append(path)
+    return pictures

@@ -1,0 +1,61 @@
+"""The model of a run on a text."""
+
+from typing import NamedTuple, cast
+
+from lru.dataloaders import Card, dataset_from_options
+from lru.dataloaders.corpora import Corpus, boundary
+from lru.models import LanguageModel
+from lru.tasks.language_modelling import LanguageModelling
+from lru.training.runs import Run
+from lru.training.trained import Trained, load_trained
+
+
+class TrainedText(NamedTuple):
+    """A language model, and what its tokens are.
+
+    Attributes:
+        model: with the parameters of the best checkpoint.
+        task: that it learned.
+        trained: the rest.
+    """
+
+    model: LanguageModel
+    task: LanguageModelling
+    trained: Trained
+
+    @property
+    def card(self) -> Card:
+        """Of the text."""
+        return self.trained.data.card
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """Tokens by id."""
+        return self.card.vocabulary or []
+
+    @property
+    def boundary(self) -> int:
+        """The id of what stands before a text."""
+        return boundary(self.vocabulary)
+
+    @property
+    def corpus(self) -> Corpus:
+        """What cuts texts into tokens."""
+        data = self.trained.config.data
+        return cast(Corpus, dataset_from_options(data.dataset, data.data_options))
+
+
+def load_text(run: Run) -> TrainedText:
+    """Read the best checkpoint of a run.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if the run is not one of language modelling.
+    """
+    trained = load_trained(run)
+    if not isinstance(trained.task, LanguageModelling):
+        raise ValueError(
+            f"the run must be one on a text (a data set whose name ends in -lm), but {run.path} "
+            f"is on {trained.data.card.name}"
+        )
+    return TrainedText(cast(LanguageModel, trained.model), trained.task, trained)

@@ -1,0 +1,111 @@
+"""Texts written by a run's model: those of its own distribution, in the units of the data set."""
+
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lru import cli
+from lru.__main__ import main
+from lru.models.sampling import Sampler
+from lru.text import draw_gates, write
+from lru.text.trained import load_text
+from lru.training.runs import Run
+
+GREEDY = Sampler(temperature=0.0)
+
+
+def probabilities(loaded, tokens):
+    """Log probabilities of what comes after each token, read as a whole from a line's start."""
+    ids = [loaded.boundary, *(loaded.vocabulary.index(token) for token in tokens)]
+    return loaded.model(jnp.array([ids]))[0][0]
+
+
+def test_the_most_probable_text_is_that_of_the_whole_model(loaded):
+    written = write(loaded, "to b", 40, GREEDY, seed=0)
+    assert written.text == "".join(written.tokens)
+    assert written.text.startswith("to b")
+    assert len(written.tokens) == 44
+    best = np.argmax(probabilities(loaded, written.tokens), axis=-1)
+    assert [loaded.vocabulary[token] for token in best[4:-1]] == written.tokens[4:]
+
+
+def test_the_seed_decides_and_an_empty_prompt_begins_a_line(loaded):
+    texts = [write(loaded, "", 60, Sampler(), seed).text for seed in (3, 3, 4)]
+    assert texts[0] == texts[1] != texts[2]
+    assert len(texts[0]) == 60
+
+
+def test_draws_follow_the_distribution(loaded):
+    first = [write(loaded, "to be o", 1, Sampler(), seed).tokens[-1] for seed in range(60)]
+    expected = np.exp(probabilities(loaded, "to be o")[-1])
+    found = np.array([first.count(token) / len(first) for token in loaded.vocabulary])
+    # Half the sum of differences, for 60 draws of a distribution of few likely tokens.
+    assert np.abs(found - expected).sum() / 2 < 0.25
+
+
+def test_gates_are_those_that_make_the_outputs(loaded, tmp_path):
+    x = loaded.model.embedding[...][jnp.array([[0, 3, 5, 1, 2]])]
+    body = loaded.model.body
+    h, states = body(x)
+    observed = body.observe(x)
+    for cell, found, state in zip(body.cells, observed, states, strict=True):
+        before = jnp.pad(found.state, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+        mixed = found.forget * before + (1 - found.forget) * found.candidate
+        np.testing.assert_allclose(found.state, mixed, atol=1e-6)
+        np.testing.assert_allclose(found.state[:, -1], state.c, atol=1e-6)
+        assert found.forget.shape == (1, 5, cell.d_hidden)
+    assert h.shape == (1, 5, 8)
+    pictures = draw_gates(loaded, list("to be"), tmp_path)
+    assert [picture.name for picture in pictures] == ["gates-1.png", "gates-2.png"]
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+
+
+def test_the_command_writes_and_draws(qrnn_run, capsys):
+    command = ["generate", str(qrnn_run), "--prompt", "that is", "--n_tokens", "12"]
+    assert main([*command, "--temperature", "0", "--plot_gates"]) == 0
+    printed = capsys.readouterr()
+    assert re.fullmatch(r"that is.{12}\n", printed.out, flags=re.DOTALL)
+    assert (qrnn_run / "plots" / "gates-1.png").is_file()
+    assert str(qrnn_run / "plots" / "gates-2.png") in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prompt", "to be?"], "prompt must have none but the 14 tokens of the vocabulary, "),
+        (["--temperature", "-1"], "temperature must be finite and not negative, got -1.0"),
+        (["--top_k", "0"], "top_k must be at least 1, got 0"),
+        (["--top_p", "0"], r"top_p must be in \(0, 1\], got 0.0"),
+        (["--n_tokens", "-1"], "n_tokens must not be negative, got -1"),
+        (["--n_tokens", "0", "--plot_gates"], "prompt must have a token to draw gates against"),
+    ],
+)
+def test_bad_arguments_are_one_clear_sentence(qrnn_run, capsys, arguments, message):
+    assert main(["generate", str(qrnn_run), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert re.match(f"python -m lru: {message}", error)
+    assert len(error.splitlines()) == 1
+
+
+def test_any_body_writes_but_only_a_qrnn_has_gates_to_draw(make_run, capsys):
+    for model, message in (("lru", "has a body of blocks"), ("lstm", "cells of a QRNN, got LSTM")):
+        folder = make_run(model, "--model", model, "--norm", "layer", "--max_steps", "1")
+        command = ["generate", str(folder), "--n_tokens", "5"]
+        assert main(command) == 0
+        assert main([*command, "--plot_gates"]) == 2
+        assert message in capsys.readouterr().err
+    assert load_text(Run(folder)).card.name == "shakespeare-lm"
+
+
+def test_runs_on_other_data_are_refused(tmp_path, capsys):
+    flags = [
+        *("--dataset", "copy-classification", "--model", "lru", "--n_layers", "1"),
+        *("--data_options", "n_train=8", "n_val=8", "n_test=8", "delay=3", "n_symbols=3"),
+        *("--d_model", "4", "--d_hidden", "4", "--max_steps", "1", "--plots", "False"),
+        *("--runs_dir", str(tmp_path), "--dir_name", str(tmp_path / "c"), "--name", "copy"),
+    ]
+    assert cli.main(flags) == 0
+    assert main(["generate", str(tmp_path / "copy")]) == 2
+    assert "must be one on a text (a data set whose name ends in -lm)" in capsys.readouterr().err
