@@ -3,12 +3,12 @@
 python -m benchmarks.scan [--problems linear dense] [--steps 256 1024 4096] [--repetitions 15]
 
 Entrants take turns, and medians are shown. Inputs are donated, as they are inside a model, where b
-and the gradient of h come fresh from matrix products. "copies" moves what a scan must: forward
-reads b and writes h; with gradients it also reads g and h and writes the gradient of b. "products"
-multiplies what a dense scan must, over all of time at once: A with every h, and with gradients also
-A^T with every gradient of b, and these with every h. Compile time and temporary memory are those of
-the program with gradients. Results go to benchmarks/results/scan-PROBLEM.json and, over the steps,
-to docs/images/scan-PROBLEM.png.
+and the gradient of h come fresh from matrix products, and freed memory is kept, as in a run.
+"copies" moves what a scan must: forward reads b and writes h; with gradients it also reads g and h
+and writes the gradient of b. "products" multiplies what a dense scan must, over all of time at
+once: A with every h, and with gradients also A^T with every gradient of b, and these with every h.
+Compile time and temporary memory are those of the program with gradients. Results go to
+benchmarks/results/scan-PROBLEM.json and, over the steps, to docs/images/scan-PROBLEM.png.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from lru.scan import (
     reference,
     split,
 )
+from lru.training.memory import keep_freed_memory
 
 Scan = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -196,6 +197,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=15)
     parser.add_argument("--only_draw", action="store_true", help="the results that are there")
     options = parser.parse_args()
+    keep_freed_memory()
     for name in options.problems:
         written, picture = HERE / "results" / f"scan-{name}.json", IMAGES / f"scan-{name}.png"
         if options.only_draw:

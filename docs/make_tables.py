@@ -17,14 +17,19 @@ MARKS = ("<!-- table: made by docs/make_tables.py -->\n", "<!-- end of table -->
 
 
 def results() -> dict[tuple[str, str], list[str]]:
-    """Measured test accuracies of the recipes, by data set and model."""
+    """Measured results of the recipes on the test splits, by data set and model."""
     cells: dict[tuple[str, str], list[str]] = {}
     for name in recipe_names():
         recipe = load_recipe(name)
         cell = cells.setdefault((recipe["config"]["dataset"], recipe["config"]["model"]), [])
         for result in recipe.get("results", []):
+            score = (
+                f"{100 * result['test_accuracy']:.1f} %"
+                if "test_accuracy" in result
+                else f"perplexity {result['test_perplexity']:.1f}"
+            )
             cell.append(
-                f"**{100 * result['test_accuracy']:.1f} %** (`{name}`: {result['data']}; "
+                f"**{score}** (`{name}`: {result['data']}; "
                 f"seed {result['seed']}, {result['steps']:,} updates, {result['minutes']:g} min, "
                 f"{result['machine']})"
             )

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lru.cli import show_messages
 from lru.dataloaders.cache import CacheError
 from lru.dataloaders.fetch import DownloadError
 from lru.export.runs import export_run
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status."""
     parsed = _parser().parse_args(arguments)
+    show_messages()
     try:
         parsed.do(parsed)
         return 0

@@ -29,7 +29,7 @@ logger = logging.getLogger("lru")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
-    _show_messages()
+    show_messages()
     keep_freed_memory()
     try:
         command, config = parse(sys.argv[1:] if arguments is None else arguments)
@@ -53,7 +53,7 @@ class _AboveTheBar(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
-def _show_messages() -> None:
+def show_messages() -> None:
     """Print what the library logs; other libraries keep their own settings."""
     if not logger.handlers:
         logger.addHandler(_AboveTheBar())
