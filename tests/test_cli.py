@@ -143,9 +143,9 @@ def test_runs_with_other_values_have_other_names(flags, tmp_path):
 
 # Options that make a data set small, where it has them.
 FEW = {
-    "n_train": 16,
-    "n_val": 8,
-    "n_test": 8,
+    "n_train": 8,
+    "n_val": 4,
+    "n_test": 4,
     "source": "generated",
     "min_length": 3,
     "max_length": 30,
