@@ -3,6 +3,7 @@
 Bradbury et al. 2016 (arXiv 1611.01576), f-pooling, with f the share of the new value.
 """
 
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from lru.scan.front import linear_scan
@@ -37,6 +38,8 @@ def forget_mult(
     """
     if f.shape != x.shape:
         raise ValueError(f"f has shape {f.shape}, but x {x.shape} allows {x.shape}")
+    # In half precision 1 - f would be 1 for small f.
+    f, x = (array.astype(jnp.promote_types(array.dtype, jnp.float32)) for array in (f, x))
     return linear_scan(
         1 - f, f * x, h0, reverse=reverse, resets=resets, lengths=lengths, method=method
     )

@@ -53,6 +53,15 @@ def test_options_are_those_of_the_scan():
     np.testing.assert_allclose(backwards[:, ::-1], forget_mult(f, x)[0], rtol=1e-6)
 
 
+def test_small_shares_of_half_precision_are_not_lost():
+    f = jnp.full((1, 64, 1), 0.001, jnp.bfloat16)
+    h, _ = forget_mult(f, jnp.ones_like(f))
+    assert h.dtype == jnp.float32
+    np.testing.assert_allclose(
+        h[0, :, 0], 1 - (1 - float(f[0, 0, 0])) ** np.arange(1, 65), rtol=1e-4
+    )
+
+
 def test_shares_of_another_shape_are_refused(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=r"f has shape \(2, 3, 1\), but x \(2, 3, 4\) allows"):
