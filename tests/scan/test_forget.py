@@ -62,6 +62,20 @@ def test_small_shares_of_half_precision_are_not_lost():
     )
 
 
+def test_padding_that_is_not_a_number_does_not_reach_the_gradients():
+    f, x = recorded("basic", "f", "x")
+    lengths = jnp.array([7, 4, 1])
+    padding = jnp.arange(f.shape[1])[:, None] >= lengths[:, None, None]
+
+    def total(f, x):
+        return forget_mult(f, x, lengths=lengths)[0].sum()
+
+    expected = jax.grad(total, (0, 1))(f, x)
+    holes = [jnp.where(padding, jnp.nan, array) for array in (f, x)]
+    for found, gradient in zip(jax.grad(total, (0, 1))(*holes), expected, strict=True):
+        np.testing.assert_array_equal(found, gradient)
+
+
 def test_shares_of_another_shape_are_refused(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=r"f has shape \(2, 3, 1\), but x \(2, 3, 4\) allows"):
