@@ -1,6 +1,6 @@
 """What the network is made of."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -9,6 +9,8 @@ Pooling = Literal["auto", "mean", "last", "none"]
 Body = Literal["auto", "cells", "blocks"]
 
 RATES = ("p_dropout", "p_embedding", "p_input", "p_hidden", "p_weight")
+OF_TEXTS = ("tied", "cutoffs", "p_embedding", "p_input", "init_range", "ar", "tar")
+"""Fields that nothing but a language model has a use for."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,12 @@ class ModelConfig:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if any(not part.strip().isdigit() for part in (self.cutoffs or "0").split(",")):
             raise ValueError(f"cutoffs must be ids separated by commas, got {self.cutoffs!r}")
+
+    def changed(self, names: Iterable[str]) -> dict[str, Any]:
+        """Those of the fields that have not their defaults."""
+        defaults = type(self)()
+        values = {name: getattr(self, name) for name in names}
+        return {name: v for name, v in values.items() if v != getattr(defaults, name)}
 
     @property
     def cutoff_ids(self) -> list[int]:

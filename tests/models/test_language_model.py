@@ -115,6 +115,7 @@ def test_an_adaptive_head_has_probabilities_of_all_words(tied):
         ({"model": "lru", "body": "cells"}, "body must be blocks for model 'lru'"),
         ({"model": "lru", "p_weight": 0.1}, "p_weight is of a body of cells"),
         ({"body": "blocks", "p_hidden": 0.1}, "p_hidden is of a body of cells"),
+        ({"body": "blocks", "first_window": 0}, "first_window is of a body of cells"),
         ({"model": "lstm", "first_window": 2}, "window is not an option of model 'lstm'"),
         ({"p_input": 1.0}, r"p_input must be in \[0, 1\), got 1.0"),
         ({"tar": -1.0}, "tar must not be negative"),
