@@ -34,8 +34,7 @@ class ModelConfig:
     pooling: Pooling = "auto"
     """How a sequence becomes one vector; none keeps one prediction a step, auto fits the data."""
     p_dropout: float = 0.1
-    """Dropout rate; one mask serves all steps of a sequence. Of cells and texts: of what the head
-    reads."""
+    """Dropout rate inside blocks, and, with cells or texts, of what the head reads."""
     body: Body = "auto"
     """Plain cells one on another, or residual blocks; auto: blocks, but of texts cells where the
     model is one."""
@@ -55,7 +54,7 @@ class ModelConfig:
     p_weight: float = 0.0
     """Of cells: dropout rate of weights from state to gates, or of the kernels of a qrnn."""
     locked_dropout: bool = True
-    """Of cells and texts: one mask of features for all steps of a batch; else one for each."""
+    """One mask of features for all steps of a sequence; else one for each."""
     first_window: int | None = None
     """Of cells: window of the first one of a qrnn, if it is not that of the others."""
     init_range: float = 0.1
