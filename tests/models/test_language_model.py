@@ -108,6 +108,18 @@ def test_an_adaptive_head_has_probabilities_of_all_words(tied):
     assert words - plain == clusters + (0 if tied else 3 * SMALL.d_model + 2 * 6 + (4 + 4))
 
 
+@pytest.mark.parametrize("changes", [{}, {"cutoffs": "3,7"}], ids=["plain", "adaptive"])
+def test_weights_of_half_precision_have_single_log_probabilities(changes):
+    head = model(init_range=2.0, **changes).head
+    graphdef, weights = nnx.split(head)
+    rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), weights)
+    exact = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), rounded)
+    h = jax.random.normal(jax.random.key(0), (B, T, 6), jnp.bfloat16)
+    half, single = (nnx.merge(graphdef, values) for values in (rounded, exact))
+    expected = single.nll(h.astype(jnp.float32), TOKENS)
+    np.testing.assert_allclose(half.nll(h, TOKENS), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
