@@ -128,7 +128,7 @@ def test_weights_of_half_precision_have_single_log_probabilities(changes):
         ({"model": "lru", "p_weight": 0.1}, "p_weight is of a body of cells"),
         ({"body": "blocks", "p_hidden": 0.1}, "p_hidden is of a body of cells"),
         ({"body": "blocks", "first_window": 0}, "first_window is of a body of cells"),
-        ({"model": "lstm", "first_window": 2}, "window is not an option of model 'lstm'"),
+        ({"model": "lstm", "first_window": 2}, "first_window must be None for model 'lstm'"),
         ({"p_input": 1.0}, r"p_input must be in \[0, 1\), got 1.0"),
         ({"tar": -1.0}, "tar must not be negative"),
         ({"model": "lru", "dense": True}, "dense is of a body of cells"),
