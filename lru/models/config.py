@@ -24,7 +24,7 @@ class ModelConfig:
     d_model: int = 256
     """Width between the blocks."""
     d_hidden: int = 128
-    """Width of the recurrent state."""
+    """Width of the recurrent state; of cells, of all but the last, which has d_model."""
     bidirectional: bool = False
     """Run each layer in both directions of time."""
     norm: Norm = "batch"
