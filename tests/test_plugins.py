@@ -10,7 +10,9 @@ from lru.dataloaders import DATASETS
 from lru.flags import parse
 from lru.layers import LAYERS
 from lru.plugins import load_plugins
+from lru.training.runs import Run
 from lru.training.trackers import read_jsonl
+from lru.training.trained import load_trained
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_dataset.py"
 
@@ -100,3 +102,5 @@ def test_the_example_trains_and_its_run_remembers_where_the_data_set_is(tmp_path
     del sys.modules[f"plugin {EXAMPLE}"], DATASETS._entries["waves"]
     assert main(["--runs_dir", str(tmp_path), "--name", "waves", "--eval_only"]) == 0
     assert "test/accuracy" in capsys.readouterr().out
+    del sys.modules[f"plugin {EXAMPLE}"], DATASETS._entries["waves"]
+    assert load_trained(Run(tmp_path / "waves")).data.card.name == "waves"

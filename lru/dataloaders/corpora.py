@@ -6,6 +6,7 @@ falling frequency, without padding: ids start at 0. What is read can be written 
 a text into tokens, `join` puts tokens together.
 """
 
+import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -240,8 +241,9 @@ class SpacedCharacters(Words):
     separator: ClassVar[str] = ""
 
     def split(self, text: str) -> list[str]:
-        """Characters, and an end for each newline."""
-        return [{" ": BLANK, NEWLINE: END}.get(character, character) for character in text]
+        """Characters, a rare word as one, and an end for each newline."""
+        characters: list[str] = re.findall(f"{UNKNOWN}|.", text, re.DOTALL)
+        return [{" ": BLANK, NEWLINE: END}.get(character, character) for character in characters]
 
     def join(self, tokens: Sequence[str]) -> str:
         """Characters, ends as newlines."""

@@ -62,3 +62,8 @@ class PennTreebankCharacters(SpacedCharacters):
         "test": "ptb.char.test.txt",
     }
     published: ClassVar[Mapping[str, int]] = {"train": 4_837_402, "val": 379_102, "test": 423_247}
+    compares: ClassVar[str] = (
+        "The text and its splits are the published ones. Counts of 5,017, 393 and 442 thousand "
+        "characters spell <unk> out, which is one character here: bits a character of such texts "
+        "are lower."
+    )

@@ -60,8 +60,8 @@ class GatedRNN(CellLayer):
     def initial_state(self, batch_size: int) -> tuple[Float[Array, "B N"], ...]:
         """Zeros."""
         dtype = jnp.result_type(self.weight_hh[...], jnp.float32)
-        zeros = jnp.zeros((batch_size, self.d_hidden), dtype)
-        return self.state_type(*[zeros] * len(self.state_type._fields))
+        shape = (batch_size, self.d_hidden)
+        return self.state_type(*(jnp.zeros(shape, dtype) for _ in self.state_type._fields))
 
     def __call__(
         self,

@@ -161,12 +161,12 @@ class Stack(nnx.Module):
         """The state of each cell."""
         if state is None:
             return [None] * len(self.cells)
-        given, allowed = (
-            jax.tree.map(jnp.shape, tree) for tree in (state, self.initial_state(x.shape[0]))
-        )
+        start = self.initial_state(x.shape[0])
+        given, allowed = (jax.tree.map(jnp.shape, tree) for tree in (state, start))
         if given != allowed:
             raise ValueError(f"state has shape {given}, but x {x.shape} allows {allowed}")
-        return [type(state)(*(field[i] for field in state)) for i in range(len(self.cells))]
+        # A plain tuple, as PyTorch has it, equals the state's own kind.
+        return [type(start)(*(field[i] for field in state)) for i in range(len(self.cells))]
 
 
 def _of_layer(name: str, value: Any, layer: int, n_layers: int) -> Any:

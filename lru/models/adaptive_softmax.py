@@ -19,6 +19,12 @@ from jaxtyping import Array, Float, Int, Integer
 _CHUNK = 128
 
 
+def product(x: Float[Array, "*rows D"], weights: Float[Array, "D W"]) -> Float[Array, "*rows W"]:
+    """The matrix product in single precision at least, as log probabilities need their scores."""
+    kind = jnp.result_type(x, weights, jnp.float32)
+    return jnp.matmul(x, weights, preferred_element_type=kind)
+
+
 class AdaptiveSoftmax(nnx.Module):
     """Log probabilities of V words from features of width D.
 
@@ -149,7 +155,7 @@ class AdaptiveSoftmax(nnx.Module):
 
     def _head(self, x: Float[Array, "... D"], embedding: jax.Array | None) -> Float[Array, "... H"]:
         """Log probabilities of the words of the head, then of the clusters."""
-        clusters = x.astype(self.clusters.dtype) @ self.clusters[...]
+        clusters = product(x.astype(self.clusters.dtype), self.clusters[...])
         if self.cluster_bias is not None:
             clusters += self.cluster_bias[...]
         return jax.nn.log_softmax(
@@ -163,11 +169,11 @@ class AdaptiveSoftmax(nnx.Module):
         words = slice(*self.bounds[group : group + 2])
         x = x.astype(self.clusters.dtype)
         if embedding is not None:
-            scores = x @ embedding[words].T
+            scores = product(x, embedding[words].T)
         elif self.words is not None and group == 0:
-            scores = x @ self.words[...]
+            scores = product(x, self.words[...])
         else:
-            scores = x @ self.down[group - 1][...] @ self.up[group - 1][...]
+            scores = product(x @ self.down[group - 1][...], self.up[group - 1][...])
         return scores if self.bias is None else scores + self.bias[words]
 
     def _within(

@@ -30,12 +30,11 @@ def make_body(config: ModelConfig, *, cells_by_default: bool, rngs: nnx.Rngs) ->
         if config.bidirectional:
             raise ValueError("bidirectional must be False with a body of cells, got True")
         return Cells(config, rngs=rngs)
-    for name in OF_CELLS:
-        if getattr(config, name):
-            raise ValueError(
-                f"{name} is of a body of cells, but that of model {config.model!r} is of blocks; "
-                f"got {getattr(config, name)}"
-            )
+    for name, value in config.changed(OF_CELLS).items():
+        raise ValueError(
+            f"{name} is of a body of cells, but that of model {config.model!r} is of blocks; "
+            f"got {value}"
+        )
     return Encoder(config, rngs=rngs)
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from lru.layers import LAYERS, QRNN, resolve_options
+from lru.layers import LAYERS, QRNN, layer_options, resolve_options
 from lru.layers.base import State, noise
 from lru.layers.cell import CellLayer
 from lru.layers.qrnn import Observed
@@ -46,6 +46,11 @@ class Cells(nnx.Module):
         if cell is None:
             raise ValueError(
                 f"body must be blocks for model {config.model!r}, which is no cell, got cells"
+            )
+        if config.first_window is not None and "window" not in layer_options(LAYERS[config.model]):
+            raise ValueError(
+                f"first_window must be None for model {config.model!r}, which has no window, "
+                f"got {config.first_window}"
             )
         first = {} if config.first_window is None else {"window": config.first_window}
         cells, width = [], config.d_model

@@ -1,6 +1,6 @@
 """What the network is made of."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -9,6 +9,8 @@ Pooling = Literal["auto", "mean", "last", "none"]
 Body = Literal["auto", "cells", "blocks"]
 
 RATES = ("p_dropout", "p_embedding", "p_input", "p_hidden", "p_weight")
+OF_TEXTS = ("tied", "cutoffs", "p_embedding", "p_input", "init_range", "ar", "tar")
+"""Fields that nothing but a language model has a use for."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class ModelConfig:
     d_model: int = 256
     """Width between the blocks."""
     d_hidden: int = 128
-    """Width of the recurrent state."""
+    """Width of the recurrent state; of cells, of all but the last, which has d_model."""
     bidirectional: bool = False
     """Run each layer in both directions of time."""
     norm: Norm = "batch"
@@ -32,8 +34,7 @@ class ModelConfig:
     pooling: Pooling = "auto"
     """How a sequence becomes one vector; none keeps one prediction a step, auto fits the data."""
     p_dropout: float = 0.1
-    """Dropout rate; one mask serves all steps of a sequence. Of cells and texts: of what the head
-    reads."""
+    """Dropout rate inside blocks, and, with cells or texts, of what the head reads."""
     body: Body = "auto"
     """Plain cells one on another, or residual blocks; auto: blocks, but of texts cells where the
     model is one."""
@@ -53,7 +54,7 @@ class ModelConfig:
     p_weight: float = 0.0
     """Of cells: dropout rate of weights from state to gates, or of the kernels of a qrnn."""
     locked_dropout: bool = True
-    """Of cells and texts: one mask of features for all steps of a batch; else one for each."""
+    """One mask of features for all steps of a sequence; else one for each."""
     first_window: int | None = None
     """Of cells: window of the first one of a qrnn, if it is not that of the others."""
     init_range: float = 0.1
@@ -88,6 +89,12 @@ class ModelConfig:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if any(not part.strip().isdigit() for part in (self.cutoffs or "0").split(",")):
             raise ValueError(f"cutoffs must be ids separated by commas, got {self.cutoffs!r}")
+
+    def changed(self, names: Iterable[str]) -> dict[str, Any]:
+        """Those of the fields that have not their defaults."""
+        defaults = type(self)()
+        values = {name: getattr(self, name) for name in names}
+        return {name: v for name, v in values.items() if v != getattr(defaults, name)}
 
     @property
     def cutoff_ids(self) -> list[int]:

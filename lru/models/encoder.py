@@ -49,7 +49,8 @@ class Block(nnx.Module):
         # Two maps, not one of twice the width: splitting its output costs a copy in each direction.
         self.value = nnx.Linear(config.d_model, config.d_model, rngs=rngs)
         self.gate = nnx.Linear(config.d_model, config.d_model, rngs=rngs)
-        self.dropout = nnx.Dropout(config.p_dropout, broadcast_dims=(TIME_AXIS,))
+        tied = (TIME_AXIS,) if config.locked_dropout else ()
+        self.dropout = nnx.Dropout(config.p_dropout, broadcast_dims=tied)
 
     def _normalise(
         self,

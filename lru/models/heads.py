@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Integer
 
-from lru.models.adaptive_softmax import AdaptiveSoftmax
+from lru.models.adaptive_softmax import AdaptiveSoftmax, product
 
 
 class SoftmaxHead(nnx.Module):
@@ -29,7 +29,7 @@ class SoftmaxHead(nnx.Module):
 
     def scores(self, h: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
         """The logits."""
-        flat = h.reshape(-1, h.shape[-1]) @ self.table[...].T + self.bias[...]
+        flat = product(h.reshape(-1, h.shape[-1]), self.table[...].T) + self.bias[...]
         return flat.reshape(*h.shape[:-1], -1)
 
     def log_probabilities(self, h: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:

@@ -3,9 +3,11 @@
 Bradbury et al. 2016 (arXiv 1611.01576), f-pooling, with f the share of the new value.
 """
 
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from lru.scan.front import linear_scan
+from lru.scan.front import check_common, linear_scan
+from lru.scan.methods import kept
 
 
 def forget_mult(
@@ -26,7 +28,8 @@ def forget_mult(
         h0: as in `linear_scan`, as are the other arguments.
         reverse: run from the last step to the first.
         resets: [B, T] bool; a marked step drops the previous state.
-        lengths: [B] number of valid steps.
+        lengths: [B] number of valid steps. At padding h is zero, gradients are zero, and f and x
+            may hold anything, NaN included.
         method: a name in `LINEAR_METHODS`, or "auto".
 
     Returns:
@@ -37,6 +40,12 @@ def forget_mult(
     """
     if f.shape != x.shape:
         raise ValueError(f"f has shape {f.shape}, but x {x.shape} allows {x.shape}")
+    check_common(x, h0, resets, lengths)
+    if lengths is not None:
+        valid = jnp.arange(x.shape[1]) < lengths[:, None]
+        f, x = kept(valid, f), kept(valid, x)
+    # In half precision 1 - f would be 1 for small f.
+    f, x = (array.astype(jnp.promote_types(array.dtype, jnp.float32)) for array in (f, x))
     return linear_scan(
         1 - f, f * x, h0, reverse=reverse, resets=resets, lengths=lengths, method=method
     )

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key
 from lru.dataloaders import Card
 from lru.dataloading import Batch
 from lru.models import Classifier, ModelConfig
+from lru.models.config import OF_TEXTS
 from lru.tasks.base import TASKS, Sums
 
 
@@ -34,13 +35,16 @@ class Classification:
                 for one a step.
 
         Raises:
-            ValueError: if the kind of data does not fit the task, or the pooling the labels.
+            ValueError: if the kind of data does not fit the task, or the pooling the labels, or if
+                an option is of texts.
         """
         if card.kind not in self.kinds:
             raise ValueError(
                 f"the data of this task must be {' or '.join(self.kinds)}, "
                 f"but those of {card.name} are {card.kind}"
             )
+        for name, value in config.changed(OF_TEXTS).items():
+            raise ValueError(f"{name} is of texts, but {card.name} is none; got {value}")
         per_step = card.targets == "step"
         pooling = config.pooling
         if pooling == "auto":

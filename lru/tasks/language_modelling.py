@@ -50,12 +50,17 @@ class LanguageModelling:
         """Join a text and a network.
 
         Raises:
-            ValueError: if the data is no text.
+            ValueError: if the data is no text, or if steps are to be pooled.
         """
         if card.kind != "text":
             raise ValueError(
                 f"the data of language modelling must be text, but those of {card.name} are "
                 f"{card.kind}"
+            )
+        if config.pooling not in ("auto", "none"):
+            raise ValueError(
+                f"pooling must be none for {card.name}, which has one target a step, "
+                f"got {config.pooling!r}"
             )
         self._card, self._config = card, config
 

@@ -16,6 +16,7 @@ from lru.models.cells import Cells
 from lru.models.generation import encode_prompt, generate
 from lru.models.sampling import Sampler
 from lru.text.trained import TrainedText
+from lru.training.config import LARGEST_SEED
 
 
 class Writing(NamedTuple):
@@ -41,9 +42,11 @@ def write(loaded: TrainedText, prompt: str, n_tokens: int, sampler: Sampler, see
         seed: of the draws.
 
     Raises:
-        ValueError: if the prompt has tokens that are not in the vocabulary, or n_tokens is
-            negative.
+        ValueError: if the prompt has tokens that are not in the vocabulary, n_tokens is negative,
+            or the seed is out of range.
     """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"seed must be from 0 to {LARGEST_SEED}, got {seed}")
     if n_tokens < 0:
         raise ValueError(f"n_tokens must not be negative, got {n_tokens}")
     vocabulary, model = loaded.vocabulary, loaded.model

@@ -91,6 +91,12 @@ class TrainConfig:
         for name in ("reduce_factor", "lr_decay"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
+        for name, given in (("lr_decay", self.lr_decay < 1), ("lr_drops", self.lr_drops)):
+            if given and self.cosine_anneal:
+                raise ValueError(
+                    f"{name} is for cosine_anneal False, but that is True; "
+                    f"got {getattr(self, name)}"
+                )
         if any(not part.strip().isdigit() for part in (self.lr_drops or "0").split(",")):
             raise ValueError(f"lr_drops must be epochs separated by commas, got {self.lr_drops!r}")
         if self.nonmono is not None and self.nonmono < 1:

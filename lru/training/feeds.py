@@ -13,7 +13,7 @@ def make_feeds(config: Config, data: Prepared) -> tuple[bool, dict[str, Feed | S
     """Whether the splits live on the device, and what delivers the batches of each.
 
     Raises:
-        ValueError: if a text is to live there.
+        ValueError: if a text is to live there, or other data is to have the lengths of texts.
     """
     splits = {name: getattr(data, name) for name in SPLITS}
     on_device = config.run.on_device
@@ -28,6 +28,10 @@ def make_feeds(config: Config, data: Prepared) -> tuple[bool, dict[str, Feed | S
             name: StreamFeed(Streams(split, config.data, start, seed=seeds.get(name)))
             for name, split in splits.items()
         }
+    if config.data.variable_bptt:
+        raise ValueError(
+            f"variable_bptt must be False for {data.card.name}, which is no text; got True"
+        )
     if on_device is None:
         on_device = on_device_by_default(splits)
     train = Batches(data.train, config.data, seed=config.train.jax_seed)

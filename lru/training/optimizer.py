@@ -81,7 +81,10 @@ def _adamw(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTrans
 
 @OPTIMIZERS.register("rmsprop")
 def _rmsprop(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """As in the QRNN paper (arXiv 1611.01576, section 3.1): decay 0.9, epsilon 1e-8."""
+    """Decay 0.9, epsilon 1e-8, as in the QRNN paper (arXiv 1611.01576, section 3.1).
+
+    Epsilon is added under the root.
+    """
     regular, recurrent = (
         optax.rmsprop(rate, decay=0.9, eps=1e-8) for rate in (schedule, _slower(config, schedule))
     )

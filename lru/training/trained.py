@@ -6,6 +6,7 @@ from typing import NamedTuple
 from flax import nnx
 
 from lru.dataloaders import Prepared, dataset_from_options
+from lru.plugins import load_plugins
 from lru.tasks import TASKS, Task
 from lru.training.config import Config
 from lru.training.loop import Trainer
@@ -31,13 +32,14 @@ class Trained(NamedTuple):
 
 
 def load_trained(run: Run) -> Trained:
-    """Read the best checkpoint of a run; its data is prepared if need be.
+    """Read the best checkpoint of a run; its plugins are loaded and its data prepared if need be.
 
     Raises:
         FileNotFoundError: if there is no checkpoint.
         ValueError: if the data is not what the run was trained on.
     """
     config = Config.load(run.config_file)
+    load_plugins(config.run.plugins)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, eval_only=True))
     dataset = dataset_from_options(config.data.dataset, config.data.data_options)
     data = dataset.load(config.run.raw_dir, config.run.dir_name)

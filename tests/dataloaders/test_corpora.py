@@ -51,6 +51,7 @@ def text_of(prepared: Prepared, split: str) -> str:
     [
         (PennTreebank(), "a cat\n\nthe end", ["a", "cat", "<eos>", "<eos>", "the", "end"]),
         (PennTreebankCharacters(), "a b\nc", ["a", "_", "b", "<eos>", "c"]),
+        (PennTreebankCharacters(), "<unk> a<", ["<unk>", "_", "a", "<"]),
         (Shakespeare(), "a b\n c", list("a b\n c")),
         (Enwik8(), "a é\n", ["a", " ", "<0xc3>", "<0xa9>", "\n"]),
     ],

@@ -164,6 +164,13 @@ def test_states_have_a_place_for_every_layer_and_carry_over(model, shapes):
             model.step(x_of()[:, 0], state)
 
 
+@pytest.mark.parametrize("kind", [LSTMStack, GRUStack])
+def test_a_plain_tuple_is_a_state_as_in_torch(kind):
+    model = kind(D, [5], rngs=nnx.Rngs(0))
+    _, state = run(model, x_of())
+    close(run(model, x_of(), tuple(state))[0], run(model, x_of(), state)[0], 0)
+
+
 def test_noise_of_the_cells_is_drawn_apart():
     model = QRNNStack(D, [5, 5], zoneout=[0.5, 0.0], rngs=nnx.Rngs(0))
     seeds = [run(model, x_of(), key=jax.random.key(seed))[0] for seed in (0, 0, 1)]

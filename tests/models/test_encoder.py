@@ -184,6 +184,12 @@ def test_dropout_is_tied_over_time_and_differs_between_rows_and_blocks():
     assert (np.asarray(train(module, x)) != x).all()
 
 
+def test_dropout_may_differ_from_step_to_step():
+    x = jnp.ones((2, T, 32))
+    kept = block(p_dropout=0.5, locked_dropout=False)._drop(x, jax.random.key(1))
+    assert (np.asarray(kept) != np.asarray(kept)[:, :1]).any()
+
+
 def test_dropout_keeps_the_mean():
     kept = block(p_dropout=0.25)._drop(jnp.ones((8000, 1, D)), jax.random.key(0))
     assert set(np.unique(kept)) == {0, np.float32(1 / 0.75)}

@@ -108,6 +108,18 @@ def test_an_adaptive_head_has_probabilities_of_all_words(tied):
     assert words - plain == clusters + (0 if tied else 3 * SMALL.d_model + 2 * 6 + (4 + 4))
 
 
+@pytest.mark.parametrize("changes", [{}, {"cutoffs": "3,7"}], ids=["plain", "adaptive"])
+def test_weights_of_half_precision_have_single_log_probabilities(changes):
+    head = model(init_range=2.0, **changes).head
+    graphdef, weights = nnx.split(head)
+    rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), weights)
+    exact = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), rounded)
+    h = jax.random.normal(jax.random.key(0), (B, T, 6), jnp.bfloat16)
+    half, single = (nnx.merge(graphdef, values) for values in (rounded, exact))
+    expected = single.nll(h.astype(jnp.float32), TOKENS)
+    np.testing.assert_allclose(half.nll(h, TOKENS), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -115,7 +127,8 @@ def test_an_adaptive_head_has_probabilities_of_all_words(tied):
         ({"model": "lru", "body": "cells"}, "body must be blocks for model 'lru'"),
         ({"model": "lru", "p_weight": 0.1}, "p_weight is of a body of cells"),
         ({"body": "blocks", "p_hidden": 0.1}, "p_hidden is of a body of cells"),
-        ({"model": "lstm", "first_window": 2}, "window is not an option of model 'lstm'"),
+        ({"body": "blocks", "first_window": 0}, "first_window is of a body of cells"),
+        ({"model": "lstm", "first_window": 2}, "first_window must be None for model 'lstm'"),
         ({"p_input": 1.0}, r"p_input must be in \[0, 1\), got 1.0"),
         ({"tar": -1.0}, "tar must not be negative"),
         ({"model": "lru", "dense": True}, "dense is of a body of cells"),

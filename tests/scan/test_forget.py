@@ -53,6 +53,29 @@ def test_options_are_those_of_the_scan():
     np.testing.assert_allclose(backwards[:, ::-1], forget_mult(f, x)[0], rtol=1e-6)
 
 
+def test_small_shares_of_half_precision_are_not_lost():
+    f = jnp.full((1, 64, 1), 0.001, jnp.bfloat16)
+    h, _ = forget_mult(f, jnp.ones_like(f))
+    assert h.dtype == jnp.float32
+    np.testing.assert_allclose(
+        h[0, :, 0], 1 - (1 - float(f[0, 0, 0])) ** np.arange(1, 65), rtol=1e-4
+    )
+
+
+def test_padding_that_is_not_a_number_does_not_reach_the_gradients():
+    f, x = recorded("basic", "f", "x")
+    lengths = jnp.array([7, 4, 1])
+    padding = jnp.arange(f.shape[1])[:, None] >= lengths[:, None, None]
+
+    def total(f, x):
+        return forget_mult(f, x, lengths=lengths)[0].sum()
+
+    expected = jax.grad(total, (0, 1))(f, x)
+    holes = [jnp.where(padding, jnp.nan, array) for array in (f, x)]
+    for found, gradient in zip(jax.grad(total, (0, 1))(*holes), expected, strict=True):
+        np.testing.assert_array_equal(found, gradient)
+
+
 def test_shares_of_another_shape_are_refused(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=r"f has shape \(2, 3, 1\), but x \(2, 3, 4\) allows"):

@@ -186,6 +186,27 @@ def test_pooling_that_does_not_fit_is_refused(pooling, targets, wanted):
         task(card(targets=targets), pooling=pooling)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tied": False},
+        {"cutoffs": "2"},
+        {"p_embedding": 0.1},
+        {"p_input": 0.1},
+        {"init_range": 0.2},
+        {"ar": 1.0},
+        {"tar": 1.0},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+@pytest.mark.parametrize("kind", ["classification", "retrieval"])
+def test_options_of_texts_are_refused(kind, changes):
+    ((name, value),) = changes.items()
+    facts = card(kind="tokens" if kind == "classification" else "token_pairs")
+    with pytest.raises(ValueError, match=f"{name} is of texts, but toy is none; got {value}"):
+        TASKS[kind](facts, dataclasses.replace(TINY, **changes))
+
+
 def test_bytes_are_scaled_and_normalised_by_the_card():
     one = task(values_card(mean=[0.5], std=[0.25]))
     inputs = one.prepare(jnp.array([0, 51, 255], jnp.uint8)[None, :, None])

@@ -113,3 +113,8 @@ def test_perplexity_and_bits():
 def test_other_data_is_refused():
     with pytest.raises(ValueError, match="must be text, but those of text are tokens"):
         LanguageModelling(dataclasses.replace(CARD, kind="tokens"), CONFIG)
+
+
+def test_pooling_is_refused():
+    with pytest.raises(ValueError, match=r"pooling must be none for text, .*got 'last'"):
+        built(pooling="last")

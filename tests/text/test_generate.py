@@ -78,6 +78,8 @@ def test_the_command_writes_and_draws(qrnn_run, capsys):
         (["--temperature", "-1"], "temperature must be finite and not negative, got -1.0"),
         (["--top_k", "0"], "top_k must be at least 1, got 0"),
         (["--top_p", "0"], r"top_p must be in \(0, 1\], got 0.0"),
+        (["--seed", "-1"], "seed must be from 0 to 4294967295, got -1"),
+        (["--seed", "4294967297"], "seed must be from 0 to 4294967295, got 4294967297"),
         (["--n_tokens", "-1"], "n_tokens must not be negative, got -1"),
         (["--n_tokens", "0", "--plot_gates"], "prompt must have a token to draw gates against"),
     ],

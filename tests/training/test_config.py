@@ -119,6 +119,8 @@ def test_folders_and_reports_are_no_differences_but_the_origin_is():
         ({"lr_factor": float("nan")}, "lr_factor must not be negative, got nan"),
         ({"weight_decay": -1.0}, "weight_decay must not be negative, got -1.0"),
         ({"warmup_end": -1}, "warmup_end must not be negative, got -1"),
+        ({"lr_decay": 0.5}, "lr_decay is for cosine_anneal False, but that is True; got 0.5"),
+        ({"lr_drops": "1,2"}, "lr_drops is for cosine_anneal False, but that is True; got 1,2"),
         ({"nonmono": 0}, "nonmono must be at least 1, got 0"),
         ({"average_from": -1}, "average_from must not be negative, got -1"),
         ({"finetune": True}, "finetune needs restore, the folder of the run to take weights from"),

@@ -96,6 +96,11 @@ def test_evaluation_pads_to_the_lengths_of_training(flags):
         assert len(further) <= 1
 
 
+def test_lengths_of_texts_are_refused_on_other_data(flags):
+    with pytest.raises(ValueError, match=r"variable_bptt must be False for copy-.*no text"):
+        make_trainer([*flags, "--variable_bptt"])
+
+
 def test_learns(flags):
     summary, records = train([*flags, "--epochs", "60", "--lr_base", "0.02", "--p_dropout", "0"])
     assert summary.best["val/accuracy"] > 0.6, "chance is one in three"
