@@ -1,14 +1,17 @@
 """Time of the scans, forward and with gradients, beside plain copies and autodiff of the peers.
 
 python -m benchmarks.scan [--problems linear dense] [--steps 256 1024 4096] [--repetitions 15]
+    [--keep_memory]
 
 Entrants take turns, and medians are shown. Inputs are donated, as they are inside a model, where b
-and the gradient of h come fresh from matrix products, and freed memory is kept, as in a run.
-"copies" moves what a scan must: forward reads b and writes h; with gradients it also reads g and h
-and writes the gradient of b. "products" multiplies what a dense scan must, over all of time at
-once: A with every h, and with gradients also A^T with every gradient of b, and these with every h.
-Compile time and temporary memory are those of the program with gradients. Results go to
-benchmarks/results/scan-PROBLEM.json and, over the steps, to docs/images/scan-PROBLEM.png.
+and the gradient of h come fresh from matrix products. "copies" moves what a scan must: forward
+reads b and writes h; with gradients it also reads g and h and writes the gradient of b. "products"
+multiplies what a dense scan must, over all of time at once: A with every h, and with gradients also
+A^T with every gradient of b, and these with every h. Compile time and temporary memory are those of
+the program with gradients. With --keep_memory the C library keeps what is freed, as in a run;
+otherwise it returns large buffers to the system, and programs with many pay for fresh pages.
+Results go to benchmarks/results/scan-PROBLEM.json (-kept where memory is kept) and, over the
+steps, to docs/images/scan-PROBLEM.png.
 """
 
 import argparse
@@ -196,10 +199,14 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=384, help="of the linear scan; dense: half")
     parser.add_argument("--repetitions", type=int, default=15)
     parser.add_argument("--only_draw", action="store_true", help="the results that are there")
+    parser.add_argument("--keep_memory", action="store_true", help="keep what is freed, as runs do")
     options = parser.parse_args()
-    keep_freed_memory()
+    if options.keep_memory:
+        keep_freed_memory()
+    kept = "-kept" if options.keep_memory else ""
     for name in options.problems:
-        written, picture = HERE / "results" / f"scan-{name}.json", IMAGES / f"scan-{name}.png"
+        file = f"scan-{name}{kept}"
+        written, picture = HERE / "results" / f"{file}.json", IMAGES / f"{file}.png"
         if options.only_draw:
             draw(json.loads(written.read_text()), picture)
             continue
