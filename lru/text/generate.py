@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from lru.analysis.plots import plot_gates
 from lru.layers.base import State
 from lru.models.cells import Cells
-from lru.models.generation import encode_prompt, generate
+from lru.models.generation import generate
 from lru.models.sampling import Sampler
 from lru.text.trained import TrainedText
 from lru.training.config import LARGEST_SEED
@@ -51,7 +50,7 @@ def write(loaded: TrainedText, prompt: str, n_tokens: int, sampler: Sampler, see
         raise ValueError(f"n_tokens must not be negative, got {n_tokens}")
     vocabulary, model = loaded.vocabulary, loaded.model
     given = loaded.corpus.split(prompt)
-    ids = encode_prompt(given, {token: number for number, token in enumerate(vocabulary)})
+    read = loaded.encode(given)
     graphdef, weights = nnx.split(model)
 
     @jax.jit
@@ -61,7 +60,7 @@ def write(loaded: TrainedText, prompt: str, n_tokens: int, sampler: Sampler, see
     draws = generate(
         lambda tokens, state: step(weights, tokens, state),
         model.initial_state(1),
-        np.concatenate([[loaded.boundary], ids])[None],
+        read,
         sampler,
         jax.random.key(seed),
     )
@@ -90,10 +89,9 @@ def draw_gates(loaded: TrainedText, tokens: Sequence[str], folder: Path) -> list
             "gates can be looked at in cells of a QRNN, but the model "
             f"{loaded.trained.config.model.model!r} has a body of blocks"
         )
-    ids = encode_prompt(tokens, {token: number for number, token in enumerate(loaded.vocabulary)})
-    if not len(ids):
+    if not tokens:
         raise ValueError("prompt must have a token to draw gates against, got nothing")
-    read = jnp.concatenate([jnp.array([loaded.boundary]), ids])[None]
+    read = loaded.encode(tokens)
     pictures = []
     for layer, found in enumerate(body.observe(loaded.model.embedding[...][read]), 1):
         path = folder / f"gates-{layer}.png"

@@ -1,10 +1,15 @@
 """The model of a run on a text."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
+
+import numpy as np
+from jaxtyping import Int
 
 from lru.dataloaders import Card, dataset_from_options
 from lru.dataloaders.corpora import Corpus, boundary
 from lru.models import LanguageModel
+from lru.models.generation import encode_prompt
 from lru.tasks.language_modelling import LanguageModelling
 from lru.training.runs import Run
 from lru.training.trained import Trained, load_trained
@@ -32,6 +37,15 @@ class TrainedText(NamedTuple):
     def vocabulary(self) -> list[str]:
         """Tokens by id."""
         return self.card.vocabulary or []
+
+    def encode(self, tokens: Sequence[str]) -> Int[np.ndarray, "1 T"]:
+        """What the model reads for the tokens of a text: what stands before it, then their ids.
+
+        Raises:
+            ValueError: naming the tokens that are not in the vocabulary.
+        """
+        ids = {token: number for number, token in enumerate(self.vocabulary)}
+        return np.concatenate([[self.boundary], encode_prompt(tokens, ids)])[None]
 
     @property
     def boundary(self) -> int:

@@ -5,6 +5,7 @@ rate, and by AdamW without weight decay (LRU, arXiv 2303.06349, appendix B).
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +74,16 @@ def _slower(config: TrainConfig, schedule: optax.Schedule) -> optax.Schedule:
     return lambda count: config.lr_factor * jnp.asarray(schedule(count))
 
 
+def _with_l2(
+    config: TrainConfig,
+    schedule: optax.Schedule,
+    rule: Callable[[optax.Schedule], optax.GradientTransformation],
+) -> optax.GradientTransformation:
+    """A rule whose recurrent group is slower, after decay of all parameters."""
+    descent = _by_group(rule(schedule), rule(_slower(config, schedule)))
+    return optax.chain(optax.add_decayed_weights(config.weight_decay), descent)
+
+
 @OPTIMIZERS.register("adamw")
 def _adamw(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
     regular = optax.adamw(schedule, weight_decay=config.weight_decay)
@@ -85,17 +96,12 @@ def _rmsprop(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTra
 
     Epsilon is added under the root.
     """
-    regular, recurrent = (
-        optax.rmsprop(rate, decay=0.9, eps=1e-8) for rate in (schedule, _slower(config, schedule))
-    )
-    descent = _by_group(regular, recurrent)
-    return optax.chain(optax.add_decayed_weights(config.weight_decay), descent)
+    return _with_l2(config, schedule, partial(optax.rmsprop, decay=0.9, eps=1e-8))
 
 
 @OPTIMIZERS.register("sgd")
 def _sgd(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    descent = _by_group(optax.sgd(schedule), optax.sgd(_slower(config, schedule)))
-    return optax.chain(optax.add_decayed_weights(config.weight_decay), descent)
+    return _with_l2(config, schedule, optax.sgd)
 
 
 def make_optimizer(
