@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from lru.layers.base import RecurrentLayer, State
-from lru.scan.methods import kept
+from lru.scan.methods import kept, valid_steps
 
 
 class CellLayer(RecurrentLayer):
@@ -59,6 +59,4 @@ def without_padding(
     x: Float[Array, "B T D"], lengths: Int[Array, " B"] | None
 ) -> Float[Array, "B T D"]:
     """X with zeros at padding, by selection: not a number there would reach the gradients."""
-    if lengths is None:
-        return x
-    return kept(jnp.arange(x.shape[1]) < lengths[:, None], x)
+    return kept(valid_steps(x, lengths), x)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from lru.scan.front import check_common, linear_scan
-from lru.scan.methods import kept
+from lru.scan.methods import kept, valid_steps
 
 
 def forget_mult(
@@ -41,9 +41,8 @@ def forget_mult(
     if f.shape != x.shape:
         raise ValueError(f"f has shape {f.shape}, but x {x.shape} allows {x.shape}")
     check_common(x, h0, resets, lengths)
-    if lengths is not None:
-        valid = jnp.arange(x.shape[1]) < lengths[:, None]
-        f, x = kept(valid, f), kept(valid, x)
+    valid = valid_steps(x, lengths)
+    f, x = kept(valid, f), kept(valid, x)
     # In half precision 1 - f would be 1 for small f.
     f, x = (array.astype(jnp.promote_types(array.dtype, jnp.float32)) for array in (f, x))
     return linear_scan(

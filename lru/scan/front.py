@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Inexact, Int
 
 from lru.scan import parts
 from lru.scan.choice import automatic
-from lru.scan.methods import BFLOAT16_METHODS, DENSE_METHODS, LINEAR_METHODS, kept
+from lru.scan.methods import BFLOAT16_METHODS, DENSE_METHODS, LINEAR_METHODS, kept, valid_steps
 from lru.scan.portability import METHOD, is_portable
 
 
@@ -153,9 +153,9 @@ def mask_lengths(
 ) -> tuple[Array, Array | None]:
     """The inputs without what the padding holds, and where the previous state is kept."""
     keep = None if resets is None else ~resets
-    if lengths is None:
+    valid = valid_steps(b, lengths)
+    if valid is None:
         return b, keep
-    valid = jnp.arange(b.shape[1]) < lengths[:, None]
     return kept(valid, b), valid if keep is None else valid & keep
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
-from lru.scan.methods import kept, previous
+from lru.scan.methods import kept, previous, valid_steps
 
 States = tuple[Float[Array, "B N"], ...]
 Arrays = tuple[Array, ...]
@@ -61,11 +61,10 @@ def gated_scan(
     Returns:
         h [B, T, N], and the state after the last valid step of each row.
     """
-    valid = None
-    if lengths is not None:
-        valid = jnp.arange(x.shape[1]) < lengths[:, None]
-        x = kept(valid, x)
-        resets = None if resets is None else resets & valid
+    valid = valid_steps(x, lengths)
+    x = kept(valid, x)
+    if resets is not None and valid is not None:
+        resets = resets & valid
     return _run(cell, x, W, state, None if resets is None else ~resets, valid)
 
 

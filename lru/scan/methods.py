@@ -39,6 +39,11 @@ def takes_bfloat16(method: Method) -> Method:
     return method
 
 
+def valid_steps(x: Array, lengths: Array | None) -> Array | None:
+    """True at the steps [B, T] of x that are no padding; None where there is none."""
+    return None if lengths is None else jnp.arange(x.shape[1]) < lengths[:, None]
+
+
 def kept(keep: Array | None, x: Array) -> Array:
     """X where keep, else 0; the axes of keep are the first ones of x."""
     if keep is None:

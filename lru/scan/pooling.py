@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from lru.scan import cpu
 from lru.scan.front import check_common, linear_scan, method_named
-from lru.scan.methods import LINEAR_METHODS, kept
+from lru.scan.methods import LINEAR_METHODS, kept, valid_steps
 from lru.scan.native import on_cpu
 from lru.scan.portability import is_portable
 
@@ -89,7 +89,7 @@ def pooled_scan(
     if not usual or LINEAR_METHODS.resolve(chosen) != "native":
         return _in_parts(x, bias, c0, pooling, zoneout, resets, lengths, chosen)
     cpu.require()
-    valid = None if lengths is None else _valid(x, lengths)
+    valid = valid_steps(x, lengths)
     return _fused(x, bias, c0, None if resets is None else ~resets, valid)
 
 
@@ -124,10 +124,6 @@ def _has_one_pass(platform: str) -> bool:
     return True
 
 
-def _valid(x: Array, lengths: Array) -> Array:
-    return jnp.arange(x.shape[1]) < lengths[:, None]
-
-
 def _nothing(zoneout: Array | float) -> bool:
     return not isinstance(zoneout, Array) and zoneout == 0
 
@@ -142,7 +138,7 @@ def _in_parts(
     lengths: Array | None,
     method: str,
 ) -> tuple[Array, Array]:
-    x = x if lengths is None else kept(_valid(x, lengths), x)
+    x = kept(valid_steps(x, lengths), x)
     gates = pooling_gates(x + bias, pooling, zoneout)
     b = gates.take * gates.candidate
     c, last = linear_scan(gates.forget, b, c0, resets=resets, lengths=lengths, method=method)
