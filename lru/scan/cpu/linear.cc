@@ -27,12 +27,21 @@ constexpr int64_t kElementsWorthAThread = 1 << 15;
 // Gradients of a constant a are summed over so many steps before they join the total: the error
 // of a sum grows with the number of its terms.
 constexpr int64_t kPartialSum = 256;
+// Steps for which a few columns stay in registers, before the next columns have their turn.
+constexpr int64_t kTile = 16;
+static_assert(kPartialSum % kTile == 0);
 
 struct Sizes {
   int64_t rows;          // all axes in front of T
   int64_t rows_of_a;     // consecutive rows that share one constant a
   int64_t steps, width;  // T, N
   bool varying, reverse;
+
+  int64_t Direction() const { return reverse ? -1 : 1; }
+  // Where the i-th step of a row's scan lies among the steps of all rows.
+  int64_t Place(int64_t row, int64_t i) const {
+    return row * steps + (reverse ? steps - 1 - i : i);
+  }
 };
 
 // Calls run(row, first, last) for slices [first, last) of N of every row.
@@ -51,65 +60,65 @@ void OverSlices(ffi::ThreadPool& pool, const Sizes& sizes, int64_t parts, const 
   });
 }
 
-template <typename T, int Q, int P>
+template <typename T, int Q, int P, bool kVarying>
 void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* b, const T* h0,
              const bool* keep, T* out) {
   OverSlices(pool, s, P, [&](int64_t row, int64_t first, int64_t last) {
-    int64_t n = last - first;
-    std::vector<T> h(P * n), fixed(Q * n);
+    const int64_t n = last - first, stride = s.Direction() * P * s.width;
+    bool kept[kTile];
+    std::vector<T> h(P * n);
     for (int p = 0; p < P; ++p)
       std::copy_n(h0 + (row * P + p) * s.width + first, n, h.data() + p * n);
-    if (!s.varying)
-      Gather<T, Q>(a + row / s.rows_of_a * Q * s.width + first, s.width, n, false, fixed.data());
-    for (int64_t i = 0; i < s.steps; ++i) {
-      int64_t at = row * s.steps + (s.reverse ? s.steps - 1 - i : i);
-      const T* a_t = s.varying ? a + at * Q * s.width + first : fixed.data();
-      Step<T, Q, P>::Advance(n, s.width, !keep || keep[at], a_t, s.varying ? s.width : n, h.data(),
-                             b + at * P * s.width + first, out + at * P * s.width + first);
+    for (int64_t i = 0; i < s.steps; i += kTile) {
+      const int64_t count = std::min(kTile, s.steps - i), at = s.Place(row, i);
+      for (int64_t j = 0; j < count; ++j) kept[j] = !keep || keep[at + j * s.Direction()];
+      Steps<T> steps{count, kept, s.width};
+      steps.a = a + (kVarying ? at : row / s.rows_of_a) * Q * s.width + first;
+      steps.stride_a = s.Direction() * Q * s.width;
+      steps.b = b + at * P * s.width + first;
+      steps.out = out + at * P * s.width + first;
+      steps.stride = stride;
+      steps.state = h.data();
+      Advance<T, Q, P, kVarying, false>(steps, n);
     }
   });
 }
 
 // One loop against the scan: db_t = g_t + conj(a_next) db_next, and beside it da_t = db_t
 // conj(h_previous), summed over the steps of a row where a is constant: da is [..., B, Q, N] then.
-template <typename T, int Q, int P>
+template <typename T, int Q, int P, bool kVarying>
 void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* g, const T* h,
               const T* h0, const bool* keep, T* db, T* da) {
   OverSlices(pool, s, P, [&](int64_t row, int64_t first, int64_t last) {
-    int64_t n = last - first, width = s.width;
-    std::vector<T> state(P * n, T(0)), conj(Q * n), partial(Q * n, T(0)), total(Q * n, T(0));
-    if (!s.varying)
-      Gather<T, Q>(a + row / s.rows_of_a * Q * width + first, width, n, true, conj.data());
-    bool keep_next = false;
-    for (int64_t i = 0; i < s.steps; ++i) {
-      int64_t t = s.reverse ? i : s.steps - 1 - i;
-      int64_t at = row * s.steps + t;
-      Step<T, Q, P>::Advance(n, width, keep_next, conj.data(), n, state.data(),
-                             g + at * P * width + first, db + at * P * width + first);
-      keep_next = !keep || keep[at];
-      bool start = i == s.steps - 1;
-      const T* before = start ? h0 + row * P * width + first
-                              : h + (at + (s.reverse ? 1 : -1)) * P * width + first;
-      if (s.varying) {
-        T* da_t = da + at * Q * width + first;
-        if (keep_next) {
-          Step<T, Q, P>::template Correlate<false>(n, state.data(), before, width, da_t, width);
-        } else {
-          for (int q = 0; q < Q; ++q) std::fill_n(da_t + q * width, n, T(0));
-        }
-        Gather<T, Q>(a + at * Q * width + first, width, n, true, conj.data());
-      } else {
-        if (keep_next)
-          Step<T, Q, P>::template Correlate<true>(n, state.data(), before, width, partial.data(), n);
-        if (start || i % kPartialSum == kPartialSum - 1) {
-          for (int64_t j = 0; j < Q * n; ++j) total[j] += partial[j];
-          std::fill(partial.begin(), partial.end(), T(0));
-        }
+    const int64_t n = last - first, against = -s.Direction();
+    bool kept[kTile + 1] = {};  // of the step before, which for the first does not exist, and so on
+    std::vector<T> state(P * n, T(0)), partial(Q * n, T(0)), total(Q * n, T(0));
+    for (int64_t i = 0, count; i < s.steps; i += count) {
+      // The first step of the scan, which comes last, has its state before in another array.
+      const bool start = i == s.steps - 1;
+      count = start ? 1 : std::min(kTile, s.steps - 1 - i);
+      const int64_t at = s.Place(row, s.steps - 1 - i);
+      for (int64_t j = 0; j < count; ++j) kept[j + 1] = !keep || keep[at + j * against];
+      Steps<T> steps{count, kept, s.width};
+      steps.a = a + (kVarying ? at : row / s.rows_of_a) * Q * s.width + first;
+      steps.stride_a = against * Q * s.width;
+      steps.b = g + at * P * s.width + first;
+      steps.out = db + at * P * s.width + first;
+      steps.stride = against * P * s.width;
+      steps.state = state.data();
+      steps.before = (start ? h0 + row * P * s.width : h + (at + against) * P * s.width) + first;
+      steps.stride_before = steps.stride;
+      steps.da = kVarying ? da + at * Q * s.width + first : partial.data();
+      Advance<T, Q, P, kVarying, true>(steps, n);
+      kept[0] = kept[count];
+      if (!kVarying && (start || (i + count) % kPartialSum == 0)) {
+        for (int64_t j = 0; j < Q * n; ++j) total[j] += partial[j];
+        std::fill(partial.begin(), partial.end(), T(0));
       }
     }
-    if (!s.varying)
+    if (!kVarying)
       for (int q = 0; q < Q; ++q)
-        std::copy_n(total.data() + q * n, n, da + (row * Q + q) * width + first);
+        std::copy_n(total.data() + q * n, n, da + (row * Q + q) * s.width + first);
   });
 }
 
@@ -147,17 +156,20 @@ struct Problem {
   }
 };
 
-// Calls run(T(), integral_constant Q, integral_constant P) for the type and the parts at hand.
+// Calls run(T(), Q, P, whether a varies), the last three as integral constants, for what is at hand.
 template <typename Run>
-ffi::Error WithTypeAndParts(const ffi::AnyBuffer& b, const Problem& problem, const Run& run) {
+ffi::Error WithKind(const ffi::AnyBuffer& b, const Problem& problem, const Run& run) {
   using One = std::integral_constant<int, 1>;
   using Two = std::integral_constant<int, 2>;
   int64_t q = problem.parts_of_a, p = problem.parts;
   return WithType(b, [&](auto zero) {
-    if (q == 1 && p == 1) return run(zero, One(), One());
-    if (q == 1 && p == 2) return run(zero, One(), Two());
-    if (q == 2 && p == 2) return run(zero, Two(), Two());
-    return ffi::Error::InvalidArgument("a and b have parts that do not fit each other");
+    auto with_parts = [&](auto varying) {
+      if (q == 1 && p == 1) return run(zero, One(), One(), varying);
+      if (q == 1 && p == 2) return run(zero, One(), Two(), varying);
+      if (q == 2 && p == 2) return run(zero, Two(), Two(), varying);
+      return ffi::Error::InvalidArgument("a and b have parts that do not fit each other");
+    };
+    return problem.sizes.varying ? with_parts(std::true_type()) : with_parts(std::false_type());
   });
 }
 
@@ -169,9 +181,9 @@ ffi::Error ForwardCall(ffi::ThreadPool pool, bool reverse, ffi::AnyBuffer a, ffi
   Check check = problem.CheckedArguments(a, b, h0, keep);
   problem.Sequence(check, "h", *h);
   if (check.Result().failure()) return check.Result();
-  return WithTypeAndParts(b, problem, [&](auto zero, auto q, auto p) {
+  return WithKind(b, problem, [&](auto zero, auto q, auto p, auto varying) {
     using T = decltype(zero);
-    Forward<T, decltype(q)::value, decltype(p)::value>(
+    Forward<T, q.value, p.value, varying.value>(
         pool, problem.sizes, a.reinterpret_data<T>(), b.reinterpret_data<T>(),
         h0.reinterpret_data<T>(), MaskOf(keep), h->reinterpret_data<T>());
     return ffi::Error::Success();
@@ -190,9 +202,9 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, bool reverse, ffi::AnyBuffer a, ff
   if (s.varying) check.Has("da", *da, {problem.rows, s.steps, problem.parts_of_a, s.width});
   if (!s.varying) check.Has("da", *da, {problem.rows, problem.parts_of_a, s.width});
   if (check.Result().failure()) return check.Result();
-  return WithTypeAndParts(g, problem, [&](auto zero, auto q, auto p) {
+  return WithKind(g, problem, [&](auto zero, auto q, auto p, auto varying) {
     using T = decltype(zero);
-    Backward<T, decltype(q)::value, decltype(p)::value>(
+    Backward<T, q.value, p.value, varying.value>(
         pool, s, a.reinterpret_data<T>(), g.reinterpret_data<T>(), h.reinterpret_data<T>(),
         h0.reinterpret_data<T>(), MaskOf(keep), db->reinterpret_data<T>(),
         da->reinterpret_data<T>());

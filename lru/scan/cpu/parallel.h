@@ -20,22 +20,32 @@ inline void InParallel(xla::ffi::ThreadPool& pool, int64_t count, int64_t thread
   struct Shared {
     std::atomic<int64_t> next{0};
     std::atomic<int64_t> done{0};
+    std::atomic<int64_t> helping{0};
     std::mutex mutex;
     std::condition_variable finished;
   };
   auto shared = std::make_shared<Shared>();
   // A helper that starts late finds no task left and does not touch `task`, which may be gone.
-  auto take = [shared, count, &task] {
-    for (int64_t i; (i = shared->next.fetch_add(1)) < count;) {
-      task(i);
-      if (shared->done.fetch_add(1) + 1 == count) {
-        std::lock_guard<std::mutex> lock(shared->mutex);
-        shared->finished.notify_one();
-      }
+  auto take_one = [shared, count, &task] {
+    int64_t i = shared->next.fetch_add(1);
+    if (i >= count) return false;
+    task(i);
+    if (shared->done.fetch_add(1) + 1 == count) {
+      std::lock_guard<std::mutex> lock(shared->mutex);
+      shared->finished.notify_one();
     }
+    return true;
   };
-  for (int64_t i = 1; i < std::min(threads, count); ++i) pool.Schedule(std::function<void()>(take));
-  take();
+  std::function<void()> help = [shared, take_one] {
+    shared->helping.fetch_add(1);
+    while (take_one()) continue;
+  };
+  const int64_t helpers = std::min(threads, count) - 1;
+  for (int64_t i = 0; i < helpers; ++i) pool.Schedule(std::function<void()>(help));
+  // The system may have queued a thread that was woken behind this one, and leave it there although
+  // another core has become free: ask again.
+  while (take_one())
+    if (shared->helping.load() < helpers) pool.Schedule(std::function<void()>(help));
   std::unique_lock<std::mutex> lock(shared->mutex);
   shared->finished.wait(lock, [&] { return shared->done.load() == count; });
 }

@@ -8,22 +8,14 @@
 #include <utility>
 #include <vector>
 
-// Vector registers: their bytes, and how many of them a tile is wide. A tile of kTileRows rows
-// keeps its sums, one row of the panel and one broadcast number in registers.
-#if defined(__AVX512F__)
-constexpr int kVectorBytes = 64, kTileVectors = 6;
-#elif defined(__AVX__)
-constexpr int kVectorBytes = 32, kTileVectors = 3;
-#elif defined(__aarch64__)
-constexpr int kVectorBytes = 16, kTileVectors = 6;
-#else
-constexpr int kVectorBytes = 16, kTileVectors = 3;
-#endif
+#include "vectors.h"
+
+// A tile is kTileRows rows and so many vectors wide: it keeps its sums, one row of the panel and one
+// broadcast number in registers.
+constexpr int kTileVectors = kVectorRegisters / 5;
 constexpr int kTileRows = 4;
 template <typename T>
 constexpr int64_t kLine = 64 / sizeof(T);  // numbers in a cache line
-
-#define LRU_UNROLL _Pragma("GCC unroll 32")
 
 // A compiler that folds a load into each of its uses loads the same vector once a row.
 template <typename V>
@@ -34,13 +26,6 @@ inline void KeepInRegister(V& v) {
   asm("" : "+w"(v));
 #endif
 }
-
-template <typename T>
-struct Vector {
-  typedef T Aligned __attribute__((vector_size(kVectorBytes)));
-  typedef T Type __attribute__((vector_size(kVectorBytes), aligned(alignof(T))));
-  static constexpr int kLanes = kVectorBytes / sizeof(T);
-};
 
 // Operands of a tile: out[r][c] = start[r][c] + sum over k of panel[k][c] x[r][k stride_x], without
 // a start if that is null. x has one pointer a row. The sum runs over `segments` ranges of k whose
@@ -62,15 +47,13 @@ struct Tile {
 // Not inlined: within a larger function the compiler runs out of registers for the sums.
 template <typename T, int kRows, int kVectors>
 __attribute__((noinline)) void Multiply(const Tile<T>& tile) {
-  using V = typename Vector<T>::Aligned;
-  using Unaligned = typename Vector<T>::Type;
+  using V = typename Vector<T>::Type;
   constexpr int kLanes = Vector<T>::kLanes;
-  auto at = [](const T* p) { return V(*reinterpret_cast<const Unaligned*>(p)); };
   const T* x[kRows];
   V sum[kRows][kVectors];
   LRU_UNROLL for (int r = 0; r < kRows; ++r) {
     LRU_UNROLL for (int c = 0; c < kVectors; ++c)
-      sum[r][c] = tile.start ? at(tile.start + r * tile.stride_start + c * kLanes) : V{};
+      sum[r][c] = tile.start ? Vector<T>::Load(tile.start + r * tile.stride_start + c * kLanes) : V{};
   }
   const int64_t stride_panel = tile.stride_panel, stride_x = tile.stride_x;
   for (int64_t s = 0; s < tile.segments; ++s) {
@@ -79,7 +62,7 @@ __attribute__((noinline)) void Multiply(const Tile<T>& tile) {
     for (int64_t k = tile.depth; k > 0; --k) {
       V row[kVectors];
       LRU_UNROLL for (int c = 0; c < kVectors; ++c) {
-        row[c] = at(panel + c * kLanes);
+        row[c] = Vector<T>::Load(panel + c * kLanes);
         KeepInRegister(row[c]);
       }
       LRU_UNROLL for (int r = 0; r < kRows; ++r) {
@@ -92,8 +75,7 @@ __attribute__((noinline)) void Multiply(const Tile<T>& tile) {
   }
   LRU_UNROLL for (int r = 0; r < kRows; ++r) {
     LRU_UNROLL for (int c = 0; c < kVectors; ++c) {
-      T* out = tile.out + r * tile.stride_out + c * kLanes;
-      *reinterpret_cast<Unaligned*>(out) = sum[r][c];
+      Vector<T>::Store(sum[r][c], tile.out + r * tile.stride_out + c * kLanes);
     }
   }
 }

@@ -55,15 +55,15 @@ void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* x, cons
   s.ForEachRow(pool, [&](int64_t problem, int64_t, int64_t row) {
     std::vector<T> state(h0 + row * wide, h0 + (row + 1) * wide);
     const T* factor = a + problem * wide;
+    bool kept[kBlock];
     for (int64_t begin = 0; begin < s.steps; begin += kBlock) {
       int64_t count = std::min(kBlock, s.steps - begin), at = row * s.steps + begin;
       Rows<const T> x_rows{x + at * s.inputs, s.inputs};
       Rows<T> h_rows{h + at * wide, wide}, y_rows{y + at * s.outputs, s.outputs};
       Product(hidden, packed_B[problem], s.inputs, count, x_rows, {}, h_rows);
-      for (int64_t i = 0; i < count; ++i) {
-        Step<T, 2, 2>::Advance(s.width, s.width, !keep || keep[at + i], factor, s.width,
-                               state.data(), h_rows[i], h_rows[i]);
-      }
+      for (int64_t i = 0; i < count; ++i) kept[i] = !keep || keep[at + i];
+      Steps<T> steps{count, kept, s.width, factor, 0, h_rows[0], h_rows[0], wide, state.data()};
+      Advance<T, 2, 2, false, false>(steps, s.width);
       Product(out, packed_C[problem], wide, count, h_rows, {}, y_rows);
     }
   });
@@ -108,30 +108,35 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* x, con
   std::vector<Totals<T>> totals(s.problems * tasks, Totals<T>(s, hidden, out));
   s.ForEachRow(pool, [&](int64_t problem, int64_t task, int64_t row) {
     Totals<T>& total = totals[problem * tasks + task];
-    std::vector<T> conj(a + problem * wide, a + (problem + 1) * wide);
-    for (int64_t j = s.width; j < wide; ++j) conj[j] = -conj[j];
+    const T* factor = a + problem * wide;
+    bool kept[kBlock + 1] = {};
     std::vector<T> state(wide, T(0)), partial(wide), gradient(kBlock * hidden.padded, T(0)), padded;
-    bool keep_next = false;
     for (int64_t begin = (s.steps - 1) / kBlock * kBlock; begin >= 0; begin -= kBlock) {
       int64_t count = std::min(kBlock, s.steps - begin), at = row * s.steps + begin;
       Rows<const T> dy_rows{dy + at * s.outputs, s.outputs}, h_rows{h + at * wide, wide};
       Rows<T> l_rows{gradient.data(), hidden.padded};
       Product(hidden, packed_C[problem], s.outputs, count, dy_rows, {}, l_rows);
-      std::fill(partial.begin(), partial.end(), T(0));
-      for (int64_t i = count - 1; i >= 0; --i) {
-        T* l = l_rows[i];
-        if (begin + i == last[row]) {
-          for (int64_t j = 0; j < wide; ++j) l[j] += dlast[row * wide + j];
-        }
-        Step<T, 2, 2>::Advance(s.width, s.width, keep_next, conj.data(), s.width, state.data(), l,
-                               l);
-        keep_next = !keep || keep[at + i];
-        const T* before = begin + i == 0 ? h0 + row * wide : h_rows[i - 1];
-        if (keep_next) {
-          Step<T, 2, 2>::template Correlate<true>(s.width, l, before, s.width, partial.data(),
-                                                  s.width);
-        }
+      if (begin <= last[row] && last[row] < begin + count) {
+        T* l = l_rows[last[row] - begin];
+        for (int64_t j = 0; j < wide; ++j) l[j] += dlast[row * wide + j];
       }
+      for (int64_t i = 0; i < count; ++i) kept[count - i] = !keep || keep[at + i];
+      std::fill(partial.begin(), partial.end(), T(0));
+      // From step i down to the step i - n, whose state before is given.
+      auto advance = [&](int64_t i, int64_t n, const T* before) {
+        Steps<T> steps{n, kept + (count - 1 - i), s.width, factor, 0};
+        steps.b = steps.out = l_rows[i];
+        steps.stride = -l_rows.stride;
+        steps.state = state.data();
+        steps.before = before;
+        steps.stride_before = -wide;
+        steps.da = partial.data();
+        Advance<T, 2, 2, false, true>(steps, s.width);
+      };
+      const int64_t within = begin == 0 ? count - 1 : count;
+      advance(count - 1, within, h_rows[count - 2]);
+      if (begin == 0) advance(0, 1, h0 + row * wide);
+      kept[0] = kept[count];
       for (int64_t j = 0; j < wide; ++j) total.a[j] += partial[j];
       Product<T>(in, packed_B[problem], wide, count, l_rows, {},
                  {dx + at * s.inputs, s.inputs});
@@ -145,10 +150,11 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* x, con
       }
       AddOuterProducts<T>(out, 1, 0, count, wide, h_rows, dy_rows, total.C.data());
     }
-    // The step before the first, which adds nothing.
-    std::vector<T> zero(wide, T(0));
-    Step<T, 2, 2>::Advance(s.width, s.width, keep_next, conj.data(), s.width, state.data(),
-                           zero.data(), dh0 + row * wide);
+    for (int64_t j = 0; j < s.width; ++j) {
+      T re = factor[j], im = factor[s.width + j], l_re = state[j], l_im = state[s.width + j];
+      dh0[row * wide + j] = kept[0] ? re * l_re + im * l_im : T(0);
+      dh0[row * wide + s.width + j] = kept[0] ? re * l_im - im * l_re : T(0);
+    }
   });
   std::fill_n(da, s.problems * wide, T(0));
   std::fill_n(dB, s.problems * s.inputs * wide, T(0));

@@ -1,61 +1,124 @@
-// One step of an elementwise recurrence, and what it adds to the gradient of its factor.
+// Steps of an elementwise recurrence, and what they add to the gradient of its factor.
 
 #ifndef LRU_SCAN_CPU_RECURRENCE_H_
 #define LRU_SCAN_CPU_RECURRENCE_H_
 
+#include <algorithm>
 #include <cstdint>
 
-// re + i im of [2, N] arrays at hand; for real ones the second pointer is not read.
-template <typename T, int Q, int P>
-struct Step {
-  // out = a h + b, or b alone where the previous state is dropped.
-  static void Advance(int64_t n, int64_t stride, bool kept, const T* __restrict a, int64_t stride_a,
-                      T* __restrict h, const T* b, T* out) {
-    for (int64_t i = 0; i < n; ++i) {
-      if constexpr (P == 1) {
-        h[i] = kept ? a[i] * h[i] + b[i] : b[i];
-        out[i] = h[i];
-      } else {
-        T re = b[i], im = b[stride + i];
-        if (kept) {
-          T h_re = h[i], h_im = h[n + i];
-          if constexpr (Q == 1) {
-            re += a[i] * h_re;
-            im += a[i] * h_im;
-          } else {
-            T a_re = a[i], a_im = a[stride_a + i];
-            re += a_re * h_re - a_im * h_im;
-            im += a_re * h_im + a_im * h_re;
-          }
-        }
-        h[i] = out[i] = re;
-        h[n + i] = out[stride + i] = im;
-      }
-    }
-  }
+#include "vectors.h"
 
-  // terms (+)= db conj(h), its real part alone for a real a.
-  template <bool kAdd>
-  static void Correlate(int64_t n, const T* __restrict db, const T* __restrict h, int64_t stride,
-                        T* __restrict terms, int64_t stride_terms) {
-    for (int64_t i = 0; i < n; ++i) {
-      T re = db[i] * h[i];
-      if constexpr (P == 2) re += db[n + i] * h[stride + i];
-      terms[i] = kAdd ? terms[i] + re : re;
-      if constexpr (Q == 2) {
-        T im = db[n + i] * h[i] - db[i] * h[stride + i];
-        terms[stride_terms + i] = kAdd ? terms[stride_terms + i] + im : im;
-      }
-    }
-  }
+// Steps of one row in the order in which they follow one another, n columns of them. What belongs to
+// a step is [parts, width], re above im, and lies `stride` numbers after that of the step before:
+// less than none against time.
+template <typename T>
+struct Steps {
+  int64_t count;
+  const bool* kept;  // [count], for gradients [count + 1]: whether the state before counts
+  int64_t width;
+  const T* a = nullptr;
+  int64_t stride_a = 0;  // is not read for a constant a
+  const T* b = nullptr;
+  T* out = nullptr;  // may be b
+  int64_t stride = 0;
+  T* state = nullptr;  // [P, n], before the first step and then after the last
+  // For gradients: the states before, and the gradient of a. For a constant a that is a sum [Q, n].
+  const T* before = nullptr;
+  int64_t stride_before = 0;
+  T* da = nullptr;
 };
 
-// A slice of a constant a, or of its conjugate, side by side.
-template <typename T, int Q>
-void Gather(const T* a, int64_t width, int64_t n, bool conjugate, T* out) {
-  for (int64_t i = 0; i < n; ++i) {
-    out[i] = a[i];
-    if constexpr (Q == 2) out[n + i] = conjugate ? -a[width + i] : a[width + i];
+// kVectors vectors of columns, whose state, constant a and sums stay in registers:
+//   state = a state + b, or b alone where the state before does not count, and out = state.
+// For gradients the factor is the conjugate of the a of the step before, and
+//   da = or += state conj(before), the real part alone for a real a.
+// Q and P are the parts of a and of b.
+template <typename T, int Q, int P, bool kVarying, bool kGradient, int kBytes, int kVectors>
+void AdvanceColumns(const Steps<T>& s, int64_t n, int64_t first) {
+  using Part = Vector<T, kBytes>;
+  using V = typename Part::Type;
+  constexpr bool kSum = kGradient && !kVarying;
+  V a[Q][kVectors], state[P][kVectors], sum[Q][kVectors];
+  auto place = [&](int part, int c, int64_t width) {
+    return part * width + first + c * Part::kLanes;
+  };
+  LRU_UNROLL for (int c = 0; c < kVectors; ++c) {
+    for (int p = 0; p < P; ++p) state[p][c] = Part::Load(s.state + place(p, c, n));
+    for (int q = 0; q < Q; ++q) {
+      if constexpr (!kVarying) a[q][c] = Part::Load(s.a + place(q, c, s.width));
+      if constexpr (kSum) sum[q][c] = Part::Load(s.da + place(q, c, n));
+    }
+  }
+  for (int64_t i = 0; i < s.count; ++i) {
+    const T* b = s.b + i * s.stride;
+    T* out = s.out + i * s.stride;
+    if (s.kept[i]) {
+      LRU_UNROLL for (int c = 0; c < kVectors; ++c) {
+        if constexpr (kVarying) {
+          const T* a_t = s.a + (kGradient ? i - 1 : i) * s.stride_a;
+          for (int q = 0; q < Q; ++q) a[q][c] = Part::Load(a_t + place(q, c, s.width));
+        }
+        V re = Part::Load(b + place(0, c, s.width)) + a[0][c] * state[0][c];
+        if constexpr (P == 2) {
+          V im = Part::Load(b + place(1, c, s.width)) + a[0][c] * state[1][c];
+          if constexpr (Q == 2) {
+            V factor = kGradient ? -a[1][c] : a[1][c];
+            re -= factor * state[1][c];
+            im += factor * state[0][c];
+          }
+          state[1][c] = im;
+        }
+        state[0][c] = re;
+      }
+    } else {
+      LRU_UNROLL for (int c = 0; c < kVectors; ++c) {
+        for (int p = 0; p < P; ++p) state[p][c] = Part::Load(b + place(p, c, s.width));
+      }
+    }
+    LRU_UNROLL for (int c = 0; c < kVectors; ++c) {
+      for (int p = 0; p < P; ++p) Part::Store(state[p][c], out + place(p, c, s.width));
+    }
+    if constexpr (kGradient) {
+      const T* before = s.before + i * s.stride_before;
+      LRU_UNROLL for (int c = 0; c < kVectors; ++c) {
+        V terms[Q] = {};
+        if (s.kept[i + 1]) {
+          V re = Part::Load(before + place(0, c, s.width));
+          terms[0] = state[0][c] * re;
+          if constexpr (P == 2) {
+            V im = Part::Load(before + place(1, c, s.width));
+            terms[0] += state[1][c] * im;
+            if constexpr (Q == 2) terms[1] = state[1][c] * re - state[0][c] * im;
+          }
+        }
+        for (int q = 0; q < Q; ++q) {
+          if constexpr (kSum) sum[q][c] += terms[q];
+          if constexpr (kVarying) {
+            Part::Store(terms[q], s.da + i * s.stride_a + place(q, c, s.width));
+          }
+        }
+      }
+    }
+  }
+  LRU_UNROLL for (int c = 0; c < kVectors; ++c) {
+    for (int p = 0; p < P; ++p) Part::Store(state[p][c], s.state + place(p, c, n));
+    if constexpr (kSum) {
+      for (int q = 0; q < Q; ++q) Part::Store(sum[q][c], s.da + place(q, c, n));
+    }
+  }
+}
+
+// All columns from `first` on, in blocks that are the narrower the fewer are left.
+template <typename T, int Q, int P, bool kVarying, bool kGradient, int kBytes = kVectorBytes,
+          int kVectors = kVectorRegisters / 8>
+void Advance(const Steps<T>& s, int64_t n, int64_t first = 0) {
+  constexpr int kColumns = kVectors * Vector<T, kBytes>::kLanes;
+  for (; first + kColumns <= n; first += kColumns)
+    AdvanceColumns<T, Q, P, kVarying, kGradient, kBytes, kVectors>(s, n, first);
+  if constexpr (kColumns > 1) {
+    constexpr int kNarrower = std::max<int>(kBytes / 4, sizeof(T));
+    if (first < n)
+      Advance<T, Q, P, kVarying, kGradient, kVectors == 1 ? kNarrower : kBytes, 1>(s, n, first);
   }
 }
 
