@@ -9,8 +9,11 @@ from lru.models.config import ModelConfig
 from lru.models.dropout import drop_features
 from lru.models.encoder import Encoder
 
-OF_CELLS = ("p_hidden", "p_weight", "first_window", "dense")
-"""Fields of the configuration that blocks have no use for."""
+ONLY_OF = {
+    "cells": ("p_hidden", "p_weight", "first_window", "dense"),
+    "blocks": ("bidirectional", "norm", "prenorm"),
+}
+"""Fields of the configuration that the other body has no use for."""
 
 
 def make_body(config: ModelConfig, *, cells_by_default: bool, rngs: nnx.Rngs) -> Cells | Encoder:
@@ -26,16 +29,13 @@ def make_body(config: ModelConfig, *, cells_by_default: bool, rngs: nnx.Rngs) ->
     """
     by_default = cells_by_default and cell_of(config.model) is not None
     body = config.body if config.body != "auto" else "cells" if by_default else "blocks"
-    if body == "cells":
-        if config.bidirectional:
-            raise ValueError("bidirectional must be False with a body of cells, got True")
-        return Cells(config, rngs=rngs)
-    for name, value in config.changed(OF_CELLS).items():
+    other = "blocks" if body == "cells" else "cells"
+    for name, value in config.changed(ONLY_OF[other]).items():
         raise ValueError(
-            f"{name} is of a body of cells, but that of model {config.model!r} is of blocks; "
-            f"got {value}"
+            f"{name} is of a body of {other}, but that of model {config.model!r} is of {body}; "
+            f"got {value!r}"
         )
-    return Encoder(config, rngs=rngs)
+    return (Cells if body == "cells" else Encoder)(config, rngs=rngs)
 
 
 def drop_outputs(

@@ -4,6 +4,8 @@ Merity et al. 2017 (arXiv 1708.02182, sections 2 and 4.3); masks of words and of
 of Gal & Ghahramani 2016 (arXiv 1512.05287). What is kept is divided by the share that is kept.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -13,9 +15,12 @@ from lru.layers.cell import CellLayer
 
 
 def drop(
-    x: Float[Array, "..."], rate: float, key: Key[Array, ""] | None, mask: tuple[int, ...]
+    x: Float[Array, "..."], rate: float, key: Key[Array, ""] | None, mask: tuple[Any, ...]
 ) -> Float[Array, "..."]:
-    """Drop entries of x by a mask of a shape that is broadcast to that of x; none without a key."""
+    """Drop entries of x by a mask of a shape that is broadcast to that of x; none without a key.
+
+    Sizes may be symbolic, as in an export.
+    """
     if key is None or rate == 0:
         return x
     kept = jax.random.bernoulli(key, 1 - rate, mask)

@@ -63,7 +63,12 @@ class Translator(nnx.Module):
             dropout: rate of dropout on the inputs of each layer.
             rngs: source of the initial parameters.
             options: those of `QRNN` but the window.
+
+        Raises:
+            ValueError: if there is no layer, or an option is refused.
         """
+        if n_layers < 1:
+            raise ValueError(f"n_layers must be at least 1, got {n_layers}")
         self.embed_source, self.embed_target = (
             nnx.Embed(size, d_hidden, rngs=rngs) for size in (source_vocab, target_vocab)
         )

@@ -1,6 +1,7 @@
 """Text from the model of a run, and what the gates do while it is read."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,14 @@ class Writing(NamedTuple):
     text: str
 
 
+@partial(jax.jit, static_argnums=0)
+def _step(
+    graphdef: nnx.GraphDef, weights: nnx.State, tokens: jax.Array, state: State
+) -> tuple[jax.Array, State]:
+    """One token of each row, compiled once for all texts of a model."""
+    return nnx.merge(graphdef, weights).step(tokens, state)
+
+
 def write(loaded: TrainedText, prompt: str, n_tokens: int, sampler: Sampler, seed: int) -> Writing:
     """Continue a prompt, which stands at the beginning of a line.
 
@@ -51,14 +60,8 @@ def write(loaded: TrainedText, prompt: str, n_tokens: int, sampler: Sampler, see
     vocabulary, model = loaded.vocabulary, loaded.model
     given = loaded.corpus.split(prompt)
     read = loaded.encode(given)
-    graphdef, weights = nnx.split(model)
-
-    @jax.jit
-    def step(weights: nnx.State, tokens: jax.Array, state: State) -> tuple[jax.Array, State]:
-        return nnx.merge(graphdef, weights).step(tokens, state)
-
     draws = generate(
-        lambda tokens, state: step(weights, tokens, state),
+        partial(_step, *nnx.split(model)),
         model.initial_state(1),
         read,
         sampler,

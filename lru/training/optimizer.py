@@ -92,11 +92,9 @@ def _adamw(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTrans
 
 @OPTIMIZERS.register("rmsprop")
 def _rmsprop(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Decay 0.9, epsilon 1e-8, as in the QRNN paper (arXiv 1611.01576, section 3.1).
-
-    Epsilon is added under the root.
-    """
-    return _with_l2(config, schedule, partial(optax.rmsprop, decay=0.9, eps=1e-8))
+    """Decay 0.9, epsilon 1e-8, as in the QRNN paper (arXiv 1611.01576, section 3.1)."""
+    rule = partial(optax.rmsprop, decay=0.9, eps=1e-8, eps_in_sqrt=False)
+    return _with_l2(config, schedule, rule)
 
 
 @OPTIMIZERS.register("sgd")

@@ -185,7 +185,7 @@ def test_cells_can_be_the_body_with_dropout_between_and_after_them(dense):
         assert not np.allclose(one, plain, atol=1e-4)
         assert not np.allclose(one, two, atol=1e-4)
     np.testing.assert_array_equal(scores(jax.random.key(1)), plain)
-    with pytest.raises(ValueError, match="bidirectional must be False with a body of cells"):
+    with pytest.raises(ValueError, match="bidirectional is of a body of blocks"):
         scores(bidirectional=True)
 
 

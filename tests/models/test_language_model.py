@@ -12,7 +12,7 @@ from lru.models.dropout import drop_features, embed
 from lru.models.encoder import Encoder
 
 V, B, T = 11, 3, 9
-SMALL = ModelConfig("qrnn", n_layers=2, d_model=6, d_hidden=8, norm="layer", p_dropout=0.0)
+SMALL = ModelConfig("qrnn", n_layers=2, d_model=6, d_hidden=8, p_dropout=0.0)
 TOKENS = jnp.array(np.random.default_rng(0).integers(V, size=(B, T)))
 
 
@@ -127,6 +127,8 @@ def test_weights_of_half_precision_have_single_log_probabilities(changes):
         ({"model": "lru", "body": "cells"}, "body must be blocks for model 'lru'"),
         ({"model": "lru", "p_weight": 0.1}, "p_weight is of a body of cells"),
         ({"body": "blocks", "p_hidden": 0.1}, "p_hidden is of a body of cells"),
+        ({"norm": "layer"}, "norm is of a body of blocks, but that of model 'qrnn' is"),
+        ({"prenorm": False}, "prenorm is of a body of blocks"),
         ({"body": "blocks", "first_window": 0}, "first_window is of a body of cells"),
         ({"model": "lstm", "first_window": 2}, "first_window must be None for model 'lstm'"),
         ({"p_input": 1.0}, r"p_input must be in \[0, 1\), got 1.0"),

@@ -57,3 +57,8 @@ def test_noise_is_drawn_from_the_key_and_all_parameters_get_a_gradient(model):
     values = [loss(params, jax.random.key(seed)) for seed in (0, 0, 1)]
     assert values[0][0] == values[1][0] != values[2][0]
     assert all(np.any(leaf) for leaf in jax.tree.leaves(values[0][1]))
+
+
+def test_no_layer_is_one_clear_sentence():
+    with pytest.raises(ValueError, match="n_layers must be at least 1, got 0"):
+        Translator(V, V, 4, 0, rngs=nnx.Rngs(0))

@@ -8,6 +8,7 @@ import pytest
 
 from lru import cli
 from lru.__main__ import main
+from lru.export import load
 from lru.models.sampling import Sampler
 from lru.text import draw_gates, write
 from lru.text.trained import load_text
@@ -71,6 +72,20 @@ def test_the_command_writes_and_draws(qrnn_run, capsys):
     assert str(qrnn_run / "plots" / "gates-2.png") in printed.err
 
 
+def test_an_exported_run_reads_as_the_model_does(loaded, qrnn_run, tmp_path):
+    assert main(["export", str(qrnn_run), "--out", str(tmp_path)]) == 0
+    exported = load(tmp_path)
+    assert exported.card["vocabulary"] == loaded.vocabulary
+    tokens = loaded.encode("to be or not")
+    expected = probabilities(loaded, "to be or not")
+    whole = exported.whole(tokens.astype(np.int32), np.array([tokens.shape[1]], np.int32))
+    np.testing.assert_allclose(whole[0], expected, rtol=1e-4, atol=1e-5)
+    state = exported.initial_state(1)
+    for t, scores in enumerate(expected):
+        outputs, state = exported.step(tokens[:, t].astype(np.int32), state)
+        np.testing.assert_allclose(outputs[0], scores, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -93,7 +108,7 @@ def test_bad_arguments_are_one_clear_sentence(qrnn_run, capsys, arguments, messa
 
 def test_any_body_writes_but_only_a_qrnn_has_gates_to_draw(make_run, capsys):
     for model, message in (("lru", "has a body of blocks"), ("lstm", "cells of a QRNN, got LSTM")):
-        folder = make_run(model, "--model", model, "--norm", "layer", "--max_steps", "1")
+        folder = make_run(model, "--model", model, "--max_steps", "1")
         command = ["generate", str(folder), "--n_tokens", "5"]
         assert main(command) == 0
         assert main([*command, "--plot_gates"]) == 2

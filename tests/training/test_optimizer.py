@@ -187,15 +187,15 @@ def test_sgd_decays_all_parameters_after_clipping_and_slows_recurrent_ones():
 def test_rmsprop_divides_by_the_root_of_the_mean_square_and_decays_all_parameters():
     config = TrainConfig(optimizer="rmsprop", lr_factor=0.5, weight_decay=0.1)
     optimizer = make_optimizer(config, lambda count: 2.0)
-    params = nnx.State({"a": nnx.Param(jnp.array([3.0])), "b": RecurrentParam(jnp.array([4.0]))})
+    params = nnx.State({"a": nnx.Param(jnp.array([3e-7])), "b": RecurrentParam(jnp.array([4.0]))})
     state = optimizer.init(params)
     mean = np.zeros(2)
     for scale in (1.0, -3.0):
         gradients = jax.tree.map(lambda leaf, scale=scale: scale * leaf, params)
         updates, state = optimizer.update(gradients, state, params)
-        decayed = scale * np.array([3.0, 4.0]) + 0.1 * np.array([3.0, 4.0])
+        decayed = scale * np.array([3e-7, 4.0]) + 0.1 * np.array([3e-7, 4.0])
         mean = 0.9 * mean + 0.1 * decayed**2
-        expected = -np.array([2.0, 1.0]) * decayed / np.sqrt(mean + 1e-8)
+        expected = -np.array([2.0, 1.0]) * decayed / (np.sqrt(mean) + 1e-8)
         found = [updates["a"][0], updates["b"][0]]
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
