@@ -109,6 +109,37 @@ def test_code_that_others_may_have_written_is_not_loaded(
     assert library.exists()
 
 
+@pytest.mark.parametrize("varying", [False, True])
+@pytest.mark.parametrize(
+    ("kinds", "rows", "steps", "width"),
+    [
+        ((jnp.float32, jnp.float32), 3, 33, 85),
+        ((jnp.float32, jnp.complex64), 1, 40, 133),
+        ((jnp.complex64, jnp.complex64), 2, 17, 77),
+        ((jnp.complex64, jnp.complex64), 1, 530, 133),
+    ],
+)
+def test_elementwise_scans_of_odd_sizes(
+    kinds: tuple, rows: int, steps: int, width: int, varying: bool
+) -> None:
+    """Columns beside whole vectors and blocks of them, slices, steps beside tiles and sums."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    b, g = (jax.random.normal(key, (rows, steps, width), kinds[1]) for key in keys[:2])
+    a = 0.6 * jax.random.normal(keys[2], (rows, steps, width) if varying else (width,), kinds[0])
+    a = a / jnp.maximum(1, jnp.abs(a))
+    resets = jax.random.uniform(keys[3], (rows, steps)) < 0.1
+    for options in ({"reverse": True}, {"resets": resets}):
+
+        @functools.partial(jax.jit, static_argnums=0)
+        def run(scan, options=options):
+            h, pull = jax.vjp(lambda a, b, h0: scan(a, b, h0, **options)[0], a, b, b[:, 0])
+            return h, *pull(g)
+
+        results = run(functools.partial(linear_scan, method="native"))
+        for x, y in zip(results, run(reference.linear_scan), strict=True):
+            np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * np.abs(y).max())
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(("rows", "steps", "width"), [(5, 131, 17), (3, 70, 128), (9, 3, 100)])
 def test_dense_products_of_odd_sizes(rows: int, steps: int, width: int, reverse: bool) -> None:

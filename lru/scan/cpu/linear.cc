@@ -19,10 +19,7 @@ namespace ffi = xla::ffi;
 
 namespace {
 
-// A slice of N whose state and factors stay in the first-level cache.
-constexpr int64_t kWidest = 1024;
-// Slices are cut no finer than a few vector registers, tasks no smaller than waking a core pays.
-constexpr int64_t kNarrowest = 32;
+// Tasks are no smaller than waking a core pays.
 constexpr int64_t kElementsWorthAThread = 1 << 15;
 // Gradients of a constant a are summed over so many steps before they join the total: the error
 // of a sum grows with the number of its terms.
@@ -37,6 +34,9 @@ struct Sizes {
   int64_t steps, width;  // T, N
   bool varying, reverse;
 
+  int64_t Threads(int64_t parts) const {
+    return rows * steps * parts * width / kElementsWorthAThread;
+  }
   int64_t Direction() const { return reverse ? -1 : 1; }
   // Where the i-th step of a row's scan lies among the steps of all rows.
   int64_t Place(int64_t row, int64_t i) const {
@@ -44,27 +44,11 @@ struct Sizes {
   }
 };
 
-// Calls run(row, first, last) for slices [first, last) of N of every row.
-template <typename Run>
-void OverSlices(ffi::ThreadPool& pool, const Sizes& sizes, int64_t parts, const Run& run) {
-  int64_t elements = sizes.rows * sizes.steps * parts * sizes.width;
-  int64_t threads = std::clamp<int64_t>(elements / kElementsWorthAThread, 1, pool.num_threads());
-  int64_t slices = (sizes.width + kWidest - 1) / kWidest;
-  if (sizes.rows * slices < threads) {
-    slices = std::min((threads + sizes.rows - 1) / sizes.rows,
-                      std::max<int64_t>(sizes.width / kNarrowest, 1));
-  }
-  InParallel(pool, sizes.rows * slices, threads, [&](int64_t task) {
-    int64_t row = task / slices, slice = task % slices;
-    run(row, sizes.width * slice / slices, sizes.width * (slice + 1) / slices);
-  });
-}
-
 template <typename T, int Q, int P, bool kVarying>
 void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* b, const T* h0,
              const bool* keep, T* out) {
-  OverSlices(pool, s, P, [&](int64_t row, int64_t first, int64_t last) {
-    const int64_t n = last - first, stride = s.Direction() * P * s.width;
+  OverSlices(pool, s.rows, s.width, s.Threads(P), [&](int64_t row, int64_t first, int64_t last) {
+    const int64_t n = last - first;
     bool kept[kTile];
     std::vector<T> h(P * n);
     for (int p = 0; p < P; ++p)
@@ -77,7 +61,7 @@ void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* b, cons
       steps.stride_a = s.Direction() * Q * s.width;
       steps.b = b + at * P * s.width + first;
       steps.out = out + at * P * s.width + first;
-      steps.stride = stride;
+      steps.stride = s.Direction() * P * s.width;
       steps.state = h.data();
       Advance<T, Q, P, kVarying, false>(steps, n);
     }
@@ -89,9 +73,11 @@ void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* b, cons
 template <typename T, int Q, int P, bool kVarying>
 void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* g, const T* h,
               const T* h0, const bool* keep, T* db, T* da) {
-  OverSlices(pool, s, P, [&](int64_t row, int64_t first, int64_t last) {
+  OverSlices(pool, s.rows, s.width, s.Threads(P), [&](int64_t row, int64_t first, int64_t last) {
     const int64_t n = last - first, against = -s.Direction();
-    bool kept[kTile + 1] = {};  // of the step before, which for the first does not exist, and so on
+    // Whether the j-th step of a tile keeps its state before is kept[j + 1]; kept[0] is that of the
+    // step that was handled before the tile, false for the first.
+    bool kept[kTile + 1] = {};
     std::vector<T> state(P * n, T(0)), partial(Q * n, T(0)), total(Q * n, T(0));
     for (int64_t i = 0, count; i < s.steps; i += count) {
       // The first step of the scan, which comes last, has its state before in another array.

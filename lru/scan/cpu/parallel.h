@@ -13,8 +13,12 @@
 
 #include "xla/ffi/api/ffi.h"
 
-// Runs task(0..count-1). The caller takes tasks until none is left, so a pool whose threads all
-// wait like this one cannot lock up.
+// A slice of the last axis is so narrow that its state and factors stay in the first-level cache, and
+// no finer than a few vector registers.
+constexpr int64_t kWidest = 1024, kNarrowest = 32;
+
+// Runs task(0..count-1), on `threads` threads if so many are free. The caller takes tasks until none
+// is left, so a pool whose threads all wait like this one cannot lock up.
 inline void InParallel(xla::ffi::ThreadPool& pool, int64_t count, int64_t threads,
                        const std::function<void(int64_t)>& task) {
   struct Shared {
@@ -44,10 +48,28 @@ inline void InParallel(xla::ffi::ThreadPool& pool, int64_t count, int64_t thread
   for (int64_t i = 0; i < helpers; ++i) pool.Schedule(std::function<void()>(help));
   // The system may have queued a thread that was woken behind this one, and leave it there although
   // another core has become free: ask again.
-  while (take_one())
-    if (shared->helping.load() < helpers) pool.Schedule(std::function<void()>(help));
+  while (take_one()) {
+    if (shared->next.load() < count && shared->helping.load() < helpers)
+      pool.Schedule(std::function<void()>(help));
+  }
   std::unique_lock<std::mutex> lock(shared->mutex);
   shared->finished.wait(lock, [&] { return shared->done.load() == count; });
+}
+
+// Calls run(row, first, last) for slices [first, last) of `width` columns of every row.
+template <typename Run>
+void OverSlices(xla::ffi::ThreadPool& pool, int64_t rows, int64_t width, int64_t threads,
+                const Run& run) {
+  if (rows * width == 0) return;
+  threads = std::clamp<int64_t>(threads, 1, pool.num_threads());
+  int64_t slices = (width + kWidest - 1) / kWidest;
+  if (rows * slices < threads) {
+    slices = std::min((threads + rows - 1) / rows, std::max<int64_t>(width / kNarrowest, 1));
+  }
+  InParallel(pool, rows * slices, threads, [&](int64_t task) {
+    int64_t row = task / slices, slice = task % slices;
+    run(row, width * slice / slices, width * (slice + 1) / slices);
+  });
 }
 
 #endif  // LRU_SCAN_CPU_PARALLEL_H_

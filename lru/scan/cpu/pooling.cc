@@ -25,10 +25,7 @@ namespace ffi = xla::ffi;
 
 namespace {
 
-// A slice of N whose state and sums stay in the first-level cache; no finer than a few vector
-// registers. Tasks are no smaller than waking a core pays.
-constexpr int64_t kWidest = 1024;
-constexpr int64_t kNarrowest = 32;
+// Tasks are no smaller than waking a core pays.
 constexpr int64_t kElementsWorthAThread = 1 << 13;
 // The gradient of the bias is summed over so many steps before it joins the total: the error of a
 // sum grows with the number of its terms.
@@ -84,28 +81,14 @@ struct Sizes {
   int64_t rows;          // all axes in front of T
   int64_t rows_of_bias;  // consecutive rows that share one bias
   int64_t steps, width;  // T, N
-};
 
-// Calls run(row, first, last) for slices [first, last) of N of every row.
-template <typename Run>
-void OverSlices(ffi::ThreadPool& pool, const Sizes& s, const Run& run) {
-  int64_t elements = s.rows * s.steps * s.width;
-  if (elements == 0) return;
-  int64_t threads = std::clamp<int64_t>(elements / kElementsWorthAThread, 1, pool.num_threads());
-  int64_t slices = (s.width + kWidest - 1) / kWidest;
-  if (s.rows * slices < threads) {
-    slices = std::min((threads + s.rows - 1) / s.rows, std::max<int64_t>(s.width / kNarrowest, 1));
-  }
-  InParallel(pool, s.rows * slices, threads, [&](int64_t task) {
-    int64_t row = task / slices, slice = task % slices;
-    run(row, s.width * slice / slices, s.width * (slice + 1) / slices);
-  });
-}
+  int64_t Threads() const { return rows * steps * width / kElementsWorthAThread; }
+};
 
 template <typename T>
 void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* x, const T* bias, const T* c0,
              const bool* keep, const bool* valid, T* c, T* h) {
-  OverSlices(pool, s, [&](int64_t row, int64_t first, int64_t last) {
+  OverSlices(pool, s.rows, s.width, s.Threads(), [&](int64_t row, int64_t first, int64_t last) {
     int64_t n = last - first;
     const T* bias_z = bias + row / s.rows_of_bias * 3 * s.width + first;
     const T *bias_f = bias_z + s.width, *bias_o = bias_f + s.width;
@@ -136,7 +119,7 @@ template <typename T>
 void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* x, const T* bias, const T* c0,
               const bool* keep, const bool* valid, const T* c, const T* dh, const T* dlast, T* dx,
               T* dbias, T* dc0) {
-  OverSlices(pool, s, [&](int64_t row, int64_t first, int64_t last) {
+  OverSlices(pool, s.rows, s.width, s.Threads(), [&](int64_t row, int64_t first, int64_t last) {
     int64_t n = last - first, start = row * s.steps;
     const T* bias_z = bias + row / s.rows_of_bias * 3 * s.width + first;
     const T *bias_f = bias_z + s.width, *bias_o = bias_f + s.width;

@@ -12,8 +12,7 @@
 
 // A tile is kTileRows rows and so many vectors wide: it keeps its sums, one row of the panel and one
 // broadcast number in registers.
-constexpr int kTileVectors = kVectorRegisters / 5;
-constexpr int kTileRows = 4;
+constexpr int kTileRows = 4, kTileVectors = (kVectorRegisters - 1) / (kTileRows + 1);
 template <typename T>
 constexpr int64_t kLine = 64 / sizeof(T);  // numbers in a cache line
 

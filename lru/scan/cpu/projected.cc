@@ -122,9 +122,9 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* x, con
       }
       for (int64_t i = 0; i < count; ++i) kept[count - i] = !keep || keep[at + i];
       std::fill(partial.begin(), partial.end(), T(0));
-      // From step i down to the step i - n, whose state before is given.
+      // n steps from step i down; `before` is the state before step i.
       auto advance = [&](int64_t i, int64_t n, const T* before) {
-        Steps<T> steps{n, kept + (count - 1 - i), s.width, factor, 0};
+        Steps<T> steps{n, kept + (count - 1 - i), s.width, factor};
         steps.b = steps.out = l_rows[i];
         steps.stride = -l_rows.stride;
         steps.state = state.data();
@@ -134,7 +134,7 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* x, con
         Advance<T, 2, 2, false, true>(steps, s.width);
       };
       const int64_t within = begin == 0 ? count - 1 : count;
-      advance(count - 1, within, h_rows[count - 2]);
+      if (within > 0) advance(count - 1, within, h_rows[count - 2]);
       if (begin == 0) advance(0, 1, h0 + row * wide);
       kept[0] = kept[count];
       for (int64_t j = 0; j < wide; ++j) total.a[j] += partial[j];

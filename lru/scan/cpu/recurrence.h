@@ -8,24 +8,24 @@
 
 #include "vectors.h"
 
-// Steps of one row in the order in which they follow one another, n columns of them. What belongs to
-// a step is [parts, width], re above im, and lies `stride` numbers after that of the step before:
-// less than none against time.
+// Steps of one row in the order in which they follow one another. What belongs to a step is [parts,
+// width], re above im, and lies `stride` numbers after that of the step before: negative against time.
 template <typename T>
 struct Steps {
   int64_t count;
-  const bool* kept;  // [count], for gradients [count + 1]: whether the state before counts
+  const bool* kept;  // [count]: whether the state before a step counts
   int64_t width;
   const T* a = nullptr;
-  int64_t stride_a = 0;  // is not read for a constant a
+  int64_t stride_a = 0;  // of a and, where that varies, da; is not read for a constant a
   const T* b = nullptr;
   T* out = nullptr;  // may be b
   int64_t stride = 0;
-  T* state = nullptr;  // [P, n], before the first step and then after the last
-  // For gradients: the states before, and the gradient of a. For a constant a that is a sum [Q, n].
+  T* state = nullptr;  // [P, columns], before the first step and then after the last
+  // For gradients, whose state goes against the scan, there is kept[count] too: kept[i] belongs to the
+  // state of the loop, and kept[i + 1] to that of the scan before the same step, which is here.
   const T* before = nullptr;
   int64_t stride_before = 0;
-  T* da = nullptr;
+  T* da = nullptr;  // for a constant a a sum [Q, columns]
 };
 
 // kVectors vectors of columns, whose state, constant a and sums stay in registers:
@@ -108,7 +108,8 @@ void AdvanceColumns(const Steps<T>& s, int64_t n, int64_t first) {
   }
 }
 
-// All columns from `first` on, in blocks that are the narrower the fewer are left.
+// All n columns from `first` on, in blocks that are the narrower the fewer are left. Complex a, state
+// and sums of kVectors vectors take six registers each, and two are left for what passes through.
 template <typename T, int Q, int P, bool kVarying, bool kGradient, int kBytes = kVectorBytes,
           int kVectors = kVectorRegisters / 8>
 void Advance(const Steps<T>& s, int64_t n, int64_t first = 0) {
