@@ -3,7 +3,7 @@
 from lru.dataloaders import Prepared
 from lru.dataloaders.cache import SPLITS
 from lru.dataloaders.corpora import boundary
-from lru.dataloading import Batches, DataConfig
+from lru.dataloading import Batches
 from lru.device_data import Feed, on_device_by_default
 from lru.streams import StreamFeed, Streams
 from lru.training.config import Config
@@ -28,12 +28,10 @@ def make_feeds(config: Config, data: Prepared) -> tuple[bool, dict[str, Feed | S
             name: StreamFeed(Streams(split, config.data, start, seed=seeds.get(name)))
             for name, split in splits.items()
         }
-    for name in ("bptt", "variable_bptt"):
-        value, usual = getattr(config.data, name), getattr(DataConfig, name)
-        if value != usual:
-            raise ValueError(
-                f"{name} must be {usual} for {data.card.name}, which is no text; got {value}"
-            )
+    if config.data.variable_bptt:
+        raise ValueError(
+            f"variable_bptt must be False for {data.card.name}, which is no text; got True"
+        )
     if on_device is None:
         on_device = on_device_by_default(splits)
     train = Batches(data.train, config.data, seed=config.train.jax_seed)
