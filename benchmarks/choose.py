@@ -88,17 +88,25 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=timed, default=timed)
     options = parser.parse_args()
     table: dict[str, Any] = json.loads(choice.TABLE.read_text())
-    kept = [row for row in table["measured"] if kind_of(row) not in options.kinds]
+    replaced = [f"{jax.default_backend()}-{kind}" for kind in options.kinds]
+    kept = [row for row in table["measured"] if kind_of(row) not in replaced]
     measured = [row for kind in options.kinds for row in measure(kind, options)]
-    table["provenance"] |= dict.fromkeys(options.kinds, provenance())
-    table["measured"] = sorted(kept + measured, key=lambda row: list(KINDS).index(kind_of(row)))
+    table["provenance"] |= dict.fromkeys(replaced, provenance())
+    table["measured"] = sorted(
+        kept + measured, key=lambda row: (row["platform"], list(KINDS).index(problem_of(row)))
+    )
     table["not_measured"] = NOT_MEASURED
     save(choice.TABLE, table)
 
 
-def kind_of(row: dict[str, Any]) -> str:
+def problem_of(row: dict[str, Any]) -> str:
     """The kind of problem that a row of the table is about."""
     return f"{row['problem']}-{row['factor']}"
+
+
+def kind_of(row: dict[str, Any]) -> str:
+    """The platform and kind of problem of a row: what has one provenance."""
+    return f"{row['platform']}-{problem_of(row)}"
 
 
 def measure(kind: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:

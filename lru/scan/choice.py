@@ -2,15 +2,18 @@
 
 The table is written by `benchmarks/choose.py`, which states there where and how it was measured.
 Its rows are ordered methods for a platform, a problem ("linear" or "dense"), a constant or varying
-factor, real or complex numbers and a least number of steps; the first method that this machine has
-is taken. A platform that was not measured has one row for everything, and says so.
+factor, real or complex numbers and the least numbers of steps and, on a GPU, of lanes B N; the
+first method that this machine has is taken. What was not measured has one row for everything.
 """
 
 import json
 import logging
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from lru.scan import cpu
 
@@ -26,7 +29,9 @@ def table() -> dict[str, Any]:
 
 
 @cache
-def automatic(platform: str, problem: str, varying: bool, is_complex: bool, steps: int) -> str:
+def automatic(
+    platform: str, problem: str, varying: bool, is_complex: bool, steps: int, lanes: int
+) -> str:
     """The method for a problem; cached, so that each choice is logged once.
 
     Args:
@@ -35,38 +40,51 @@ def automatic(platform: str, problem: str, varying: bool, is_complex: bool, step
         varying: whether the factor varies over time.
         is_complex: whether states are complex.
         steps: number T of steps.
+        lanes: number B N of recurrences that run beside each other.
     """
     factor = "varying" if varying else "constant"
     number = "complex" if is_complex else "real"
-    ranking = _ranking(platform, (problem, factor, number), steps)
+    ranking = _ranking(platform, (problem, factor, number), steps, lanes)
     method = next(name for name in ranking if _available(name))
     logger.info(
-        "scan method on %s, %s %s problem, %s factor, %d steps: %s",
-        *(platform, number, problem, factor, steps, method),
+        "scan method on %s, %s %s problem, %s factor, %d steps, %d lanes: %s",
+        *(platform, number, problem, factor, steps, lanes, method),
     )
     return method
 
 
-def _ranking(platform: str, kind: tuple[str, str, str], steps: int) -> list[str]:
+def _ranking(platform: str, kind: tuple[str, str, str], steps: int, lanes: int) -> list[str]:
     unmeasured: dict[str, list[str]] = table()["not_measured"]
-    if platform in unmeasured:
-        return unmeasured[platform]
     rows = [
         row
         for row in table()["measured"]
         if row["platform"] == platform
         and (row["problem"], row["factor"], row["number"]) == kind
         and row["least_steps"] <= steps
+        and row.get("least_lanes", 1) <= lanes
     ]
     if not rows:
-        return unmeasured["other"]
-    return max(rows, key=lambda row: row["least_steps"])["methods"]
+        return unmeasured.get(platform, unmeasured["other"])
+    last = max(rows, key=lambda row: (row["least_steps"], row.get("least_lanes", 1)))
+    return last["methods"]
 
 
 def _available(method: str) -> bool:
+    if method == "pallas":
+        return _one_device_of_triton()
     if method != "native":
         return True
     problem = cpu.problem()
     if problem is not None:
         logger.warning("%s; slower methods take its place", problem)
     return problem is None
+
+
+def _one_device_of_triton() -> bool:
+    """Whether there is one device, of CUDA's compute capability 8.0 or more.
+
+    Several devices may share a batch, which the partitioner would gather for a kernel.
+    """
+    devices = jax.devices()
+    capability = re.fullmatch(r"(\d+)\.\d+", getattr(devices[0], "compute_capability", ""))
+    return len(devices) == 1 and capability is not None and int(capability[1]) >= 8

@@ -58,7 +58,7 @@ def linear_scan(
     _check_inexact("a", a)
     dtype = _state_dtype(a, b, h0)
     solve = LINEAR_METHODS[
-        method_named(method, "linear", varying=a.ndim == 3, dtype=dtype, steps=b.shape[1])
+        method_named(method, "linear", varying=a.ndim == 3, dtype=dtype, shape=b.shape)
     ]
     real = jnp.finfo(dtype).dtype
     as_given = [jnp.bfloat16] if dtype == jnp.float32 and solve in BFLOAT16_METHODS else []
@@ -105,9 +105,7 @@ def dense_scan(
         raise ValueError(f"A has shape {A.shape}, but b {b.shape} allows {(b.shape[-1],) * 2}")
     _check_inexact("A", A)
     dtype = _state_dtype(A, b, h0)
-    solve = DENSE_METHODS[
-        method_named(method, "dense", varying=False, dtype=dtype, steps=b.shape[1])
-    ]
+    solve = DENSE_METHODS[method_named(method, "dense", varying=False, dtype=dtype, shape=b.shape)]
     A, b = A.astype(dtype), b.astype(dtype)
     first = jnp.zeros_like(b[:, 0]) if h0 is None else h0.astype(dtype)
     if jnp.iscomplexobj(b):
@@ -175,10 +173,12 @@ def _state_dtype(*arguments: Array | None) -> jnp.dtype:
     return jnp.result_type(jnp.float32, *(x for x in arguments if x is not None))
 
 
-def method_named(method: str, problem: str, *, varying: bool, dtype: jnp.dtype, steps: Any) -> str:
+def method_named(
+    method: str, problem: str, *, varying: bool, dtype: jnp.dtype, shape: tuple[Any, ...]
+) -> str:
     """The name of a method, which may be "auto"; see `lru.scan.choice.automatic`.
 
-    The number of steps may be a symbol of `jax.export` in a portable program.
+    The shape [B, T, N] of the states may hold symbols of `jax.export` in a portable program.
     """
     methods = LINEAR_METHODS if problem == "linear" else DENSE_METHODS
     if is_portable() and (method == "auto" or method in methods):
@@ -186,7 +186,8 @@ def method_named(method: str, problem: str, *, varying: bool, dtype: jnp.dtype, 
     if method != "auto":
         return method
     is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
-    return automatic(jax.default_backend(), problem, varying, is_complex, steps)
+    rows, steps, width = shape
+    return automatic(jax.default_backend(), problem, varying, is_complex, steps, rows * width)
 
 
 def check_common(

@@ -85,7 +85,13 @@ def pooled_scan(
     if method == "auto" and usual and not is_portable() and _has_one_pass(jax.default_backend()):
         chosen = "native"
     else:
-        chosen = method_named(method, "linear", varying=True, dtype=dtype, steps=x.shape[1])
+        chosen = method_named(
+            method,
+            "linear",
+            varying=True,
+            dtype=dtype,
+            shape=c0.shape[:1] + x.shape[1:2] + c0.shape[1:],
+        )
     if not usual or LINEAR_METHODS.resolve(chosen) != "native":
         return _in_parts(x, bias, c0, pooling, zoneout, resets, lengths, chosen)
     cpu.require()

@@ -69,7 +69,7 @@ def projected_scan(
     # One type for all: the loops in C++ read every array as they read x.
     real = jnp.finfo(driven.dtype).dtype
     a, x, B, C = a.astype(driven.dtype), *(z.astype(real) for z in (x, B, C))
-    chosen = method_named(method, "linear", varying=False, dtype=driven.dtype, steps=x.shape[1])
+    chosen = method_named(method, "linear", varying=False, dtype=driven.dtype, shape=driven.shape)
     if LINEAR_METHODS.resolve(chosen) != "native" or not _worth_fusing(len(x)):
         b = parts.join((x @ B).reshape(*x.shape[:-1], 2, width))
         h, h_last = linear_scan(a, b, h0, resets=resets, lengths=lengths, method=chosen)

@@ -46,7 +46,7 @@ def method(*, mesh: Mesh | None = None, axis: str = AXIS, inner: str = "auto") -
             "linear",
             varying=a.ndim > 2,
             dtype=jnp.result_type(b, jnp.complex64 if b.shape[2] == 2 else b),
-            steps=b.shape[1] // devices.shape[axis],
+            shape=(b.shape[0], b.shape[1] // devices.shape[axis], b.shape[3]),
         )
         if inner == "auto" and name == "native" and devices.size > devices.shape[axis]:
             name = "sequential"

@@ -1,6 +1,7 @@
 """What `auto` stands for: rows of a table, this machine's methods, and one line in the log."""
 
 import logging
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ def _fresh_choices():
 
 def choose(**changes) -> str:
     arguments = {"platform": "cpu", "problem": "linear", "varying": False, "is_complex": True}
-    return choice.automatic(**{**arguments, "steps": 1000, **changes})
+    return choice.automatic(**{**arguments, "steps": 1000, "lanes": 64, **changes})
 
 
 def test_every_method_of_the_table_is_registered() -> None:
@@ -33,7 +34,7 @@ def test_every_method_of_the_table_is_registered() -> None:
 
 def test_the_table_says_where_it_was_measured() -> None:
     table = choice.table()
-    kinds = {f"{row['problem']}-{row['factor']}" for row in table["measured"]}
+    kinds = {f"{row['platform']}-{row['problem']}-{row['factor']}" for row in table["measured"]}
     assert set(table["provenance"]) == kinds
     for provenance in table["provenance"].values():
         assert {"command", "date", "jax", "machine"} <= set(provenance)
@@ -45,7 +46,7 @@ def test_every_problem_has_a_row_for_every_number_of_steps() -> None:
         kind = (row["platform"], row["problem"], row["factor"], row["number"])
         least[kind] = min(row["least_steps"], least.get(kind, row["least_steps"]))
     assert set(least.values()) == {1}
-    assert len(least) == 6
+    assert len(least) == 6 + 4  # a GPU: linear problems alone
 
 
 def test_the_row_with_the_most_steps_not_above_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,8 +69,27 @@ def test_without_a_compiler_the_next_method_is_taken_and_said(
 
 
 def test_platforms_that_were_not_measured_have_a_method() -> None:
-    assert choose(platform="gpu") in LINEAR_METHODS
+    assert choose(platform="tpu") in LINEAR_METHODS
+    assert choose(platform="gpu", problem="dense") in DENSE_METHODS
     assert choose(platform="metal", problem="dense") in DENSE_METHODS
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "lanes", "method"),
+    [
+        (["9.0"], 6144, "pallas"),
+        (["9.0"], 6143, "associative"),
+        (["7.5"], 6144, "associative"),
+        (["gfx90a"], 6144, "associative"),
+        (["9.0", "9.0"], 6144, "associative"),
+    ],
+)
+def test_the_kernel_of_a_gpu_needs_lanes_and_one_recent_device(
+    monkeypatch: pytest.MonkeyPatch, capabilities: list[str], lanes: int, method: str
+) -> None:
+    devices = [SimpleNamespace(compute_capability=capability) for capability in capabilities]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    assert choose(platform="gpu", lanes=lanes) == method
 
 
 def test_a_choice_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:

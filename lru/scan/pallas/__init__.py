@@ -1,14 +1,14 @@
 """One pass over memory in each direction on GPUs (by Triton) and TPUs (by Mosaic).
 
 The state is float32 and never leaves the chip between two steps; a and b are read in float32 or
-bfloat16. Only rows and lanes run in parallel: where B N is far below the number of threads,
-`associative` may be faster. Problems in float64 go to `associative`, second derivatives to
+bfloat16. Only rows and lanes run in parallel: below some 6,000 lanes B N `associative` is faster on
+a GPU (docs/performance.md). Problems in float64 go to `associative`, second derivatives to
 `sequential`. On a CPU the interpreter of
 Pallas stands in, which is slow and there to prove the kernels. Batches that are split over devices
 need `jax.shard_map` around the scan (`check_vma=False`).
 
-The kernels are compiled in the tests, but have not been measured. On a TPU XLA adds a pass
-between the scan and a matrix product, because their arrays are tiled differently.
+On a TPU, where they have not been measured, XLA adds a pass between the scan and a matrix product,
+because their arrays are tiled differently.
 """
 
 from collections.abc import Callable
