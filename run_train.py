@@ -2,7 +2,7 @@
 
 import sys
 
-from lru.cli import main
+from lru.commands import call
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(call("train", sys.argv[1:], "run_train.py"))

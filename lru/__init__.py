@@ -1,1 +1,20 @@
 """Recurrent sequence models that train in parallel over time, in JAX and Flax NNX."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lru.config import Config
+    from lru.experiment import fit, load_model
+
+__all__ = ["Config", "fit", "load_model"]
+
+
+def __getattr__(name: str) -> Any:
+    """What is used from Python, imported when it is asked for: a layer alone needs none of it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(
+        importlib.import_module("lru.config" if name == "Config" else "lru.experiment"), name
+    )

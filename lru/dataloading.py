@@ -41,12 +41,6 @@ class DataConfig:
     """Batch ragged sequences with others of about their length."""
     n_buckets: int = 8
     """Number of padded lengths, and so of compiled shapes, with bucketing or variable_bptt."""
-    bptt: int = 70
-    """Tokens of each stream in a batch of a text, through which gradients flow."""
-    variable_bptt: bool = False
-    """Let that number vary about bptt, sometimes half of it, with a learning rate in proportion."""
-    eval_batch_size: int = 10
-    """Streams side by side in the evaluation of a text; 1 reads it as a whole."""
 
     def __post_init__(self):
         """Check the ranges.
@@ -54,7 +48,7 @@ class DataConfig:
         Raises:
             ValueError: if a value is out of range.
         """
-        for name in ("batch_size", "n_buckets", "bptt", "eval_batch_size"):
+        for name in ("batch_size", "n_buckets"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
@@ -209,6 +203,8 @@ class Batches:
     """The batches of one split.
 
     Attributes:
+        split: the examples.
+        batch_size: rows of a batch.
         bounds: padded lengths, ascending.
         steps_per_epoch: batches of an epoch, the last ragged one included.
     """
@@ -242,7 +238,7 @@ class Batches:
                 f"batch_size must be a multiple of the {shard[1]} processes, "
                 f"got {config.batch_size}"
             )
-        self.split, self._batch_size = split, config.batch_size
+        self.split, self.batch_size = split, config.batch_size
         # Both are taken once: a split computes them anew each time.
         self._longest = split.lengths
         self._lengths = (
@@ -257,7 +253,7 @@ class Batches:
     def plan(self, epoch: int) -> Plan:
         """The plan of an epoch, counted from 0."""
         rng = None if self._seed is None else np.random.default_rng((self._seed, epoch))
-        return plan_epoch(self._longest, self._batch_size, self.bounds, rng)
+        return plan_epoch(self._longest, self.batch_size, self.bounds, rng)
 
     def padding_share(self) -> float:
         """Share of an epoch's steps that are padding, fillers of the last batch left out."""
@@ -271,14 +267,14 @@ class Batches:
     def description(self) -> str:
         """What there is to read, in a phrase."""
         return (
-            f"{self.steps_per_epoch} of {self._batch_size} an epoch, padded to "
+            f"{self.steps_per_epoch} of {self.batch_size} an epoch, padded to "
             f"{', '.join(map(str, self.bounds))}; {self.padding_share():.1%} padding"
         )
 
     def selections(self, epoch: int = 0) -> Sequence[Selection]:
         """Which rows make the batches of an epoch, by random access."""
         one_length = bool((self._lengths == self.bounds[-1]).all())
-        return _Selections(self.plan(epoch), one_length, self._batch_size, self._shard)
+        return _Selections(self.plan(epoch), one_length, self.batch_size, self._shard)
 
     def read(self, selection: Selection) -> Batch:
         """The batch of a selection, on the host."""

@@ -33,6 +33,28 @@ class Fed(NamedTuple):
     examples: int
 
 
+class Source:
+    """The batches of one split, or of what is made on the fly, delivered to the device.
+
+    Attributes:
+        rows: number B of rows of a batch.
+        steps_per_epoch: batches of an epoch.
+        on_device: whether the data lives on the device.
+    """
+
+    rows: int
+    steps_per_epoch: int
+    on_device: bool = False
+
+    def description(self) -> str:
+        """What there is to read, in a phrase."""
+        return f"{self.steps_per_epoch} of {self.rows} an epoch"
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Fed]:
+        """The batches of an epoch from batch `start` on; the same whenever they are asked for."""
+        raise NotImplementedError
+
+
 def on_device_by_default(splits: Mapping[str, Split]) -> bool:
     """Whether the device has a memory of its own in which these splits take little room."""
     statistics = jax.devices()[0].memory_stats() or {}
@@ -42,7 +64,7 @@ def on_device_by_default(splits: Mapping[str, Split]) -> bool:
     return needed <= DEVICE_SHARE * statistics.get("bytes_limit", 0)
 
 
-class Feed:
+class Feed(Source):
     """Delivers the batches of one split to the device."""
 
     def __init__(self, batches: Batches, *, on_device: bool):
@@ -56,7 +78,8 @@ class Feed:
         Raises:
             ValueError: if the split is too large for the device to count.
         """
-        self.batches = batches
+        self.batches, self.on_device = batches, on_device
+        self.rows, self.steps_per_epoch = batches.batch_size, batches.steps_per_epoch
         self._arrays = _put(batches.split) if on_device else None
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Fed]:
@@ -65,6 +88,10 @@ class Feed:
         if self._arrays is None:
             return read_ahead(selections, self._send, start)
         return (self._gather(selections[k]) for k in range(start, len(selections)))
+
+    def description(self) -> str:
+        """See `Source.description`."""
+        return self.batches.description()
 
     def _send(self, selection: Selection) -> Fed:
         return Fed(jax.device_put(self.batches.read(selection)), _examples(selection))

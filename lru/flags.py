@@ -1,29 +1,44 @@
-"""Flags of the command line, made from the configuration's dataclasses and the layers' options."""
+"""Flags of `lru train`: those of the groups of the configuration, and of the classes chosen."""
 
 import argparse
 import dataclasses
-import inspect
+import logging
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import docstring_parser
 import tyro
 import yaml
 
+from lru.config import (
+    CHOICES,
+    GROUPS,
+    WITHOUT_EFFECT,
+    Choice,
+    Config,
+    chosen,
+    declared_defaults,
+    own_fields,
+    read_values,
+    refuse,
+)
+from lru.dataloaders import DATASETS
 from lru.dataloaders.options import converted
-from lru.dataloading import DataConfig
-from lru.layers import LAYERS, layer_options
-from lru.models import ModelConfig
+from lru.options import Option, of_dataclass
 from lru.plugins import load_plugins
-from lru.training.config import Config, RunConfig, TrainConfig
+from lru.training.config import RunConfig
 from lru.training.runs import Run
+
+logger = logging.getLogger(__name__)
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
 Flat = dict[str, Any]
+
+ALIASES = {"warmup": "warmup_end"}
+"""Prefixes in published commands, which stay what they are whatever flags come."""
 
 BOOLEANS = {
     "true": "True",
@@ -39,6 +54,9 @@ BOOLEANS = {
     "none": "None",
 }
 
+LISTS = ("data_options", "lanes")
+"""Flags that take several words, and may be repeated."""
+
 
 class UsageError(ValueError):
     """A command line that cannot be understood."""
@@ -51,68 +69,11 @@ class CommandConfig:
     recipe: str | None = None
     """Start from the values of this recipe; other flags override them."""
     list: bool = False
-    """Print the models, data sets and recipes, and stop."""
+    """Print the models, tasks, data sets, optimisers and recipes, and stop."""
+    help_all: bool = False
+    """Print the flags of all models, tasks and optimisers, and stop."""
     protocol: Literal["standard", "lra"] | None = None
     """Option of data sets without a validation split: lra validates on the test split instead."""
-
-
-def _recurrence_group() -> type:
-    """One optional flag for every option that some layer has."""
-    owners: dict[str, dict[str, inspect.Parameter]] = {}
-    sentences: dict[str, str] = {}
-    for model, layer in LAYERS.items():
-        documented = docstring_parser.parse(inspect.getdoc(layer.__init__) or "").params
-        sentences |= {p.arg_name: p.description or "" for p in documented}
-        for name, parameter in layer_options(layer).items():
-            owners.setdefault(name, {})[model] = parameter
-    fields = []
-    for name, parameters in owners.items():
-        defaults = "; ".join(f"{model}: {_short(p.default)}" for model, p in parameters.items())
-        kind = next(iter(parameters.values())).annotation
-        sentence = sentences[name][0].upper() + sentences[name][1:]
-        flag = Annotated[kind | None, tyro.conf.arg(help=f"{sentence} ({defaults})")]
-        fields.append((name, flag, field(default=None)))
-    group = make_dataclass("RecurrenceConfig", fields, frozen=True)
-    group.__doc__ = "Options of the recurrent layer; unset ones keep the layer's defaults."
-    return group
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _cli_copy(group: type, replaced: Mapping[str, Any]) -> type:
-    """A group without its checks and with other types: tyro fills it, `Config` checks it."""
-    docs = {p.arg_name: p.description for p in docstring_parser.parse_from_object(group).params}
-    fields = [
-        (
-            part.name,
-            Annotated[replaced.get(part.name, part.type), tyro.conf.arg(help=docs[part.name])],
-            field(default=() if part.name in replaced else part.default),
-        )
-        for part in dataclasses.fields(group)
-        if part.name != "options"
-    ]
-    copy = make_dataclass(group.__name__, fields, frozen=True)
-    copy.__doc__ = group.__doc__
-    return copy
-
-
-def _kind(annotation: Any) -> Any:
-    """The type itself, without what `Annotated` says about it."""
-    annotated = typing.get_origin(annotation) is Annotated
-    return typing.get_args(annotation)[0] if annotated else annotation
-
-
-def _groups() -> dict[str, type]:
-    return {
-        "command": CommandConfig,
-        "model": _cli_copy(ModelConfig, {}),
-        "recurrence": _recurrence_group(),
-        "data": _cli_copy(DataConfig, {"data_options": tuple[str, ...]}),
-        "train": _cli_copy(TrainConfig, {}),
-        "run": _cli_copy(RunConfig, {}),
-    }
 
 
 def recipe_names() -> list[str]:
@@ -132,8 +93,76 @@ def load_recipe(name: str) -> Flat:
     return yaml.safe_load(path.read_text())
 
 
+def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
+    """Read a command line.
+
+    The values start from a recipe, else from the run that `--restore` or an existing `--name`
+    names, else from the defaults. Plugins that are named on it or there are loaded.
+
+    Raises:
+        UsageError: if the command line cannot be understood.
+        ValueError: if a value is out of range.
+        SystemExit: by the parser, after `--help` or an unknown flag.
+    """
+    load_plugins(_typed(arguments, "plugins")["plugins"])
+    everything = all_options()
+    words = expand(arguments, {name: _is_boolean(o.kind) for name, o in everything.items()})
+    base, origin, lenient = _base(words)
+    if load_plugins(base.get("plugins")):
+        return parse(arguments)
+    kinds = {name: option.kind for name, option in everything.items()}
+    base = _checked(base, kinds, origin)
+    picks = _typed(words, "model", "dataset", "task", "optimizer")
+    base, names = _settle(base, {name: value for name, value in picks.items() if value is not None})
+    applying = {
+        **own_fields_of_all(),
+        **{n: o for choice in CHOICES for n, o in choice.of(names[choice.flag]).items()},
+    }
+    known = applying.keys() | of_dataclass(CommandConfig).keys()
+    for name in [name for name in base if name not in known]:
+        refuse(name, names, lenient=lenient)
+        del base[name]
+    words = _with_effect(words, known, everything, names)
+    defaults = {name: option.default for name, option in applying.items()}
+    defaults |= declared_defaults(names["model"], names["task"]) | base
+    groups = _groups(names, help_all=_typed_flag(words, "help_all"))
+    args: Any = tyro.cli(
+        _cli_type(groups, defaults | {"task": names["task"], "optimizer": names["optimizer"]}),
+        args=words,
+        prog="run_train.py",
+        description="Train, resume or evaluate a recurrent sequence model.",
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+        use_underscores=True,
+    )
+    values: Flat = {}
+    for name in groups:
+        if name != "command" and name not in _OTHERS:
+            values |= vars(getattr(args, name))
+    given = (*base.get("data_options", ()), *values["data_options"])
+    if args.command.protocol is not None:
+        given = (*given, f"protocol={args.command.protocol}")
+    values["data_options"] = _parse_options(given)
+    return args.command, Config.from_flat(values)
+
+
+def own_fields_of_all() -> dict[str, Option]:
+    """The fields of all groups that do not depend on a choice."""
+    return {name: option for group in GROUPS for name, option in own_fields(group).items()}
+
+
+def all_options() -> dict[str, Option]:
+    """Every option that there is, of the command, the groups and all classes, by flag."""
+    options = {**of_dataclass(CommandConfig), **own_fields_of_all()}
+    for choice in CHOICES:
+        for entry in choice.registry:
+            options = {**choice.of(entry), **options}
+    return options
+
+
 def expand(arguments: Sequence[str], flags: Mapping[str, bool]) -> list[str]:
     """Write unambiguous prefixes of flags out, and give bare boolean flags the value True.
+
+    Words of a flag in `LISTS` that is repeated are joined.
 
     Args:
         arguments: as typed.
@@ -160,7 +189,29 @@ def expand(arguments: Sequence[str], flags: Mapping[str, bool]) -> list[str]:
         elif boolean_before and following.lower() not in BOOLEANS:
             out.append("True")
             boolean_before = False
+    for name in LISTS:
+        out = _joined(out, f"--{name}")
     return out
+
+
+def _joined(words: list[str], flag: str) -> list[str]:
+    """All values of a flag behind its first occurrence."""
+    if words.count(flag) < 2:
+        return words
+    others: list[str] = []
+    values: list[str] = []
+    for start, end in _spans(words):
+        if words[start] == flag:
+            values += words[start + 1 : end]
+        else:
+            others += words[start:end]
+    return [*others, flag, *values]
+
+
+def _spans(words: Sequence[str]) -> list[tuple[int, int]]:
+    """Where each flag and its values begin and end; what stands before the first flag is one."""
+    starts = [i for i, word in enumerate(words) if word.startswith("--") or i == 0]
+    return list(zip(starts, [*starts[1:], len(words)], strict=True))
 
 
 def _is_boolean(kind: Any) -> bool:
@@ -174,6 +225,8 @@ def _boolean(word: str) -> str:
 def _complete(typed: str, flags: Iterable[str]) -> str:
     """The flag that `typed` is or abbreviates; itself if there is none: the parser refuses it."""
     fitting = [flag for flag in flags if flag.startswith(typed)]
+    if typed in ALIASES and typed not in fitting:
+        return ALIASES[typed]
     if typed in fitting or not fitting:
         return typed
     if len(fitting) > 1:
@@ -181,19 +234,163 @@ def _complete(typed: str, flags: Iterable[str]) -> str:
     return fitting[0]
 
 
-def _parse_options(items: Sequence[str]) -> dict[str, str]:
-    pairs = [item.partition("=") for item in items]
-    for item, (name, equals, _) in zip(items, pairs, strict=True):
-        if not (name and equals):
-            raise UsageError(f"data_options takes NAME=VALUE, got {item!r}")
-    return {name: value for name, _, value in pairs}
+def _typed(arguments: Sequence[str], *names: str) -> dict[str, str | None]:
+    """The last values of some flags on a command line, which decide about others on it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in names:
+        parser.add_argument(f"--{name}", nargs="?")
+    return vars(parser.parse_known_args(list(arguments))[0])
+
+
+def _typed_flag(words: Sequence[str], name: str) -> bool:
+    return _typed(words, name)[name] == "True"
+
+
+def _base(words: Sequence[str]) -> tuple[Flat, str, bool]:
+    """The values to start from, where they come from, and whether some may be of nobody."""
+    typed = _typed(words, "recipe", "restore", "name", "runs_dir", "reset")
+    if typed["recipe"] is not None:
+        return load_recipe(typed["recipe"])["config"], f"recipe {typed['recipe']}", False
+    if typed["name"] is not None and typed["reset"] != "True":
+        run = Run(Path(typed["runs_dir"] or RunConfig.runs_dir) / typed["name"])
+        # A command that failed before its first checkpoint has no say in the next.
+        if run.has_checkpoint and run.config_file.is_file():
+            values, lenient = read_values(run.config_file)
+            return values, str(run.config_file), lenient
+    if typed["restore"] is not None:
+        path = Run(Path(typed["restore"])).config_file
+        if not path.is_file():
+            raise UsageError(f"restore must be the folder of a run, but {path} does not exist")
+        values, lenient = read_values(path)
+        return values | {"name": None, "finetune": False}, str(path), lenient
+    return {}, "the defaults", False
+
+
+def _settle(base: Flat, picks: Flat) -> tuple[Flat, dict[str, str]]:
+    """The base without options of classes that others take the place of, and what is chosen."""
+    before = chosen(base)
+    if picks.get("dataset", base.get("dataset")) != base.get("dataset"):
+        base = {name: v for name, v in base.items() if name not in ("data_options", "task")}
+    names = chosen(base | picks)
+    for choice in CHOICES:
+        if names[choice.flag] != before[choice.flag]:
+            left = choice.of(before[choice.flag])
+            base = {name: value for name, value in base.items() if name not in left}
+    return base, names
+
+
+def _with_effect(
+    words: list[str],
+    known: Iterable[str],
+    everything: Mapping[str, Option],
+    names: Mapping[str, str],
+) -> list[str]:
+    """The words without flags that nobody chosen has a use for.
+
+    Raises:
+        ValueError: if there is such a flag, and published commands do not carry it.
+    """
+    out: list[str] = []
+    for start, end in _spans(words):
+        name = words[start].removeprefix("--")
+        if words[start].startswith("--") and name in everything and name not in known:
+            if name not in WITHOUT_EFFECT:
+                refuse(name, names)
+            logger.warning(
+                "--%s has no effect here: it is not an option of task %s", name, names["task"]
+            )
+            continue
+        out += words[start:end]
+    return out
+
+
+_OTHERS = {f"other_{choice.group}" for choice in CHOICES}
+
+
+def _groups(names: Mapping[str, str], *, help_all: bool) -> dict[str, type]:
+    """The groups of flags, as types for tyro to fill; `Config` checks them."""
+    groups = {"command": _as_type("Command", of_dataclass(CommandConfig), CommandConfig.__doc__)}
+    seen: dict[str, Option] = {}
+    of_choices = {
+        ("model" if choice.group == "layer" else choice.group): choice for choice in CHOICES
+    }
+    for group, kind in GROUPS.items():
+        fields = dict(own_fields(group))
+        if group == "data":
+            fields["data_options"] = _data_options(fields["data_options"])
+        groups[group] = _as_type(group.capitalize(), _new(fields, seen, names), kind.__doc__)
+        if group in of_choices:
+            choice = of_choices[group]
+            name = names[choice.flag]
+            title = f"Options of {choice.kind} {name}."
+            groups[choice.flag + "_options"] = _as_type(
+                f"{choice.group.capitalize()}Options", _new(choice.of(name), seen, names), title
+            )
+    if help_all:
+        for choice in CHOICES:
+            others = _others(choice, seen)
+            title = f"Options of other {choice.kind}s."
+            groups[f"other_{choice.group}"] = _as_type(
+                f"Other{choice.group.capitalize()}Options", others, title
+            )
+    return groups
+
+
+def _others(choice: Choice, seen: dict[str, Option]) -> dict[str, Option]:
+    """The options of all classes of a kind that are not seen yet, with their owners."""
+    found: dict[str, Option] = {}
+    for entry in choice.registry:
+        for name, option in choice.of(entry).items():
+            if name not in seen:
+                owners = [e for e in choice.registry if name in choice.of(e)]
+                sentence = f"{option.sentence} (of {', '.join(owners)})"
+                found[name] = Option(option.kind | None, None, sentence)
+    seen |= found
+    return found
+
+
+def _new(
+    options: Mapping[str, Option], seen: dict[str, Option], names: Mapping[str, str]
+) -> dict[str, Option]:
+    """Those options that no group before has.
+
+    Raises:
+        UsageError: if two of the chosen classes mean something else by one name.
+    """
+    for name in options.keys() & seen.keys():
+        if options[name].kind != seen[name].kind:
+            raise UsageError(
+                f"{name} is an option of two of {', '.join(names.values())}, with types that "
+                f"differ: {seen[name].kind} and {options[name].kind}"
+            )
+    new = {name: option for name, option in options.items() if name not in seen}
+    seen |= new
+    return new
+
+
+def _data_options(option: Option) -> Option:
+    return Option(tuple[str, ...], (), f"{option.sentence} They are listed below.")
+
+
+def _as_type(title: str, options: Mapping[str, Option], doc: str | None) -> type:
+    fields = [
+        (
+            name,
+            Annotated[option.kind, tyro.conf.arg(help=option.sentence)],
+            field(default_factory=lambda value=option.default: value),
+        )
+        for name, option in options.items()
+    ]
+    kind = make_dataclass(f"{title}Flags", fields, frozen=True)
+    kind.__doc__ = doc
+    return kind
 
 
 def _cli_type(groups: Mapping[str, type], base: Flat) -> type:
     """The groups as one type for tyro, with `base` in place of their defaults."""
     fields = []
     for name, group in groups.items():
-        names = [part.name for part in dataclasses.fields(group)]
+        names = [part.name for part in dataclasses.fields(group) if part.name != "data_options"]
         start = group(**{key: base[key] for key in names if key in base})
         fields.append((name, group, field(default_factory=lambda start=start: start)))
     return make_dataclass("Flags", fields, frozen=True)
@@ -208,92 +405,23 @@ def _checked(values: Flat, kinds: Mapping[str, Any], origin: str) -> Flat:
     for name, value in values.items():
         if name == "data_options":
             checked[name] = tuple(f"{option}={text}" for option, text in value.items())
+        elif name in LISTS:
+            checked[name] = tuple(value)
         else:
             checked[name] = converted(f"{origin}: {name}", value, kinds[name])
     return checked
 
 
-def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
-    """Read a command line.
-
-    The values start from a recipe, else from the run that `--restore` or an existing `--name`
-    names, else from the defaults. Plugins that are named on it or there are loaded.
-
-    Raises:
-        UsageError: if the command line cannot be understood.
-        ValueError: if a value is out of range.
-        SystemExit: by the parser, after `--help` or an unknown flag.
-    """
-    load_plugins(_typed_plugins(arguments))
-    groups = _groups()
-    kinds = {
-        name: {part.name: _kind(part.type) for part in dataclasses.fields(group)}
-        for name, group in groups.items()
-    }
-    commands, options = kinds.pop("command"), kinds["recurrence"]
-    values_kinds = {name: kind for group in kinds.values() for name, kind in group.items()}
-    typed = expand(
-        arguments, {name: _is_boolean(kind) for name, kind in (commands | values_kinds).items()}
-    )
-
-    def read(base: Flat) -> Any:
-        return tyro.cli(
-            _cli_type(groups, base),
-            args=typed,
-            prog="run_train.py",
-            description="Train, resume or evaluate a recurrent sequence model.",
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
-            use_underscores=True,
-        )
-
-    first = read({})
-    base, origin = _base(first.command, first.run)
-    if load_plugins(base.get("plugins")):
-        return parse(arguments)
-    base = _checked(base, values_kinds, origin)
-    args = read(base)
-    kept = _still_meant(base, args.model.model, args.data.dataset, options)
-    if kept != base:
-        base, args = kept, read(kept)
-    values: Flat = {}
-    for name in kinds:
-        values |= dataclasses.asdict(getattr(args, name))
-    options_of_data = (*base.get("data_options", ()), *values["data_options"])
-    if args.command.protocol is not None:
-        options_of_data = (*options_of_data, f"protocol={args.command.protocol}")
-    values["data_options"] = _parse_options(options_of_data)
-    given = {k: v for k, v in values.items() if v is not None or k not in options}
-    return args.command, Config.from_flat(given)
+def _parse_options(items: Sequence[str]) -> dict[str, str]:
+    pairs = [item.partition("=") for item in items]
+    for item, (name, equals, _) in zip(items, pairs, strict=True):
+        if not (name and equals):
+            raise UsageError(f"data_options takes NAME=VALUE, got {item!r}")
+    return {name: value for name, _, value in pairs}
 
 
-def _typed_plugins(arguments: Sequence[str]) -> str | None:
-    """The plugins on a command line, which may define the other flags on it."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--plugins", nargs="?")
-    return parser.parse_known_args(list(arguments))[0].plugins
-
-
-def _still_meant(base: Flat, model: str, dataset: str, options: Iterable[str]) -> Flat:
-    """Drop the options of another recurrence, or of another data set, than the one in use."""
-    dropped: set[str] = set()
-    if base.get("model", ModelConfig.model) != model:
-        dropped.update(options)
-    if base.get("dataset", DataConfig.dataset) != dataset:
-        dropped.add("data_options")
-    return {name: value for name, value in base.items() if name not in dropped}
-
-
-def _base(command: CommandConfig, run: Any) -> tuple[Flat, str]:
-    """The values to start from, and where they come from."""
-    if command.recipe is not None:
-        return load_recipe(command.recipe)["config"], f"recipe {command.recipe}"
-    if run.restore is not None:
-        path = Run(Path(run.restore)).config_file
-        if not path.is_file():
-            raise UsageError(f"restore must be the folder of a run, but {path} does not exist")
-        return Config.load(path).flat() | {"name": None, "finetune": False}, str(path)
-    if run.name is not None and not run.reset:
-        path = Run(Path(run.runs_dir) / run.name).config_file
-        if path.is_file():
-            return Config.load(path).flat(), str(path)
-    return {}, "the defaults"
+def data_options_help(dataset: str) -> str:
+    """The options of a data set in lines, for the end of the help."""
+    options = of_dataclass(DATASETS[dataset]) if dataset in DATASETS else {}
+    lines = [f"  {name}={o.default}: {o.sentence}" for name, o in options.items()]
+    return "\n".join([f"data_options of {dataset}:", *lines])

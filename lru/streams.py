@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from lru.dataloaders import Ragged
-from lru.dataloading import DataConfig, bucket_bounds, read_ahead
-from lru.device_data import Fed
+from lru.dataloading import bucket_bounds, read_ahead
+from lru.device_data import Fed, Source
 
 SHARE_OF_WHOLE = 0.95
 """Probability of a chunk of about `bptt` tokens; the others have about half as many."""
@@ -76,35 +76,45 @@ class Streams:
         steps_per_epoch: chunks of an epoch.
     """
 
-    def __init__(self, text: Ragged, config: DataConfig, boundary: int, *, seed: int | None = None):
+    def __init__(
+        self,
+        text: Ragged,
+        rows: int,
+        bptt: int,
+        *,
+        boundary: int,
+        seed: int | None = None,
+        n_bounds: int = 1,
+    ):
         """Cut the streams.
 
         Args:
             text: its lines.
-            config: batch size and lengths of the chunks.
+            rows: number B of streams.
+            bptt: steps of a chunk, or about so many.
             boundary: the token before the first.
-            seed: of the lengths in training, if they vary; None to evaluate, with equal lengths and
-                `eval_batch_size` streams.
+            seed: of the lengths of chunks, which then vary; None for equal ones.
+            n_bounds: number of padded lengths, if lengths vary.
 
         Raises:
             ValueError: if the text has fewer tokens than there are streams.
         """
         self._tokens, self._boundary, self._seed = text.values, boundary, seed
-        self.rows = config.batch_size if seed is not None else config.eval_batch_size
+        self.rows = rows
         if len(self._tokens) < self.rows:
             raise ValueError(
-                f"{'eval_batch_size' if seed is None else 'batch_size'} must be at most the "
+                "batch_size, and eval_batch_size in evaluation, must be at most the "
                 f"{len(self._tokens)} tokens of the text, got {self.rows}"
             )
-        self._bptt, self._varied = config.bptt, config.variable_bptt and seed is not None
+        self._bptt, self._varied = bptt, seed is not None
         # A last stream may be short, or even empty: then all its steps are padding.
         self._steps = -(-len(self._tokens) // self.rows)
         if not self._varied:
-            self.bounds = np.array([min(config.bptt, self._steps)])
-            self.steps_per_epoch = -(-self._steps // config.bptt)
+            self.bounds = np.array([min(bptt, self._steps)])
+            self.steps_per_epoch = -(-self._steps // bptt)
             return
         sample = self._draw(np.random.default_rng(0), _DRAWS_FOR_BOUNDS)
-        self.bounds = bucket_bounds(sample, config.n_buckets)
+        self.bounds = bucket_bounds(sample, n_bounds)
         self.steps_per_epoch = max(
             round(self._steps / sample.mean()), -(-self._steps // int(self.bounds[-1]))
         )
@@ -168,11 +178,16 @@ class Streams:
         return read_ahead(self.chunks(epoch), self.read, start)
 
 
-class StreamFeed:
+class StreamFeed(Source):
     """Delivers the batches of a text to the device, sent ahead by a thread."""
 
     def __init__(self, batches: Streams):
+        self.rows, self.steps_per_epoch = batches.rows, batches.steps_per_epoch
         self.batches = batches
+
+    def description(self) -> str:
+        """See `Source.description`."""
+        return self.batches.description()
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Fed]:
         """The batches of an epoch from batch `start` on; their examples are the targets."""

@@ -34,6 +34,11 @@ class Prepared:
     val: Split
     test: Split
 
+    @property
+    def splits(self) -> dict[str, Split]:
+        """All splits by name."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
 
 @dataclass(frozen=True)
 class Dataset(ABC):

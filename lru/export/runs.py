@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from lru.dataloaders import Dense
+from lru.experiment import load_model
 from lru.export.writer import Streaming, write_model
-from lru.tasks import Predicts
 from lru.training.runs import Run
-from lru.training.trained import load_trained
 
 
-def export_run(run: Run, folder: Path) -> dict[str, Any]:
-    """Write a run's model; the card.
+def export_run(run: Run, folder: Path, lane: int = 0) -> dict[str, Any]:
+    """Write the model of a lane of a run; the card.
 
     Programs take inputs as the data set stores them, tokens as int32: scaling and normalisation
     are inside.
@@ -23,9 +22,9 @@ def export_run(run: Run, folder: Path) -> dict[str, Any]:
         FileNotFoundError: if the run has no checkpoint.
         ValueError: if the data is not what the run was trained on, or its task cannot be exported.
     """
-    trained = load_trained(run)
+    trained = load_model(run, lane)
     card, task = trained.data.card, trained.task
-    if not isinstance(task, Predicts) or not isinstance(trained.model, Streaming):
+    if not isinstance(trained.model, Streaming):
         raise ValueError(
             f"the model of {run.path} cannot be exported: {type(task).__name__} does not answer to "
             "inputs alone, whole and step by step"

@@ -10,7 +10,7 @@ Running a whole sequence, any split of it into chunks, or one step after another
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,10 @@ class RecurrentLayer(nnx.Module):
         d_model: width D of inputs and outputs.
         d_hidden: width N of the state.
         noisy: whether training adds noise. Then `__call__` takes a `key` too, None for none.
+        defaults: what the layer takes for options of others unless they are given, by flag.
     """
+
+    defaults: ClassVar[Mapping[str, Any]] = {}
 
     noisy: bool = False
 

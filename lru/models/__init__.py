@@ -3,7 +3,7 @@
 from lru.models.classifier import Classifier
 from lru.models.config import ModelConfig
 from lru.models.encoder import Block, Encoder
-from lru.models.language_model import LanguageModel
+from lru.models.language_model import LanguageModel, LanguageModelOptions
 from lru.models.translator import Translator
 from lru.models.two_tower import TwoTower
 
@@ -12,6 +12,7 @@ __all__ = [
     "Classifier",
     "Encoder",
     "LanguageModel",
+    "LanguageModelOptions",
     "ModelConfig",
     "Translator",
     "TwoTower",

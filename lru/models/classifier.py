@@ -102,15 +102,17 @@ class Classifier(nnx.Module):
         *,
         vocab_size: int | None = None,
         n_features: int | None = None,
+        pooling: str = "mean",
         rngs: nnx.Rngs,
     ):
         """Build the network.
 
         Args:
-            config: the network; its pooling `auto` means mean.
+            config: the network.
             n_classes: number C of classes.
             vocab_size: number V of token ids, for token inputs.
             n_features: width of the values at each step, for real-valued inputs.
+            pooling: how features become one vector: mean, last, or none for one prediction a step.
             rngs: source of the initial parameters.
 
         Raises:
@@ -121,7 +123,7 @@ class Classifier(nnx.Module):
                 "give either vocab_size (token inputs) or n_features (real inputs), got "
                 f"vocab_size={vocab_size}, n_features={n_features}"
             )
-        self.pooling = "mean" if config.pooling == "auto" else config.pooling
+        self.pooling = pooling
         if vocab_size is not None:
             self.encode = nnx.Embed(vocab_size, config.d_model, rngs=rngs)
         elif n_features is not None:

@@ -4,6 +4,7 @@ The body is a plain stack of cells, as in AWD-LSTM (arXiv 1708.02182) and in the
 1611.01576, section 3.2), or the residual blocks of the classifiers, which suit linear recurrences.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -12,9 +13,42 @@ from jaxtyping import Array, Bool, Float, Int, Integer, Key
 
 from lru.layers.base import State
 from lru.models.body import make_body
-from lru.models.config import ModelConfig
+from lru.models.config import ModelConfig, check_not_negative, check_rates
 from lru.models.dropout import drop_features, embed
 from lru.models.heads import AdaptiveHead, SoftmaxHead
+
+
+@dataclass(frozen=True)
+class LanguageModelOptions:
+    """What a language model has beside its body."""
+
+    tied: bool = True
+    """Read out by the embedding; else by weights of their own."""
+    cutoffs: str | None = None
+    """Read out by an adaptive softmax whose clusters of rarer words start at these ids; separated
+    by commas."""
+    p_embedding: float = 0.0
+    """Dropout rate of whole words."""
+    p_input: float = 0.0
+    """Dropout rate of the embedded words."""
+    init_range: float = 0.1
+    """Initial embeddings are uniform between plus and minus this."""
+
+    def __post_init__(self):
+        """Check the ranges.
+
+        Raises:
+            ValueError: if a value is out of range.
+        """
+        check_rates(self, "p_embedding", "p_input")
+        check_not_negative(self, "init_range")
+        if any(not part.strip().isdigit() for part in (self.cutoffs or "0").split(",")):
+            raise ValueError(f"cutoffs must be ids separated by commas, got {self.cutoffs!r}")
+
+    @property
+    def cutoff_ids(self) -> list[int]:
+        """The first ids of the clusters of an adaptive softmax."""
+        return [int(part) for part in self.cutoffs.split(",")] if self.cutoffs else []
 
 
 class Features(NamedTuple):
@@ -38,12 +72,20 @@ class LanguageModel(nnx.Module):
         head: read-out; see `lru.models.heads`.
     """
 
-    def __init__(self, config: ModelConfig, vocab_size: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocab_size: int,
+        options: LanguageModelOptions | None = None,
+        *,
+        rngs: nnx.Rngs,
+    ):
         """Build the network.
 
         Args:
             config: the network; its body `auto` means cells where the model has one.
             vocab_size: number V of tokens.
+            options: the rest; None for the defaults.
             rngs: source of the initial parameters.
 
         Raises:
@@ -51,19 +93,20 @@ class LanguageModel(nnx.Module):
         """
         if config.bidirectional:
             raise ValueError("bidirectional must be False in a language model, got True")
-        scale, shape = config.init_range, (vocab_size, config.d_model)
+        options = options or LanguageModelOptions()
+        scale, shape = options.init_range, (vocab_size, config.d_model)
 
         def table() -> nnx.Param:
             return nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-scale, maxval=scale))
 
         self.embedding = table()
         self.body = make_body(config, cells_by_default=True, rngs=rngs)
-        if config.cutoffs is None:
-            self.head = SoftmaxHead(self.embedding if config.tied else table())
+        if options.cutoffs is None:
+            self.head = SoftmaxHead(self.embedding if options.tied else table())
         else:
-            tied = self.embedding if config.tied else None
-            self.head = AdaptiveHead(tied, shape, config.cutoff_ids, rngs=rngs)
-        self.rates = (config.p_embedding, config.p_input, config.p_dropout)
+            tied = self.embedding if options.tied else None
+            self.head = AdaptiveHead(tied, shape, options.cutoff_ids, rngs=rngs)
+        self.rates = (options.p_embedding, options.p_input, config.p_dropout)
         self.locked = config.locked_dropout
 
     def initial_state(self, batch_size: int) -> list[State]:

@@ -24,16 +24,25 @@ class TwoTower(nnx.Module):
         head: read-out to C class scores.
     """
 
-    def __init__(self, config: ModelConfig, n_classes: int, *, vocab_size: int, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: ModelConfig,
+        n_classes: int,
+        *,
+        vocab_size: int,
+        pooling: str = "mean",
+        rngs: nnx.Rngs,
+    ):
         """Build the network.
 
         Args:
-            config: the network; its pooling `auto` means mean.
+            config: the network.
             n_classes: number C of classes.
             vocab_size: number V of token ids.
+            pooling: how the features of a document become one vector: mean or last.
             rngs: source of the initial parameters.
         """
-        self.pooling = "mean" if config.pooling == "auto" else config.pooling
+        self.pooling = pooling
         self.encode = nnx.Embed(vocab_size, config.d_model, rngs=rngs)
         self.encoder = make_body(config, cells_by_default=False, rngs=rngs)
         self.hidden = nnx.Linear(4 * config.d_model, config.d_model, rngs=rngs)

@@ -1,10 +1,11 @@
-"""What is learned: a data set's kind joined with a model, a loss and metrics."""
+"""What is learned: a data set joined with a network, a loss and metrics, one task a file."""
 
 import sys
 
 from lru.registry import import_submodules
-from lru.tasks.base import TASKS, Carries, Derives, Predicts, Task
+from lru.tasks.base import TASKS, Outcome, Task
+from lru.tasks.metrics import Maximum, Mean, Metric, Metrics, Minimum
 
 import_submodules(sys.modules[__name__])
 
-__all__ = ["TASKS", "Carries", "Derives", "Predicts", "Task"]
+__all__ = ["TASKS", "Maximum", "Mean", "Metric", "Metrics", "Minimum", "Outcome", "Task"]

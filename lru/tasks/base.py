@@ -1,98 +1,149 @@
-"""The contract of a task and the registry of tasks."""
+"""The contract of a task and the registry of tasks.
 
+A task joins a data set with a network: which batches are read, what the network is, what it loses
+and how it is scored. The trainer knows no task by name.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
-from lru.dataloaders import Card
-from lru.dataloading import Batch
+from lru.dataloaders import Card, Prepared
+from lru.dataloading import Batches, DataConfig
+from lru.device_data import Feed, Source, on_device_by_default
 from lru.models import ModelConfig
 from lru.registry import Registry
+from lru.tasks.metrics import Mean, Metric, Metrics
 
-Sums = dict[str, jax.Array]
 
-
-@runtime_checkable
-class Task(Protocol):
-    """What a run learns.
+class Outcome(NamedTuple):
+    """What a batch gives.
 
     Attributes:
-        metrics: names of the metrics that are summed.
-        objective: the metric that selects the best epoch on the validation split.
-        higher_is_better: whether more of it is better.
+        loss: sum and weight of the losses; training lowers their mean.
+        metrics: those that the task declares, by name.
+        carry: what the next batch starts from.
     """
 
-    metrics: tuple[str, ...]
-    objective: str
-    higher_is_better: bool
+    loss: Mean
+    metrics: Metrics
+    carry: Any = ()
 
-    def __init__(self, card: Card, config: ModelConfig): ...
 
+@dataclass(frozen=True)
+class NoOptions:
+    """Of a task without options."""
+
+
+class Task(ABC):
+    """What a run learns.
+
+    A new one is a file with a subclass under `TASKS.register`. It states `metrics`, `objective`,
+    `build_model` and `loss`; what else it states has a default.
+
+    Attributes:
+        Options: a frozen dataclass of the task's own options, which become flags.
+        defaults: what the task takes for options of others unless they are given, by flag.
+        metrics: kinds of the metrics beside the loss, by name.
+        objective: what selects the best epoch: a metric of `report`.
+        higher_is_better: whether more of it is better.
+        selects_on: the evaluation split on which it does.
+        card: of the data.
+        model: the network's configuration.
+        options: of the task.
+    """
+
+    Options: ClassVar[type] = NoOptions
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    metrics: ClassVar[Mapping[str, type[Metric]]] = {}
+    objective: ClassVar[str] = "loss"
+    higher_is_better: ClassVar[bool] = False
+    selects_on: ClassVar[str] = "val"
+
+    def __init__(self, card: Card, model: ModelConfig, options: Any = None):
+        """Join a data set and a network.
+
+        Args:
+            card: of the data set.
+            model: of the network.
+            options: of the task; None for the defaults.
+
+        Raises:
+            ValueError: if they do not fit.
+        """
+        self.card, self.model = card, model
+        self.options = self.Options() if options is None else options
+
+    def sources(
+        self, data: Prepared, config: DataConfig, *, seed: int, on_device: bool | None
+    ) -> Mapping[str, Source]:
+        """The batches of "train", and of each evaluation split by its name.
+
+        Args:
+            data: what to learn from.
+            config: batch size and bucketing.
+            seed: of the order of the examples in training.
+            on_device: keep the data on the device; None if it takes little memory there.
+
+        Raises:
+            ValueError: if something does not fit the data.
+        """
+        splits = data.splits
+        if on_device is None:
+            on_device = on_device_by_default(splits)
+        train = Batches(splits["train"], config, seed=seed)
+        # Evaluation compiles no other lengths than training does.
+        batches = {
+            name: train if name == "train" else Batches(split, config, bounds=train.bounds)
+            for name, split in splits.items()
+        }
+        return {name: Feed(batch, on_device=on_device) for name, batch in batches.items()}
+
+    @abstractmethod
     def build_model(self, rngs: nnx.Rngs) -> nnx.Module:
         """A freshly initialised model."""
-        ...
 
-    def loss_and_metrics(
-        self, model: nnx.Module, batch: Batch, rng: Key[Array, ""] | None
-    ) -> tuple[Float[Array, ""], Float[Array, ""], Sums]:
-        """Sums over the batch, so that batches of any size weigh right.
+    def initial_carry(self, model: nnx.Module, batch_size: int) -> Any:
+        """What the first batch starts from, rows along the first axis; empty if none goes on."""
+        del model, batch_size
+        return ()
+
+    @abstractmethod
+    def loss(
+        self, model: nnx.Module, batch: Any, carry: Any, key: Key[Array, ""] | None, *, train: bool
+    ) -> Outcome:
+        """Sums over a batch, so that batches of any size weigh right.
 
         Args:
             model: as built by `build_model`; its running statistics are updated in training.
-            batch: the examples.
-            rng: source of the dropout masks in training; None to evaluate.
-
-        Returns:
-            Sum of the losses, sum of the weights, and sums of the metrics by name: each divided
-            by the sum of the weights is the mean.
+            batch: from one of `sources`.
+            carry: what the batch before left, or `initial_carry`.
+            key: source of all that is random: dropout, noise, sampling. None for nothing random.
+            train: whether this is training: dropout and statistics of the batch.
         """
-        ...
 
+    def rate(self, batch: Any) -> jax.Array | float:
+        """Factor on the learning rate of an update with this batch."""
+        del batch
+        return 1
 
-@runtime_checkable
-class Predicts(Protocol):
-    """What a task also has if its models answer to inputs alone, whole and step by step.
-
-    Such models have the methods `__call__`, `initial_state` and `step` of `lru.models.Classifier`.
-    """
+    def report(self, metrics: Mapping[str, Metric]) -> dict[str, float]:
+        """What is logged, from the loss and the metrics by name."""
+        return {name: metric.result() for name, metric in metrics.items()}
 
     def prepare(self, inputs: jax.Array) -> jax.Array:
         """What the network reads, from inputs in their stored type: [B, T, ...] or one step."""
-        ...
+        return inputs
 
 
-@runtime_checkable
-class Carries(Protocol):
-    """What a task also has if its batches go on where the one before ended."""
-
-    def initial_carry(self, model: nnx.Module, batch_size: int) -> Any:
-        """What the first batch starts from."""
-        ...
-
-    def continued(
-        self, model: nnx.Module, batch: Any, carry: Any, rng: Key[Array, ""] | None
-    ) -> tuple[Float[Array, ""], Float[Array, ""], Sums, Any]:
-        """See `Task.loss_and_metrics`; with what the next batch starts from.
-
-        Args:
-            model: as built by `build_model`.
-            batch: the examples.
-            carry: what the batch before left.
-            rng: source of the dropout masks in training; None to evaluate.
-        """
-        ...
-
-
-@runtime_checkable
-class Derives(Protocol):
-    """What a task also has if it reports more than means."""
-
-    def derived(self, means: Mapping[str, float], weight: float) -> dict[str, float]:
-        """Further metrics, from the means by name and the sum of the weights."""
-        ...
+def no_metrics(task: Task) -> Metrics:
+    """The loss and the metrics of a task before any batch."""
+    return {"loss": Mean.empty()} | {name: kind.empty() for name, kind in task.metrics.items()}
 
 
 TASKS: Registry[type[Task]] = Registry("task")

@@ -1,7 +1,7 @@
 """Classification of sequences, or of their steps: softmax cross-entropy and accuracy."""
 
-import dataclasses
-from typing import cast
+from dataclasses import dataclass
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,40 +13,61 @@ from jaxtyping import Array, Float, Key
 from lru.dataloaders import Card
 from lru.dataloading import Batch
 from lru.models import Classifier, ModelConfig
-from lru.models.config import OF_TEXTS
-from lru.tasks.base import TASKS, Sums
+from lru.models.config import one_of
+from lru.tasks.base import TASKS, Outcome, Task
+from lru.tasks.metrics import Mean
+
+Pooling = Literal["auto", "mean", "last", "none"]
+
+
+@dataclass(frozen=True)
+class ClassificationOptions:
+    """Options of classification."""
+
+    pooling: Pooling = "auto"
+    """How a sequence becomes one vector; none keeps one prediction a step, auto fits the data."""
+
+    def __post_init__(self):
+        """Check the values.
+
+        Raises:
+            ValueError: if there is no such pooling.
+        """
+        one_of("pooling", self.pooling, Pooling)
 
 
 @TASKS.register("classification")
-class Classification:
-    """One class for each sequence, or for each step with a label of at least 0."""
+class Classification(Task):
+    """One class for each sequence, or for each step with a label of at least 0.
 
+    Attributes:
+        kinds: of data that it learns from.
+        pooling: of the network: mean for `auto` where there is one label a sequence, none where
+            there is one a step.
+    """
+
+    Options = ClassificationOptions
     kinds: tuple[str, ...] = ("tokens", "values")
-    metrics: tuple[str, ...] = ("accuracy",)
+    metrics = {"accuracy": Mean}  # noqa: RUF012
     objective = "accuracy"
     higher_is_better = True
 
-    def __init__(self, card: Card, config: ModelConfig):
-        """Join a data set and a network.
-
-        Args:
-            card: of the data set.
-            config: of the network; pooling `auto` becomes mean for one label a sequence and none
-                for one a step.
+    def __init__(
+        self, card: Card, model: ModelConfig, options: ClassificationOptions | None = None
+    ):
+        """Join a data set and a network; see `Task`.
 
         Raises:
-            ValueError: if the kind of data does not fit the task, or the pooling the labels, or if
-                an option is of texts.
+            ValueError: if the kind of data does not fit the task, or the pooling the labels.
         """
+        super().__init__(card, model, options)
         if card.kind not in self.kinds:
             raise ValueError(
                 f"the data of this task must be {' or '.join(self.kinds)}, "
                 f"but those of {card.name} are {card.kind}"
             )
-        for name, value in config.changed(OF_TEXTS).items():
-            raise ValueError(f"{name} is of texts, but {card.name} is none; got {value}")
         per_step = card.targets == "step"
-        pooling = config.pooling
+        pooling = self.options.pooling
         if pooling == "auto":
             pooling = "none" if per_step else "mean"
         if per_step != (pooling == "none"):
@@ -55,55 +76,60 @@ class Classification:
                 f"pooling must be {wanted} for {card.name}, whose labels are one a {card.targets}, "
                 f"got {pooling!r}"
             )
-        self._card = card
-        self._config = dataclasses.replace(config, pooling=pooling)
+        self.pooling = pooling
 
     def build_model(self, rngs: nnx.Rngs) -> Classifier:
         """A freshly initialised classifier."""
-        card = self._card
+        card = self.card
         return Classifier(
-            self._config,
+            self.model,
             card.n_classes,
+            pooling=self.pooling,
             vocab_size=card.vocab_size,
             n_features=card.n_features,
             rngs=rngs,
         )
 
     def prepare(self, inputs: jax.Array) -> jax.Array:
-        """See `Predicts.prepare`: tokens as int32; values scaled, normalised by the card."""
-        if self._card.kind != "values":
+        """See `Task.prepare`: tokens as int32; values scaled, normalised by the card."""
+        if self.card.kind != "values":
             return inputs.astype(jnp.int32)
         values = inputs.astype(jnp.float32)
         if inputs.dtype == jnp.uint8:
             values = values / 255
-        if self._card.mean is not None:
-            mean = np.asarray(self._card.mean, np.float32)
-            std = np.asarray(self._card.std, np.float32)
+        if self.card.mean is not None:
+            mean = np.asarray(self.card.mean, np.float32)
+            std = np.asarray(self.card.std, np.float32)
             # A feature that never changes in train has no scale to divide by.
             values = (values - mean) / np.where(std > 0, std, 1)
         return values
 
-    def _scores(
-        self, model: nnx.Module, batch: Batch, rng: Key[Array, ""] | None
+    def scores(
+        self, model: nnx.Module, batch: Batch, key: Key[Array, ""] | None, *, train: bool
     ) -> Float[Array, "B C"] | Float[Array, "B T C"]:
-        """Scores of the classes; in training mode if there is an `rng`."""
+        """Scores of the classes (logits)."""
         scores, _ = cast(Classifier, model)(
-            self.prepare(batch.inputs), lengths=batch.lengths, train=rng is not None, key=rng
+            self.prepare(batch.inputs), lengths=batch.lengths, train=train, key=key
         )
         return scores
 
-    def loss_and_metrics(
-        self, model: nnx.Module, batch: Batch, rng: Key[Array, ""] | None
-    ) -> tuple[Float[Array, ""], Float[Array, ""], Sums]:
-        """See `Task.loss_and_metrics`; the metric is accuracy."""
-        scores = self._scores(model, batch, rng)
+    def loss(
+        self,
+        model: nnx.Module,
+        batch: Batch,
+        carry: tuple,
+        key: Key[Array, ""] | None,
+        *,
+        train: bool,
+    ) -> Outcome:
+        """See `Task.loss`: cross-entropy [nats], and accuracy."""
+        scores = self.scores(model, batch, key if train else None, train=train)
         labelled = batch.labels >= 0
         labels = jnp.where(labelled, batch.labels, 0)
         weights = labelled * batch.weights.reshape((-1,) + (1,) * (labels.ndim - 1))
         loss = optax.softmax_cross_entropy_with_integer_labels(scores, labels)
-        correct = scores.argmax(axis=-1) == labels
-        return (
-            jnp.sum(loss * weights),
-            jnp.sum(weights),
-            {"accuracy": jnp.sum(correct * weights)},
-        )
+        # The largest of scores that are not numbers would be the first: class 0.
+        correct = (scores.argmax(axis=-1) == labels) & jnp.isfinite(scores).all(axis=-1)
+        count = jnp.sum(weights)
+        accuracy = Mean(jnp.sum(correct * weights), count)
+        return Outcome(Mean(jnp.sum(loss * weights), count), {"accuracy": accuracy}, carry)

@@ -6,6 +6,7 @@ body and d of them after dropout (AR and TAR; Merity et al. 2017, arXiv 1708.021
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -13,15 +14,47 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
-from lru.dataloaders import Card
+from lru.dataloaders import Card, Prepared, Ragged
+from lru.dataloaders.corpora import boundary
+from lru.dataloading import DataConfig
 from lru.layers.base import State
-from lru.models import LanguageModel, ModelConfig
+from lru.models import LanguageModel, LanguageModelOptions, ModelConfig
+from lru.models.config import check_not_negative
 from lru.models.language_model import Features
-from lru.streams import TextBatch
-from lru.tasks.base import TASKS, Sums
+from lru.streams import StreamFeed, Streams, TextBatch
+from lru.tasks.base import TASKS, Outcome, Task
+from lru.tasks.metrics import Mean, Metric
 
 _LARGEST_LOG = 700.0
 """Of a perplexity that is still a number."""
+
+
+@dataclass(frozen=True)
+class LanguageModellingOptions(LanguageModelOptions):
+    """Options of language modelling."""
+
+    ar: float = 0.0
+    """Weight of the mean square of what the head reads, in training."""
+    tar: float = 0.0
+    """Weight of the mean square of its changes from step to step, in training."""
+    bptt: int = 70
+    """Tokens of each stream in a batch, through which gradients flow."""
+    variable_bptt: bool = False
+    """Let that number vary about bptt, sometimes half of it, with a learning rate in proportion."""
+    eval_batch_size: int = 10
+    """Streams side by side in evaluation; 1 reads a text as a whole."""
+
+    def __post_init__(self):
+        """Check the ranges.
+
+        Raises:
+            ValueError: if a value is out of range.
+        """
+        super().__post_init__()
+        check_not_negative(self, "ar", "tar")
+        for name in ("bptt", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 class Evaluated(NamedTuple):
@@ -39,41 +72,67 @@ class Evaluated(NamedTuple):
 
 
 @TASKS.register("language_modelling")
-class LanguageModelling:
+class LanguageModelling(Task):
     """The next token at each step."""
 
-    metrics: tuple[str, ...] = ("nll",)
+    Options = LanguageModellingOptions
+    metrics = {"nll": Mean}  # noqa: RUF012
     objective = "nll"
-    higher_is_better = False
 
-    def __init__(self, card: Card, config: ModelConfig):
-        """Join a text and a network.
+    def __init__(
+        self, card: Card, model: ModelConfig, options: LanguageModellingOptions | None = None
+    ):
+        """Join a text and a network; see `Task`.
 
         Raises:
-            ValueError: if the data is no text, or if steps are to be pooled.
+            ValueError: if the data is no text.
         """
+        super().__init__(card, model, options)
         if card.kind != "text":
             raise ValueError(
                 f"the data of language modelling must be text, but those of {card.name} are "
                 f"{card.kind}"
             )
-        if config.pooling not in ("auto", "none"):
+
+    def sources(
+        self, data: Prepared, config: DataConfig, *, seed: int, on_device: bool | None
+    ) -> dict[str, StreamFeed]:
+        """See `Task.sources`: parallel streams.
+
+        Raises:
+            ValueError: if a text has fewer tokens than streams, or is to live on the device.
+        """
+        if on_device:
             raise ValueError(
-                f"pooling must be none for {card.name}, which has one target a step, "
-                f"got {config.pooling!r}"
+                f"on_device must be False for {self.card.name}, whose batches are small; got True"
             )
-        self._card, self._config = card, config
+        return {
+            name: StreamFeed(self.streams(split, config, seed if name == "train" else None))
+            for name, split in data.splits.items()
+        }
+
+    def streams(self, text: Ragged, config: DataConfig, seed: int | None = None) -> Streams:
+        """The batches of a text, in training with a seed, else in evaluation."""
+        options = self.options
+        return Streams(
+            text,
+            options.eval_batch_size if seed is None else config.batch_size,
+            options.bptt,
+            boundary=boundary(self.card.vocabulary or []),
+            seed=seed if options.variable_bptt else None,
+            n_bounds=config.n_buckets,
+        )
 
     def build_model(self, rngs: nnx.Rngs) -> LanguageModel:
         """A freshly initialised language model."""
-        return LanguageModel(self._config, self._card.n_classes, rngs=rngs)
+        return LanguageModel(self.model, self.card.n_classes, self.options, rngs=rngs)
 
     def initial_carry(self, model: nnx.Module, batch_size: int) -> list[State]:
-        """See `Carries.initial_carry`."""
+        """See `Task.initial_carry`: the state before the first token."""
         return cast(LanguageModel, model).initial_state(batch_size)
 
     def prepare(self, inputs: jax.Array) -> jax.Array:
-        """See `Predicts.prepare`."""
+        """See `Task.prepare`: ids as int32."""
         return inputs.astype(jnp.int32)
 
     def evaluated(self, model: nnx.Module, batch: TextBatch, carry: list[State]) -> Evaluated:
@@ -81,30 +140,35 @@ class LanguageModelling:
         features, nll, carry = self._predict(cast(LanguageModel, model), batch, carry, None)
         return Evaluated(nll, features.raw, carry)
 
-    def continued(
-        self, model: nnx.Module, batch: TextBatch, carry: list[State], rng: Key[Array, ""] | None
-    ) -> tuple[Float[Array, ""], Float[Array, ""], Sums, list[State]]:
-        """See `Carries.continued`; the metric is the cross-entropy without penalties, in nats."""
-        features, nll, carry = self._predict(cast(LanguageModel, model), batch, carry, rng)
+    def loss(
+        self,
+        model: nnx.Module,
+        batch: TextBatch,
+        carry: list[State],
+        key: Key[Array, ""] | None,
+        *,
+        train: bool,
+    ) -> Outcome:
+        """See `Task.loss`; the metric is the cross-entropy without penalties [nats]."""
+        features, nll, carry = self._predict(
+            cast(LanguageModel, model), batch, carry, key if train else None
+        )
         weight = jnp.sum(batch.weights)
         total = jnp.sum(nll * batch.weights)
-        penalty = 0.0 if rng is None else self._penalty(features, batch.weights > 0)
-        return total + weight * penalty, weight, {"nll": total}, carry
+        penalty = self._penalty(features, batch.weights > 0) if train else 0.0
+        return Outcome(Mean(total + weight * penalty, weight), {"nll": Mean(total, weight)}, carry)
 
-    def loss_and_metrics(
-        self, model: nnx.Module, batch: TextBatch, rng: Key[Array, ""] | None
-    ) -> tuple[Float[Array, ""], Float[Array, ""], Sums]:
-        """See `Task.loss_and_metrics`; the batch is read as the start of its texts."""
-        carry = self.initial_carry(model, len(batch.inputs))
-        return self.continued(model, batch, carry, rng)[:3]
+    def rate(self, batch: TextBatch) -> jax.Array:
+        """See `Task.rate`: in proportion to the length of a chunk."""
+        return batch.rate
 
-    def derived(self, means: Mapping[str, float], weight: float) -> dict[str, float]:
-        """Perplexity, bits a token, and the number of tokens that they are means of."""
-        nll = means["nll"]
-        return {
-            "perplexity": math.exp(min(nll, _LARGEST_LOG)),
-            "bits": nll / math.log(2),
-            "tokens": weight,
+    def report(self, metrics: Mapping[str, Metric]) -> dict[str, float]:
+        """See `Task.report`: with perplexity, bits a token, and the number of tokens."""
+        nll = cast(Mean, metrics["nll"])
+        return super().report(metrics) | {
+            "perplexity": math.exp(min(nll.result(), _LARGEST_LOG)),
+            "bits": nll.result() / math.log(2),
+            "tokens": float(nll.weight),
         }
 
     def _predict(
@@ -123,12 +187,12 @@ class LanguageModelling:
         return features, model.head.nll(features.dropped, targets), state
 
     def _penalty(self, features: Features, valid: Bool[Array, "B T"]) -> Float[Array, ""] | float:
-        config, raw = self._config, features.raw
+        options, raw = self.options, features.raw
         penalty = 0.0
-        if config.ar:
-            penalty += config.ar * _mean_square(features.dropped, valid)
-        if config.tar:
-            penalty += config.tar * _mean_square(raw[:, 1:] - raw[:, :-1], valid[:, 1:])
+        if options.ar:
+            penalty += options.ar * _mean_square(features.dropped, valid)
+        if options.tar:
+            penalty += options.tar * _mean_square(raw[:, 1:] - raw[:, :-1], valid[:, 1:])
         return penalty
 
 

@@ -19,12 +19,18 @@ class Retrieval(Classification):
 
     def build_model(self, rngs: nnx.Rngs) -> TwoTower:
         """A freshly initialised two-tower network."""
-        vocab_size = cast(int, self._card.vocab_size)
-        return TwoTower(self._config, self._card.n_classes, vocab_size=vocab_size, rngs=rngs)
+        return TwoTower(
+            self.model,
+            self.card.n_classes,
+            pooling=self.pooling,
+            vocab_size=cast(int, self.card.vocab_size),
+            rngs=rngs,
+        )
 
-    def _scores(
-        self, model: nnx.Module, batch: Batch, rng: Key[Array, ""] | None
+    def scores(
+        self, model: nnx.Module, batch: Batch, key: Key[Array, ""] | None, *, train: bool
     ) -> Float[Array, "B C"]:
+        """Scores of the classes (logits)."""
         return cast(TwoTower, model)(
-            self.prepare(batch.inputs), lengths=batch.lengths, train=rng is not None, key=rng
+            self.prepare(batch.inputs), lengths=batch.lengths, train=train, key=key
         )

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lru.models.cache_pointer import NO_WORD, Cache, CachePointer
-from lru.streams import StreamFeed, Streams, TextBatch
+from lru.streams import StreamFeed, TextBatch
+from lru.tasks import Mean
 from lru.text.trained import TrainedText
 
 
@@ -36,7 +37,7 @@ def with_pointer(loaded: TrainedText, pointer: CachePointer, split: str) -> dict
         and the same of the mixture as `split/pointer/nll` and so on.
     """
     model, task, data = loaded.model, loaded.task, loaded.trained.data
-    streams = Streams(getattr(data, split), loaded.trained.config.data, loaded.boundary)
+    streams = task.streams(data.splits[split], loaded.trained.config.data)
     graphdef, weights = nnx.split(model)
 
     @jax.jit
@@ -59,10 +60,8 @@ def with_pointer(loaded: TrainedText, pointer: CachePointer, split: str) -> dict
     )
     for fed in StreamFeed(streams).epoch():
         done = advance(weights, done, fed.batch)
-    weight = float(done.weight)
     metrics = {}
     for name, total in ((split, done.alone), (f"{split}/pointer", done.mixed)):
-        means = {"nll": float(total) / weight}
-        derived = means | task.derived(means, weight)
-        metrics |= {f"{name}/{metric}": value for metric, value in derived.items()}
+        report = task.report({"nll": Mean(total, done.weight)})
+        metrics |= {f"{name}/{metric}": value for metric, value in report.items()}
     return metrics

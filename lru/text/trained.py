@@ -8,11 +8,11 @@ from jaxtyping import Int
 
 from lru.dataloaders import Card, dataset_from_options
 from lru.dataloaders.corpora import Corpus, boundary
+from lru.experiment import Trained, load_model
 from lru.models import LanguageModel
 from lru.models.generation import encode_prompt
 from lru.tasks.language_modelling import LanguageModelling
 from lru.training.runs import Run
-from lru.training.trained import Trained, load_trained
 
 
 class TrainedText(NamedTuple):
@@ -59,14 +59,14 @@ class TrainedText(NamedTuple):
         return cast(Corpus, dataset_from_options(data.dataset, data.data_options))
 
 
-def load_text(run: Run) -> TrainedText:
-    """Read the best checkpoint of a run.
+def load_text(run: Run, lane: int = 0) -> TrainedText:
+    """Read the best checkpoint of a lane of a run.
 
     Raises:
         FileNotFoundError: if there is no checkpoint.
         ValueError: if the run is not one of language modelling.
     """
-    trained = load_trained(run)
+    trained = load_model(run, lane)
     if not isinstance(trained.task, LanguageModelling):
         raise ValueError(
             f"the run must be one on a text (a data set whose name ends in -lm), but {run.path} "

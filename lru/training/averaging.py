@@ -55,8 +55,14 @@ def average_iterates(from_start: bool = False) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def begin_averaging(opt_state: optax.OptState) -> optax.OptState:
+def begin_averaging(
+    opt_state: optax.OptState, where: jax.typing.ArrayLike = True
+) -> optax.OptState:
     """Pull the trigger; the present parameters are the first to be averaged.
+
+    Args:
+        opt_state: of the optimiser.
+        where: whether to, of each lane.
 
     Raises:
         ValueError: if the state is not of an optimiser with `average_iterates` in its chain.
@@ -64,7 +70,7 @@ def begin_averaging(opt_state: optax.OptState) -> optax.OptState:
     state = _find(opt_state)
     if state is None:
         raise ValueError("opt_state must be that of a chain with average_iterates, but has no mean")
-    return optax.tree.set(opt_state, averaging=jnp.ones_like(state.averaging))
+    return optax.tree.set(opt_state, averaging=state.averaging | where)
 
 
 def is_averaging(opt_state: optax.OptState) -> bool:

@@ -5,6 +5,7 @@ object of the loop's own state. Orbax commits by renaming, so a run killed while
 the checkpoint before.
 """
 
+import glob
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from lru.training.state import TrainState
+from lru.training.first_form import as_second_form
+from lru.training.update import TrainState
 
 Kind = Literal["last", "best"]
 
@@ -31,15 +33,27 @@ def _field(name: str) -> str:
 class Checkpoints:
     """The checkpoints under one folder.
 
-    Args:
+    Attributes:
         folder: holds one folder a kind.
-        read_only: leave it as it is; another process may be writing there.
     """
 
     def __init__(self, folder: Path, read_only: bool = False):
+        """Open a folder of checkpoints.
+
+        Args:
+            folder: holds one folder a kind.
+            read_only: leave it as it is; another process may be writing there.
+        """
+        self.folder = folder
+        # Orbax joins the files of its database by a pattern that begins with the folder's own path.
+        literal = str(folder.absolute()) == glob.escape(str(folder.absolute()))
         self._managers = {
             kind: ocp.CheckpointManager(
                 folder.absolute() / kind,
+                item_handlers={
+                    "state": ocp.StandardCheckpointHandler(use_ocdbt=literal),
+                    "progress": ocp.JsonCheckpointHandler(),
+                },
                 options=ocp.CheckpointManagerOptions(
                     max_to_keep=1,
                     cleanup_tmp_directories=not read_only,
@@ -69,7 +83,11 @@ class Checkpoints:
         )
 
     def restore(
-        self, kind: Kind, like: TrainState, only: Collection[str] = TrainState._fields
+        self,
+        kind: Kind,
+        like: TrainState,
+        only: Collection[str] = TrainState._fields,
+        optional: str = "",
     ) -> tuple[TrainState, dict[str, Any]]:
         """Read the checkpoint into the structure of `like`.
 
@@ -77,6 +95,10 @@ class Checkpoints:
             kind: which one.
             like: a state with arrays of the same shapes.
             only: fields of the state to read; the others stay those of `like`.
+            optional: beginning of the names of arrays that one of the two may lack.
+
+        Returns:
+            The state, and what was saved as its progress, with the `step`.
 
         Raises:
             FileNotFoundError: if there is none.
@@ -94,7 +116,12 @@ class Checkpoints:
                 state=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore()
             ),
         )
-        arrays = {name: a for name, a in saved["state"].items() if _field(name) in only}
+        arrays, progress = as_second_form(saved["state"], saved["progress"])
+        arrays = {name: a for name, a in arrays.items() if _field(name) in only}
+        if optional:
+            for one, other in ((wanted, arrays), (arrays, wanted)):
+                for name in [n for n in one if n.startswith(optional) and n not in other]:
+                    del one[name]
         for name in sorted({*wanted, *arrays}):
             if name not in arrays or name not in wanted:
                 where = "missing from" if name in wanted else "unknown to the model but in"
@@ -106,7 +133,8 @@ class Checkpoints:
                 )
         for name, leaf in wanted.items():
             leaves[name] = jax.numpy.asarray(arrays[name], leaf.dtype)
-        return jax.tree_util.tree_unflatten(treedef, leaves.values()), saved["progress"]
+        state = jax.tree_util.tree_unflatten(treedef, leaves.values())
+        return state, progress | {"step": step}
 
     def wait(self) -> None:
         """Return once everything is on disk."""

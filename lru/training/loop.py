@@ -1,76 +1,69 @@
-"""The training loop: updates, log lines, evaluations, checkpoints, stopping, resuming.
+"""The training loop: updates and evaluations; everything else is a hook (`lru.training.hooks`).
 
-The device is never waited for in order to log: the sums of one interval are fetched when the next
-one ends, and before anything is written that must not run ahead of them. What is logged is a
-function of the configuration alone, so an interrupted run that is resumed logs the same lines.
+What is logged is a function of the configuration alone, so an interrupted run that is resumed logs
+the same lines.
 """
 
-import dataclasses
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 from flax import nnx
 
-from lru.dataloaders import Prepared
-from lru.dataloading import Batches
-from lru.files import write_atomically
-from lru.streams import Streams
-from lru.tasks import Derives, Task
-from lru.tasks.base import Sums
-from lru.training.averaging import (
-    averaged_params,
-    begin_averaging,
-    end_averaging,
-    is_averaging,
-    stopped_improving,
-)
+from lru.device_data import Fed, Source
+from lru.tasks import Task
+from lru.training.averaging import averaged_params, end_averaging
 from lru.training.checkpoints import Checkpoints, Kind
-from lru.training.config import Config
-from lru.training.feeds import make_feeds
-from lru.training.optimizer import make_optimizer, make_schedule
+from lru.training.config import TrainConfig
+from lru.training.hooks import (
+    Average,
+    EarlyStop,
+    Hook,
+    Log,
+    NonFiniteError,
+    Plateau,
+    Report,
+    Save,
+    Select,
+    summarised,
+)
+from lru.training.interrupts import Interrupts
+from lru.training.lanes import Method, lane_of, lanes_of, method_for, over_lanes, stacked
+from lru.training.optimizer import (
+    Optimizer,
+    Transformation,
+    make_optimizer,
+    make_schedule,
+    with_values,
+)
 from lru.training.progress import Progress, Stopwatch
-from lru.training.runs import Run
-from lru.training.state import NEVER, Evaluation, init_state, initial_carry, make_steps, zero_sums
-from lru.training.trackers import Trackers, truncate
+from lru.training.trackers import Trackers
+from lru.training.update import (
+    NEVER,
+    CompiledByShape,
+    TrainState,
+    Weights,
+    init_state,
+    make_functions,
+    start_evaluation,
+)
 
 logger = logging.getLogger(__name__)
 
-Metrics = dict[str, float]
-
-# In a checkpoint's progress, beside the fields of `LoopState`: the checksum of the data.
-DATA = "data"
+FORMAT = 2
+"""Of what a checkpoint knows beside the state: 1 had the fields of one run's loop."""
 
 
-class NonFiniteError(FloatingPointError):
-    """The loss or the gradient of an update was not finite."""
-
-
-@dataclass
-class LoopState:
-    """What the loop itself remembers between epochs; part of every checkpoint.
-
-    Attributes:
-        best_step: update after which the validation metric was best.
-        best: the metrics of that evaluation.
-        epochs_since_best: evaluations since then.
-        epochs_since_reduction: evaluations since then, or since the rate was last reduced.
-        lr_scale: factor on the learning rate.
-        losses: the objective of every validation, lower is better; kept while the trigger of
-            averaging may need it.
-    """
-
-    best_step: int = 0
-    best: Metrics = dataclasses.field(default_factory=dict)
-    epochs_since_best: int = 0
-    epochs_since_reduction: int = 0
-    lr_scale: float = 1.0
-    losses: list[float] = dataclasses.field(default_factory=list)
+PHRASES = {
+    "vmap": "are joined in every operation (vmap)",
+    "map": "take turns in every update (map)",
+}
 
 
 class Summary(NamedTuple):
@@ -78,302 +71,433 @@ class Summary(NamedTuple):
 
     Attributes:
         steps: updates made.
-        best_step: update after which the validation metric was best.
-        best: metrics of that evaluation.
+        best_step: update after which the objective was best, of each lane.
+        best: metrics of that evaluation, of each lane.
         stopped_early: whether it ended before its last step.
         timing: speed and waiting of this process.
     """
 
     steps: int
-    best_step: int
-    best: Metrics
+    best_step: list[int]
+    best: list[Report]
     stopped_early: bool
-    timing: Metrics
-
-
-class _Interval(NamedTuple):
-    """A log line whose numbers are still on the device."""
-
-    step: int
-    sums: Sums
-    bad_step: jax.Array
-    rate: jax.typing.ArrayLike
-
-
-def means(sums: Mapping[str, Any]) -> Metrics:
-    """Divide sums by their weight."""
-    weight = max(float(sums["weight"]), 1.0)
-    return {name: float(total) / weight for name, total in sums.items() if name != "weight"}
-
-
-class _CompiledByShape:
-    """A function compiled ahead of time for every shape of batch, so that compiling is timed."""
-
-    def __init__(self, function: Callable, donate: tuple[int, ...], stopwatch: Stopwatch):
-        self._function = jax.jit(function, donate_argnums=donate)
-        self._stopwatch = stopwatch
-        self._compiled = {}
-
-    def __call__(self, *args: Any) -> Any:
-        shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), args[-1])
-        if shapes not in self._compiled:
-            with self._stopwatch.running():
-                self._compiled[shapes] = self._function.lower(*args).compile()
-        return self._compiled[shapes](*args)
+    timing: dict[str, float]
 
 
 class Trainer:
-    """One run of one configuration.
+    """One run, of one lane or several.
 
     Attributes:
-        on_device: whether the splits live on the device.
+        task: what is learned.
+        sources: batches of each split.
+        lanes: the runs side by side.
+        state: of all lanes; with an axis of them if there are several.
+        step: updates made so far.
+        total_steps: updates of the whole run.
+        active: which lanes go on.
+        hooks: by name.
     """
 
-    def __init__(self, config: Config, task: Task, data: Prepared, run: Run):
-        """Build the state of the run: fresh, resumed, or continued from another run.
+    def __init__(
+        self,
+        task: Task,
+        sources: Mapping[str, Source],
+        train: TrainConfig,
+        optimizer: Optimizer,
+        checkpoints: Checkpoints,
+        *,
+        data_checksum: str = "",
+        save_every: int = 1000,
+    ):
+        """Build the state before the first update.
 
         Args:
-            config: of the run.
             task: what is learned.
-            data: the three splits.
-            run: its folder.
+            sources: batches of "train" and of each evaluation split.
+            train: the training.
+            optimizer: the rule of the updates.
+            checkpoints: of the run.
+            data_checksum: known again when the run resumes.
+            save_every: updates between two checkpoints.
 
         Raises:
-            FileNotFoundError: if the run to restore or to evaluate has no checkpoint.
-            ValueError: if the checkpoint does not fit the model or the data, or leaves nothing to
-                do.
+            ValueError: if the lanes cannot be read.
         """
-        self._config, self._task, self._run = config, task, run
-        self.on_device, self._feeds = make_feeds(config, data)
-        self._steps_per_epoch = self.train_batches.steps_per_epoch
-        train = config.train
-        self.total_steps = train.max_steps or train.epochs * self._steps_per_epoch
-        self._schedule = make_schedule(train, self._steps_per_epoch, self.total_steps)
-        optimizer = make_optimizer(train, self._schedule)
-        self._graphdef, self.state = init_state(
-            task, optimizer, train.jax_seed, config.data.batch_size
-        )
-        self._steps = make_steps(task, self._graphdef, optimizer)
-        self._loop = LoopState()
-        self._pending: list[_Interval] = []
-        self._data_checksum = data.card.checksum
-        self._checkpoints = Checkpoints(run.checkpoints, read_only=config.run.eval_only)
-        self._restore()
+        self.lanes = lanes_of(train, optimizer)
+        if len(self.lanes) == 1:
+            train, optimizer = self.lanes[0].train(train), self.lanes[0].optimizer(optimizer)
+        self.task, self.sources = task, sources
+        self._train, self._optimizer = train, optimizer
+        self._checkpoints, self._data_checksum = checkpoints, data_checksum
+        self._per_epoch = sources["train"].steps_per_epoch
+        self.total_steps = train.max_steps or train.epochs * self._per_epoch
+        self.step, self._evaluated = 0, 0
+        self.active = [True] * len(self.lanes)
+        several, rows = len(self.lanes) > 1, sources["train"].rows
+        states = []
+        for lane in self.lanes:
+            own = lane.values if several else None
+            self._graphdef, state = init_state(task, self._build, lane.seed, rows, own)
+            states.append(state)
+        self.state: TrainState = stacked(states)
+        source, parts = sources["train"], train.n_microbatch
+        microbatch = -(-source.rows // parts) if parts > 1 else train.per_device_batch_size
+        self._functions = make_functions(task, self._graphdef, self._build, microbatch)
+        self._best: TrainState | None = None
+        self._method: Method | None = None
+        self._trackers = Trackers()
+        self._progress: Progress | None = None
+        self._interrupts: Interrupts | None = None
+        self.hooks = self._make_hooks(save_every)
 
-    @property
-    def train_batches(self) -> Batches | Streams:
-        """The batches of the training split."""
-        return self._feeds["train"].batches
+    def _build(self, values: Mapping[str, Any]) -> tuple[Transformation, optax.Schedule]:
+        """The optimiser and the schedule of a lane with these values of its own."""
+
+        def with_own(settings: Any) -> Any:
+            return with_values(settings, {k: v for k, v in values.items() if hasattr(settings, k)})
+
+        schedule = make_schedule(with_own(self._train), self._per_epoch, self.total_steps)
+        return make_optimizer(with_own(self._optimizer), self._train, schedule), schedule
+
+    def _make_hooks(self, save_every: int) -> list[Hook]:
+        task, train, count = self.task, self._train, len(self.lanes)
+        objective = f"{task.selects_on}/{task.objective}"
+        self._select = Select(objective, higher_is_better=task.higher_is_better, lanes=count)
+        self._early_stop = EarlyStop(train.early_stop_patience, self._select)
+        self._log = Log(train.log_every, [self._build(lane.values)[1] for lane in self.lanes])
+        plateau = Plateau([lane.train(train) for lane in self.lanes], self._select)
+        average, save = Average(train, self._select, count), Save(save_every)
+        return [self._log, self._select, plateau, self._early_stop, average, save]
 
     @cached_property
     def n_parameters(self) -> int:
-        """Number of real parameters."""
-        return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+        """Number of real parameters of a lane."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.state.params)) // len(self.lanes)
 
     @property
-    def step(self) -> int:
-        """Updates made so far."""
-        return int(self.state.step)
+    def epoch(self) -> float:
+        """Passes over the training examples so far."""
+        return self.epoch_of(self.step)
 
-    def _restore(self) -> None:
-        run, restore = self._config.run, self._config.run.restore
-        if run.eval_only:
-            self._load("best")
-            return
-        if self._checkpoints.latest_step("last") is not None:
-            self._load("last")
-        elif restore is not None and self._config.train.finetune:
-            self._start_from(Path(restore))
-        elif restore is not None:
-            self._continue_from(Path(restore))
-        # Lines after the checkpoint will be written again.
-        truncate(self._run.metrics_file, self.step)
+    def epoch_of(self, step: int) -> float:
+        """Passes over the training examples after so many updates."""
+        return round(step / self._per_epoch, 6)
 
-    def _start_from(self, other: Path) -> None:
-        """Take over the best weights of another run, and the statistics that go with them."""
-        source = Checkpoints(Run(other).checkpoints, read_only=True)
-        try:
-            self.state, _ = source.restore("best", self.state, only=("params", "stats"))
-        finally:
-            source.close()
-
-    def _continue_from(self, other: Path) -> None:
-        """Take over the state and the log of another run; the best epoch is sought anew."""
-        source = Checkpoints(Run(other).checkpoints, read_only=True)
-        try:
-            self.state, saved = source.restore("last", self.state)
-        finally:
-            source.close()
-        if self.step >= self.total_steps:
-            raise ValueError(
-                f"restore: the run in {other} has made {self.step} updates, and this one would end "
-                f"after {self.total_steps}; give more --epochs or --max_steps"
-            )
-        self._loop = LoopState(lr_scale=saved["lr_scale"])
-        history = Run(other).metrics_file
-        if history.exists():
-            write_atomically(self._run.metrics_file, history.read_bytes())
-
-    def _load(self, kind: Kind) -> None:
-        self.state, saved = self._checkpoints.restore(kind, self.state)
-        if saved.pop(DATA) != self._data_checksum:
-            raise ValueError(
-                f"the data is not what the run in {self._run.path} was trained on: other files in "
-                "raw_dir, or another version of their preparation; choose another --name"
-            )
-        self._loop = LoopState(**saved)
-
-    def model(self) -> nnx.Module:
-        """The model with its present parameters, or their average."""
-        params = averaged_params(self.state.opt_state, self.state.params)
-        return nnx.merge(self._graphdef, params, self.state.stats)
-
-    def close(self) -> None:
-        """Finish writing checkpoints."""
-        self._checkpoints.close()
+    @property
+    def at_epoch_end(self) -> bool:
+        """Whether an evaluation follows the last update."""
+        return self.step == self.total_steps or self.step % self._per_epoch == 0
 
     def fit(self, trackers: Trackers) -> Summary:
         """Train until the last step or an early stop, from wherever the state is.
 
+        A first interrupt (Ctrl-C) saves and stops between two updates or two batches of an
+        evaluation, a second one stops at once.
+
+        Args:
+            trackers: what is told of every log line.
+
         Raises:
             NonFiniteError: if the loss or the gradient of an update is not finite.
         """
-        config, step, per_epoch = self._config, self.step, self._steps_per_epoch
-        progress = Progress(self.total_steps, step)
-        train = _CompiledByShape(self._steps.train, (0,), progress.paused)
-        evaluate = _CompiledByShape(self._steps.evaluate, (2,), Stopwatch())
-        take_sums = jax.jit(self._steps.take_sums, donate_argnums=0)
-        try:
-            while step < self.total_steps and not self._exhausted:
-                feed = self._feeds["train"].epoch(step // per_epoch, step % per_epoch)
-                epoch_end = min(self.total_steps, (step // per_epoch + 1) * per_epoch)
-                while step < epoch_end:
-                    with progress.waiting.running():
+        self._trackers = trackers
+        progress = self._progress = Progress(self.total_steps, self.step)
+        train = self._compiled(self._functions.train, 1, progress.paused)
+        feed: Iterator[Fed] = iter(())
+        with closing(progress), Interrupts() as interrupts:
+            self._interrupts = interrupts
+            while not (self.finished or interrupts.asked):
+                if self._evaluation_due:
+                    self._end_epoch()
+                    continue
+                with progress.waiting.running():
+                    fed = next(feed, None)
+                    if fed is None:
+                        feed = self.sources["train"].epoch(*divmod(self.step, self._per_epoch))
                         fed = next(feed)
-                    self.state = train(self.state, fed.batch)
-                    step += 1
-                    progress.step(fed.examples)
-                    if step % config.train.log_every == 0 or step == epoch_end:
-                        self._emit(trackers, progress)
-                        self.state, sums = take_sums(self.state)
-                        # A copy of the flag: the next update reuses the state's buffers.
-                        bad, rate = self.state.first_bad_step + 0, self._schedule(step - 1)
-                        self._pending.append(_Interval(step, sums, bad, rate))
-                    if step % config.run.checkpoint_every == 0 and step < epoch_end:
-                        with progress.paused.running():
-                            self._emit(trackers, progress)
-                            self._save_last(step, trackers)
-                self._emit(trackers, progress)
-                with progress.paused.running():
-                    self._end_epoch(step, self._evaluate(evaluate), trackers)
-        finally:
-            progress.close()
+                self.state = train(self.state, fed.batch)
+                self.step += 1
+                progress.step(fed.examples * len(self.lanes))
+                for hook in self.hooks:
+                    hook.after_update(self)
+            if not self.finished:
+                self.save_last()
+        self._interrupts = None
         return Summary(
-            steps=step,
-            best_step=self._loop.best_step,
-            best=self._loop.best,
-            stopped_early=step < self.total_steps,
+            steps=self.step,
+            best_step=self._select.best_step,
+            best=self._select.best,
+            stopped_early=self.step < self.total_steps and self.finished,
             timing=progress.timing(),
         )
 
     @property
-    def _exhausted(self) -> bool:
-        return self._loop.epochs_since_best >= self._config.train.early_stop_patience
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        at_end = self.step >= self.total_steps or not any(self.active)
+        return at_end and not self._evaluation_due
 
-    def _epoch(self, step: int) -> float:
-        return round(step / self._steps_per_epoch, 6)
+    @property
+    def evaluated(self) -> bool:
+        """Whether the state has been evaluated as far as the run does it."""
+        return not self._evaluation_due
 
-    def _emit(self, trackers: Trackers, progress: Progress) -> None:
-        """Log the intervals whose numbers have not been fetched yet."""
-        for interval in self._pending:
-            sums, bad_step, rate = jax.device_get((interval.sums, interval.bad_step, interval.rate))
-            self._check_finite(bad_step)
-            metrics = self._means(sums, "train")
-            metrics["lr"] = float(rate) * self._loop.lr_scale
-            trackers.log(interval.step, {"epoch": self._epoch(interval.step), **metrics})
-            progress.show(metrics)
-        self._pending.clear()
+    @property
+    def _evaluation_due(self) -> bool:
+        return self.at_epoch_end and self._evaluated < self.step
 
-    def _check_finite(self, bad_step: Any) -> None:
-        if bad_step == NEVER:
+    def _end_epoch(self) -> None:
+        """Evaluate, and tell the hooks; nothing of it has happened if there is an interrupt."""
+        assert self._progress is not None
+        with self._progress.paused.running():
+            reports = self.evaluate()
+            if reports is None:
+                return
+            self._evaluated = self.step
+            for hook in self.hooks:
+                hook.after_evaluation(self, reports)
+
+    def evaluate(self) -> list[Report] | None:
+        """Metrics of every evaluation split, a report a lane; None after an interrupt."""
+        evaluate = self._evaluate
+        reports: list[Report] = [{} for _ in self.lanes]
+        averages = self._each_lane(averaged_params)(self.state.opt_state, self.state.params)
+        weights = Weights(averages, self.state.stats, self.state.seed)
+        models = [
+            nnx.merge(self._graphdef, *lane_of(weights[:2], k, self.n)) for k in range(self.n)
+        ]
+        for name, source in self.sources.items():
+            if name == "train":
+                continue
+            done = stacked([start_evaluation(self.task, model, source.rows) for model in models])
+            for fed in source.epoch():
+                done = evaluate(done, weights, fed.batch)
+                if self._interrupts is not None and self._interrupts.asked:
+                    return None
+            for report, more in zip(
+                reports, self.reports(jax.device_get(done.sums), name), strict=True
+            ):
+                report |= more
+        return reports
+
+    @cached_property
+    def _evaluate(self) -> Callable:
+        return self._compiled(self._functions.evaluate, 2, Stopwatch())
+
+    def _compiled(self, function: Callable, n_own: int, stopwatch: Stopwatch) -> Callable:
+        """A function of one lane, for all, compiled for each shape of batch; takes its state over.
+
+        Args:
+            function: of (state, ..., batch).
+            n_own: number of its first arguments that differ between lanes.
+            stopwatch: runs while it is compiled.
+        """
+
+        def of_all(*args: Any) -> Any:
+            if self._method is None:
+                platform = jax.default_backend()
+                self._method = method_for(self.n, self.n_parameters, args[-1], platform)
+                if self.n > 1:
+                    logger.info("%d lanes %s", self.n, PHRASES[self._method])
+            return over_lanes(function, self._method, n_own)(*args)
+
+        return CompiledByShape(of_all, stopwatch)
+
+    def _each_lane(self, function: Callable) -> Callable:
+        """A small function of the state of one lane, for all."""
+        return function if self.n == 1 else jax.vmap(function)
+
+    # What hooks find.
+
+    @property
+    def n(self) -> int:
+        """Number of lanes."""
+        return len(self.lanes)
+
+    def lane_phrase(self, lane: int) -> str:
+        """Which lane, for a message; nothing if there is one."""
+        return "" if self.n == 1 else f" (lane {lane}, {self.lanes[lane]})"
+
+    def by_lane(self, values: Sequence[Any]) -> jax.Array:
+        """Values of all lanes as an array, or as that of the one lane."""
+        return jnp.asarray(values[0] if self.n == 1 else list(values))
+
+    def take_sums(self) -> Any:
+        """The sums since they were last taken, still on the device."""
+        self.state, sums = self._take_sums(self.state)
+        return sums
+
+    @cached_property
+    def _take_sums(self) -> Callable:
+        return jax.jit(self._each_lane(self._functions.take_sums), donate_argnums=0)
+
+    def reports(self, sums: Any, split: str) -> list[Report]:
+        """What the task reports of fetched sums, by `split/metric`, a report a lane."""
+        return [
+            {f"{split}/{k}": v for k, v in self.task.report(lane_of(sums, lane, self.n)).items()}
+            for lane in range(self.n)
+        ]
+
+    def log(self, step: int, reports: Sequence[Report]) -> None:
+        """Log a line: of several lanes, mean and sample standard deviation, and each by itself.
+
+        Lanes that have ended are left out.
+        """
+        going = [k for k in range(self.n) if self.active[k]]
+        line = summarised([reports[k] for k in going])
+        if self.n > 1:
+            line |= {f"lane{k}/{name}": v for k in going for name, v in reports[k].items()}
+        self._trackers.log(step, {"epoch": self.epoch_of(step), **line})
+        if self._progress is not None:
+            self._progress.show(summarised([reports[k] for k in going]))
+
+    def flush_log(self) -> None:
+        """Log what has not been fetched yet, and wait until it is on disk."""
+        self._log.flush(self)
+        self._trackers.flush()
+
+    def set_rate_scales(self, scales: Sequence[float]) -> None:
+        """Set the factors on the rates of all lanes."""
+        scale = self.by_lane([jnp.float32(value) for value in scales])
+        self.state = self.state._replace(lr_scale=scale)
+
+    def end_lanes(self, due: Sequence[bool]) -> None:
+        """Leave the states of these lanes as they are from now on."""
+        self.active = [going and not end for going, end in zip(self.active, due, strict=True)]
+        if self.n > 1:
+            active = self.by_lane(self.active)
+            self.state = self.state._replace(lane={**self.state.lane, "active": active})
+
+    def check_finite(self, bad_steps: Any) -> None:
+        """End the lanes whose loss or gradient was not finite.
+
+        Args:
+            bad_steps: first such update of each lane, `NEVER` if there is none.
+
+        Raises:
+            NonFiniteError: if no lane is left.
+        """
+        bad = np.atleast_1d(bad_steps)
+        new = [self.active[k] and bad[k] != NEVER for k in range(self.n)]
+        if not any(new):
             return
+        if self.n == 1 or sum(new) == sum(self.active):
+            raise NonFiniteError(self._advice(int(bad.max())))
+        for k in np.flatnonzero(new):
+            logger.warning(
+                "the loss or the gradient of update %d is not finite%s: the lane ends there",
+                *(bad[k] + 1, self.lane_phrase(int(k))),
+            )
+        self.end_lanes(new)
+
+    def _advice(self, bad_step: int) -> str:
         saved = self._checkpoints.latest_step("last")
         message = f"the loss or the gradient of update {bad_step + 1} is not finite; "
         if saved is None:
             message += "no checkpoint had been written; try a lower --lr_base or --lr_factor, or"
-            message += " --clip_norm 1"
-        else:
-            message += f"the last good checkpoint is of update {saved}; to go on from there more "
-            message += f"carefully: --restore {self._run.path} --name NEW --clip_norm 1, or with a "
-            message += "lower --lr_base"
-        raise NonFiniteError(message)
+            return f"{message} --clip_norm 1"
+        message += f"the last good checkpoint is of update {saved}; to go on from there more "
+        message += f"carefully: --restore {self._checkpoints.folder.parent} --name NEW "
+        return f"{message}--clip_norm 1, or with a lower --lr_base"
 
-    def _save_last(self, step: int, trackers: Trackers) -> None:
+    def save_last(self) -> None:
         """Save the state to resume from; what it builds on is on disk before it."""
-        self._check_finite(jax.device_get(self.state.first_bad_step))
-        trackers.flush()
-        self._checkpoints.wait()
-        self._save("last", step)
+        assert self._progress is not None
+        with self._progress.paused.running():
+            self._log.flush(self)
+            self.check_finite(jax.device_get(self.state.first_bad_step))
+            self._trackers.flush()
+            self._checkpoints.wait()
+            self._save("last", self.state)
 
-    def _save(self, kind: Kind, step: int) -> None:
-        progress = dataclasses.asdict(self._loop) | {DATA: self._data_checksum}
-        state = self.state
-        if kind == "best":
-            # The average is kept as plain parameters: whoever reads them need not know of it.
-            opt_state, params = end_averaging(state.opt_state, state.params)
-            state = state._replace(opt_state=opt_state, params=params)
-        self._checkpoints.save(kind, step, state, progress)
+    def save_best(self, better: Sequence[bool]) -> None:
+        """Save the weights of the lanes that have become better, with the best of the others."""
+        # The average is kept as plain parameters: whoever reads them need not know of it.
+        opt_state, params = self._each_lane(end_averaging)(self.state.opt_state, self.state.params)
+        state = self.state._replace(opt_state=opt_state, params=params)
+        if self.n > 1:
+            if self._best is None and not all(better):
+                self._best, _ = self._checkpoints.restore("best", state)
+            if self._best is not None:
+                mask = np.asarray(better)
+                state = jax.tree.map(
+                    lambda new, old: np.where(mask.reshape(-1, *[1] * (new.ndim - 1)), new, old),
+                    *jax.device_get((state, self._best)),
+                )
+            self._best = jax.device_get(state)
+        self._save("best", state)
 
-    def _average_if_due(self, epoch: float, loss: float) -> None:
-        """Begin to average the weights when validation stops improving, or as configured."""
-        train, losses = self._config.train, self._loop.losses
-        if not train.averages or is_averaging(self.state.opt_state):
-            return
-        losses.append(loss)
-        due = train.average_from is not None and epoch >= train.average_from
-        if due or (train.nonmono is not None and stopped_improving(losses, train.nonmono)):
-            self.state = self.state._replace(opt_state=begin_averaging(self.state.opt_state))
-            logger.info("the weights are averaged from update %d on", self.step)
+    def _save(self, kind: Kind, state: TrainState) -> None:
+        progress = {
+            "format": FORMAT,
+            "data": self._data_checksum,
+            "evaluated": self._evaluated,
+            "lane_method": self._method,
+            "hooks": {hook.name: hook.state() for hook in self.hooks},
+        }
+        self._checkpoints.save(kind, self.step, state, progress)
 
-    def _end_epoch(self, step: int, metrics: Metrics, trackers: Trackers) -> None:
-        """Log an evaluation, remember the best, lower the rate on a plateau, save."""
-        trackers.log(step, {"epoch": self._epoch(step), **metrics})
-        loop, train = self._loop, self._config.train
-        selector = f"val/{self._task.objective}"
-        sign = 1 if self._task.higher_is_better else -1
-        if not loop.best or sign * metrics[selector] > sign * loop.best[selector]:
-            loop.best_step, loop.best = step, metrics
-            loop.epochs_since_best = loop.epochs_since_reduction = 0
-        else:
-            loop.epochs_since_best += 1
-            loop.epochs_since_reduction += 1
-        if not train.cosine_anneal and loop.epochs_since_reduction >= train.lr_patience:
-            loop.epochs_since_reduction = 0
-            floor = train.lr_min / train.lr_base if train.lr_base else 1.0
-            loop.lr_scale = max(loop.lr_scale * train.reduce_factor, floor)
-            self.state = self.state._replace(lr_scale=jnp.float32(loop.lr_scale))
-        if loop.best_step == step:
-            self._save("best", step)
-        self._average_if_due(self._epoch(step), -sign * metrics[selector])
-        self._save_last(step, trackers)
+    # Where a run starts from.
 
-    def evaluate(self) -> Metrics:
-        """Metrics of the state on the validation and test splits."""
-        return self._evaluate(_CompiledByShape(self._steps.evaluate, (2,), Stopwatch()))
+    def load(self, kind: Kind) -> None:
+        """Take over a checkpoint of this run.
 
-    def _evaluate(self, evaluate: Callable) -> Metrics:
-        metrics, model, rows = {}, self.model(), self._config.data.eval_batch_size
-        params = nnx.state(model, nnx.Param)
-        for name in ("val", "test"):
-            done = Evaluation(zero_sums(self._task), initial_carry(self._task, model, rows))
-            for fed in self._feeds[name].epoch():
-                done = evaluate(params, self.state.stats, done, fed.batch)
-            metrics |= self._means(jax.device_get(done.sums), name)
-        return metrics
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if it does not fit the model, or the data is not what it was.
+        """
+        self.state, saved = self._checkpoints.restore(kind, self.state)
+        if saved["data"] != self._data_checksum:
+            raise ValueError(
+                f"the data is not what the run in {self._checkpoints.folder.parent} was trained "
+                "on: other files in raw_dir, or another version of their preparation; choose "
+                "another --name"
+            )
+        self.step = saved["step"]
+        self._evaluated = saved["evaluated"]
+        self._method = saved["lane_method"]
+        for hook in self.hooks:
+            hook.load(saved["hooks"].get(hook.name, {}))
+        bad = np.atleast_1d(jax.device_get(self.state.first_bad_step))
+        self.end_lanes(bad != NEVER)
+        self._early_stop.after_evaluation(self, [])
 
-    def _means(self, sums: Mapping[str, Any], prefix: str) -> Metrics:
-        """The means, and what the task derives from them, as `prefix/name`."""
-        metrics = means(sums)
-        if isinstance(self._task, Derives):
-            metrics |= self._task.derived(metrics, float(sums["weight"]))
-        return {f"{prefix}/{name}": value for name, value in metrics.items()}
+    def resume(self) -> bool:
+        """Take over the last checkpoint of this run, if there is one."""
+        if self._checkpoints.latest_step("last") is None:
+            return False
+        self.load("last")
+        return True
+
+    def start_from(self, other: Checkpoints) -> None:
+        """Take over the best weights of another run, and the statistics that go with them."""
+        self.state, _ = other.restore("best", self.state, only=("params", "stats"))
+
+    def continue_from(self, other: Checkpoints) -> None:
+        """Take over the last state of another run, but for its seed; the best is sought anew.
+
+        Raises:
+            ValueError: if there is nothing left to do.
+        """
+        fields = [name for name in TrainState._fields if name not in ("seed", "lane")]
+        self.state, saved = other.restore(
+            "last", self.state, only=fields, optional="opt_state/average"
+        )
+        self.step = self._evaluated = saved["step"]
+        if self.step >= self.total_steps:
+            raise ValueError(
+                f"restore: the run in {other.folder.parent} has made {self.step} updates, and "
+                f"this one would end after {self.total_steps}; give more --epochs or --max_steps"
+            )
+        plateau = next(hook for hook in self.hooks if isinstance(hook, Plateau))
+        plateau.scale = np.atleast_1d(jax.device_get(self.state.lr_scale)).tolist()
+
+    def model(self, lane: int = 0) -> nnx.Module:
+        """The model of a lane with its present parameters, or their average."""
+        params = self._each_lane(averaged_params)(self.state.opt_state, self.state.params)
+        parts = lane_of((params, self.state.stats), lane, self.n)
+        return nnx.merge(self._graphdef, *parts)
+
+    def close(self) -> None:
+        """Finish writing checkpoints."""
+        self._checkpoints.close()

@@ -4,8 +4,13 @@ The groups follow the variables' types: every `RecurrentParam` trains at `lr_fac
 rate, and by AdamW without weight decay (LRU, arXiv 2303.06349, appendix B).
 """
 
-from collections.abc import Callable
+import copy
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +18,23 @@ import optax
 from flax import nnx
 
 from lru.layers import RecurrentParam
+from lru.models.config import check_not_negative
 from lru.registry import Registry
 from lru.training.averaging import average_iterates
 from lru.training.config import TrainConfig
+from lru.training.lbfgs import lbfgs
+
+Settings = TypeVar("Settings")
+
+Transformation = optax.GradientTransformationExtraArgs
+
+
+def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """A copy of a configuration with other values, which may be traced and are not checked."""
+    changed = copy.copy(settings)
+    for name, value in values.items():
+        object.__setattr__(changed, name, value)
+    return changed
 
 
 def make_schedule(config: TrainConfig, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
@@ -30,10 +49,15 @@ def make_schedule(config: TrainConfig, steps_per_epoch: int, total_steps: int) -
         after = _steps(config, steps_per_epoch)
     else:
         span = max(total_steps - 1 - warmup, 1)
-        after = optax.cosine_decay_schedule(
-            config.lr_base, span, alpha=config.lr_min / config.lr_base if config.lr_base else 0.0
-        )
+        after = optax.cosine_decay_schedule(config.lr_base, span, alpha=_least_share(config))
     return optax.join_schedules([ramp, after], [warmup]) if warmup else after
+
+
+def _least_share(config: TrainConfig) -> Any:
+    """The least rate as a share of `lr_base`, which may be traced and, if it is not, zero."""
+    if isinstance(config.lr_base, float | int):
+        return config.lr_min / config.lr_base if config.lr_base else 0.0
+    return jnp.where(config.lr_base > 0, config.lr_min / config.lr_base, 0.0)
 
 
 def _steps(config: TrainConfig, steps_per_epoch: int) -> optax.Schedule:
@@ -49,13 +73,82 @@ def _steps(config: TrainConfig, steps_per_epoch: int) -> optax.Schedule:
     return rate
 
 
-Factory = Callable[[TrainConfig, optax.Schedule], optax.GradientTransformation]
+class Optimizer(ABC):
+    """A rule of the updates: a frozen dataclass whose fields are its options, which become flags.
 
-OPTIMIZERS: Registry[Factory] = Registry("optimizer")
-"""From a configuration and the schedule to the transformation of clipped gradients."""
+    A new one is a file with a subclass under `OPTIMIZERS.register`. It states `build`.
+
+    Attributes:
+        rates_inside: whether its updates heed the keyword `rate`, with all factors on the rate;
+            else factors of plateaus and of batches are put on the updates.
+    """
+
+    rates_inside: ClassVar[bool] = False
+
+    @abstractmethod
+    def build(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """The transformation from gradients to updates, over an `nnx.State` of parameters.
+
+        Its `update` is given keywords that it may ignore: `value`, the loss at the parameters;
+        `value_and_grad`, from parameters to the loss and the gradient on the same batch; and
+        `rate`, the learning rate of this update.
+
+        Args:
+            rate: learning rate of each update, counted from 0, without factors.
+        """
 
 
-def _by_group(
+OPTIMIZERS: Registry[type[Optimizer]] = Registry("optimizer")
+
+
+@dataclass(frozen=True)
+class _FirstOrder(Optimizer):
+    """Options of the rules that follow one gradient."""
+
+    lr_factor: float = 0.25
+    """Learning rate of the recurrent parameters, as a multiple; adamw does not decay them."""
+    weight_decay: float = 0.05
+    """Weight decay: with adamw decoupled, of the other parameters; else of all, as L2."""
+    clip_norm: float | None = None
+    """Clip the gradient to this global norm."""
+
+    def __post_init__(self):
+        """Check the ranges.
+
+        Raises:
+            ValueError: if a value is out of range.
+        """
+        check_not_negative(self, "lr_factor", "weight_decay")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be positive, got {self.clip_norm}")
+
+    def build(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """See `Optimizer.build`."""
+        # Both have the same state, so that a run can be continued with and without clipping.
+        clip = (
+            optax.identity()
+            if self.clip_norm is None
+            else optax.clip_by_global_norm(self.clip_norm)
+        )
+        return optax.chain(clip, self.rule(rate))
+
+    @abstractmethod
+    def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """The transformation of clipped gradients."""
+
+    def slower(self, rate: optax.Schedule) -> optax.Schedule:
+        """The learning rate of the recurrent parameters."""
+        return lambda count: self.lr_factor * jnp.asarray(rate(count))
+
+    def with_l2(
+        self, rate: optax.Schedule, rule: Callable[[optax.Schedule], optax.GradientTransformation]
+    ) -> optax.GradientTransformation:
+        """A rule whose recurrent group is slower, after decay of all parameters."""
+        descent = by_group(rule(rate), rule(self.slower(rate)))
+        return optax.chain(optax.add_decayed_weights(self.weight_decay), descent)
+
+
+def by_group(
     regular: optax.GradientTransformation, recurrent: optax.GradientTransformation
 ) -> optax.GradientTransformation:
     """Another transformation for recurrent parameters than for regular ones."""
@@ -70,53 +163,113 @@ def _by_group(
     return optax.partition({"regular": regular, "recurrent": recurrent}, groups)
 
 
-def _slower(config: TrainConfig, schedule: optax.Schedule) -> optax.Schedule:
-    return lambda count: config.lr_factor * jnp.asarray(schedule(count))
-
-
-def _with_l2(
-    config: TrainConfig,
-    schedule: optax.Schedule,
-    rule: Callable[[optax.Schedule], optax.GradientTransformation],
-) -> optax.GradientTransformation:
-    """A rule whose recurrent group is slower, after decay of all parameters."""
-    descent = _by_group(rule(schedule), rule(_slower(config, schedule)))
-    return optax.chain(optax.add_decayed_weights(config.weight_decay), descent)
-
-
 @OPTIMIZERS.register("adamw")
-def _adamw(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    regular = optax.adamw(schedule, weight_decay=config.weight_decay)
-    return _by_group(regular, optax.adam(_slower(config, schedule)))
+@dataclass(frozen=True)
+class AdamW(_FirstOrder):
+    """Adam with decoupled weight decay of all but the recurrent parameters."""
+
+    def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """See `_FirstOrder.rule`."""
+        regular = optax.adamw(rate, weight_decay=self.weight_decay)
+        return by_group(regular, optax.adam(self.slower(rate)))
 
 
 @OPTIMIZERS.register("rmsprop")
-def _rmsprop(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Decay 0.9, epsilon 1e-8, as in the QRNN paper (arXiv 1611.01576, section 3.1)."""
-    rule = partial(optax.rmsprop, decay=0.9, eps=1e-8, eps_in_sqrt=False)
-    return _with_l2(config, schedule, rule)
+@dataclass(frozen=True)
+class RMSProp(_FirstOrder):
+    """RMSProp: decay 0.9, epsilon 1e-8, as in the QRNN paper (arXiv 1611.01576, section 3.1)."""
+
+    def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """See `_FirstOrder.rule`."""
+        rule = partial(optax.rmsprop, decay=0.9, eps=1e-8, eps_in_sqrt=False)
+        return self.with_l2(rate, rule)
 
 
 @OPTIMIZERS.register("sgd")
-def _sgd(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    return _with_l2(config, schedule, optax.sgd)
+@dataclass(frozen=True)
+class SGD(_FirstOrder):
+    """Gradient descent without momentum."""
+
+    def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """See `_FirstOrder.rule`."""
+        return self.with_l2(rate, optax.sgd)
+
+
+@OPTIMIZERS.register("lbfgs")
+@dataclass(frozen=True)
+class LBFGS(Optimizer):
+    """L-BFGS with the algorithm of PyTorch: a batch is evaluated several times an update."""
+
+    history_size: int = 100
+    """Steps from which the curvature is taken."""
+    max_iter: int = 20
+    """Iterations an update."""
+    max_eval: int | None = None
+    """Evaluations of the batch an update, at most; unset: a quarter more than max_iter."""
+    tolerance_grad: float = 1e-7
+    """An update ends at a gradient whose largest entry is at most this."""
+    tolerance_change: float = 1e-9
+    """An update ends when step and loss change by less than this."""
+    line_search: Literal["none", "strong_wolfe"] = "none"
+    """Step by the learning rate, or search for one that fulfils the strong Wolfe conditions."""
+
+    rates_inside: ClassVar[bool] = True
+
+    def __post_init__(self):
+        """Check the values.
+
+        Raises:
+            ValueError: if one is out of range.
+        """
+        self.build(optax.constant_schedule(1.0))
+
+    def build(self, rate: optax.Schedule) -> Transformation:
+        """See `Optimizer.build`."""
+        del rate  # `update` is given it.
+        return lbfgs(**dataclasses.asdict(self))
+
+
+class OptimizerState(NamedTuple):
+    """What an optimiser remembers.
+
+    Attributes:
+        rule: of the rule of the updates.
+        average: of the mean of the iterates; empty if there is none.
+    """
+
+    rule: optax.OptState
+    average: Any
 
 
 def make_optimizer(
-    config: TrainConfig, schedule: optax.Schedule
-) -> optax.GradientTransformationExtraArgs:
-    """The transformation from gradients to updates, over an `nnx.State` of parameters.
+    optimizer: Optimizer, config: TrainConfig, schedule: optax.Schedule
+) -> Transformation:
+    """The rule of the updates with the factors on its rate, and the mean of the iterates.
 
-    Raises:
-        UnknownNameError: if there is no such optimiser.
+    Its `update` also takes `factor`, that on the learning rate of this update; the rest is as for
+    `Optimizer.build`.
     """
-    optimizer = OPTIMIZERS[config.optimizer](config, schedule)
-    # Both have the same state, so that a run can be continued with and without clipping.
-    clip = (
-        optax.identity()
-        if config.clip_norm is None
-        else optax.clip_by_global_norm(config.clip_norm)
+    rule = optax.with_extra_args_support(optimizer.build(schedule))
+    averaging = (
+        average_iterates(config.average_from == 0)
+        if config.averages
+        else optax.GradientTransformation(lambda _: (), lambda updates, *_: (updates, ()))
     )
-    # Last, so that the rest of the state has the same names with and without it.
-    averaging = [average_iterates(config.average_from == 0)] if config.averages else []
-    return optax.chain(clip, optimizer, *averaging)
+
+    def init(params: optax.Params) -> OptimizerState:
+        return OptimizerState(rule.init(params), averaging.init(params))
+
+    def update(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        factor: jax.typing.ArrayLike = 1,
+        **extra: Any,
+    ) -> tuple[optax.Updates, OptimizerState]:
+        updates, after = rule.update(updates, state.rule, params, **extra)
+        if not optimizer.rates_inside:
+            updates = jax.tree.map(lambda update: factor * update, updates)
+        return updates, OptimizerState(after, averaging.update(updates, state.average, params)[1])
+
+    return Transformation(init, update)

@@ -13,19 +13,23 @@ FILE_SECONDS = 60.0
 
 
 class Stopwatch:
-    """Adds up the time spent in its `with` blocks."""
+    """Adds up the time spent in its `with` blocks, once where one is inside another."""
 
     def __init__(self):
         self.seconds = 0.0
+        self._depth = 0
 
     @contextmanager
     def running(self):
         """Count the time of the block."""
         start = time.perf_counter()
+        self._depth += 1
         try:
             yield
         finally:
-            self.seconds += time.perf_counter() - start
+            self._depth -= 1
+            if self._depth == 0:
+                self.seconds += time.perf_counter() - start
 
 
 class Progress:

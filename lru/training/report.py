@@ -1,20 +1,45 @@
-"""The last words of a run: a table of its numbers."""
+"""The last words of a run: tables of its numbers."""
 
-from lru.training.loop import Metrics, Summary
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from lru.training.loop import Summary
+
+Report = Mapping[str, float]
 
 
-def format_table(rows: dict[str, str]) -> str:
+def format_table(rows: Mapping[str, str]) -> str:
     """Two aligned columns."""
-    width = max(map(len, rows))
+    width = max(map(len, rows), default=0)
     return "\n".join(f"  {name:{width}}  {value}" for name, value in rows.items())
 
 
-def metric_rows(metrics: Metrics) -> dict[str, str]:
-    """Metrics ready for a table."""
-    return {
-        name: f"{value:,.0f}" if name.endswith("/tokens") else f"{value:.4f}"
-        for name, value in metrics.items()
-    }
+def format_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns under a header."""
+    table = [header, *rows]
+    widths = [max(len(row[k]) for row in table) for k in range(len(header))]
+    lines = ["  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)) for row in table]
+    return "\n".join("  " + line.rstrip() for line in lines)
+
+
+def formatted(name: str, value: float) -> str:
+    """A metric as it is shown."""
+    return f"{value:,.0f}" if name.endswith("/tokens") else f"{value:.4f}"
+
+
+def report_rows(reports: Sequence[Report]) -> dict[str, str]:
+    """Metrics ready for a table: of several lanes mean ± sample standard deviation, and each."""
+    rows: dict[str, str] = {}
+    for name in reports[0] if reports else ():
+        values = [report.get(name, math.nan) for report in reports]
+        rows[name] = formatted(name, values[0])
+        if len(values) > 1:
+            each = ", ".join(formatted(name, value) for value in values)
+            mean, deviation = np.mean(values), np.std(values, ddof=1)
+            rows[name] = f"{mean:.4f} ± {deviation:.4f}  ({each})"
+    return rows
 
 
 def summarise(summary: Summary, majority: float | None, *, selected_on_test: bool = False) -> str:
@@ -27,11 +52,12 @@ def summarise(summary: Summary, majority: float | None, *, selected_on_test: boo
     """
     where = " on the test split itself (protocol=lra)" if selected_on_test else ""
     ended = "early stop" if summary.stopped_early else "all steps done"
+    best_steps = ", ".join(map(str, summary.best_step))
     return format_table(
         {
             "updates": f"{summary.steps} ({ended})",
-            "best validation": f"after update {summary.best_step}{where}",
-            **metric_rows(summary.best),
+            "best validation": f"after update {best_steps}{where}",
+            **report_rows(summary.best),
             **({} if majority is None else {"test majority class": f"{majority:.4f}"}),
             "examples a second": f"{summary.timing['examples_per_second']:.1f}",
             "waiting for data": f"{summary.timing['data_wait_share']:.1%}",

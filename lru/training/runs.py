@@ -1,20 +1,14 @@
-"""Run folders: `runs/<name>/` with its configuration and logs; started, resumed, kept aside."""
+"""Run folders: `runs/<name>/` with configuration, logs and checkpoints."""
 
-import dataclasses
-import hashlib
 import itertools
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from lru.training.config import Config, RunConfig
+from lru.training.config import RunConfig
+from lru.training.lock import lock, unlock
 from lru.training.trackers import JsonLinesTracker, TensorBoardTracker, Trackers, WandbTracker
-
-
-class RunMismatchError(ValueError):
-    """A run folder holds another configuration."""
 
 
 class Run(NamedTuple):
@@ -41,61 +35,35 @@ class Run(NamedTuple):
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is anything to resume; a run that failed before may be started anew."""
+        # Checkpoints half-written have more than the number of their update as a name.
+        return any(entry.name.isdigit() for entry in self.checkpoints.glob("*/*"))
 
-def run_path(config: Config) -> Path:
-    """The folder of a configuration's run."""
-    return Path(config.run.runs_dir) / (config.run.name or _default_name(config))
+    def open(self) -> None:
+        """Make the folder, and keep other processes from training there until `close`.
 
+        Raises:
+            InUseError: if another process trains in the folder.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock(self.path)
 
-def _default_name(config: Config) -> str:
-    """Data set, model, seed, and a hash of all that changes the result: same command, same run."""
-    values = json.dumps(config.result_values(), sort_keys=True, default=str)
-    return "-".join(
-        [
-            config.data.dataset.removesuffix("-classification"),
-            config.model.model,
-            f"seed{config.train.jax_seed}",
-            hashlib.sha256(values.encode()).hexdigest()[:6],
-        ]
-    )
+    def close(self) -> None:
+        """Let other processes train in the folder."""
+        unlock(self.path)
 
+    def set_aside(self) -> None:
+        """Give the folder another name.
 
-def open_run(config: Config) -> Run:
-    """Create the folder of a run, or find it again.
-
-    Raises:
-        RunMismatchError: if the folder belongs to another configuration.
-        FileNotFoundError: if only an evaluation is asked for and there is no run.
-        ValueError: if the run is to be restored from itself.
-    """
-    path = run_path(config)
-    file = Run(path).config_file
-    if config.run.restore is not None and Path(config.run.restore).resolve() == path.resolve():
-        raise ValueError(
-            f"restore names the folder of this run itself, {path}; choose another --name, or "
-            "resume it without --restore"
-        )
-    if config.run.eval_only and not file.exists():
-        raise FileNotFoundError(f"eval_only needs a run, but there is none in {path}")
-    if config.run.reset and path.exists():
-        aside = (path.with_name(f"{path.name}.old{i}") for i in itertools.count(1))
-        path.rename(next(name for name in aside if not name.exists()))
-    if _has_checkpoint(path):
-        differences = Config.load(file).differences(config)
-        if differences:
-            listed = ", ".join(
-                f"{name}: {old} there, {new} now" for name, (old, new) in differences.items()
-            )
-            raise RunMismatchError(
-                f"the run in {path} has another configuration ({listed}); choose another --name, "
-                "or start it over with --reset"
-            )
-    if config.run.eval_only:
-        return Run(path)
-    path.mkdir(parents=True, exist_ok=True)
-    once = dataclasses.replace(config.run, reset=False)
-    dataclasses.replace(config, run=once).save(file)
-    return Run(path)
+        Raises:
+            InUseError: if another process trains in the folder.
+        """
+        self.open()
+        names = (self.path.with_name(f"{self.path.name}.old{i}") for i in itertools.count(1))
+        self.path.rename(next(name for name in names if not name.exists()))
+        unlock(self.path)
 
 
 def find_run(run: str) -> Run:
@@ -114,29 +82,25 @@ def find_run(run: str) -> Run:
     )
 
 
-def _has_checkpoint(path: Path) -> bool:
-    """Whether there is anything to resume; a run that failed before may be started anew."""
-    # Checkpoints half-written have more than the number of their update as a name.
-    return any(entry.name.isdigit() for entry in (path / "checkpoints").glob("*/*"))
-
-
 @contextmanager
-def open_trackers(config: Config, run: Run, step: int) -> Iterator[Trackers]:
+def open_trackers(
+    run: Run, wanted: RunConfig, step: int, values: Mapping[str, Any]
+) -> Iterator[Trackers]:
     """Open everything that the run logs to; closed at the end of the block.
 
     Args:
-        config: of the run.
         run: its folder.
+        wanted: which trackers.
         step: updates made so far, of which later lines are void.
+        values: the run's configuration, shown beside it.
     """
-    wanted = config.run
     trackers = Trackers([JsonLinesTracker(run.metrics_file)])
     if wanted.tensorboard:
         trackers.add(lambda: TensorBoardTracker(run.path / "tensorboard", purge_step=step + 1))
     if wanted.use_wandb:
         trackers.add(
             lambda: WandbTracker(
-                run.path, wanted.wandb_project, wanted.wandb_entity, run.path.name, config.flat()
+                run.path, wanted.wandb_project, wanted.wandb_entity, run.path.name, values
             )
         )
     try:

@@ -82,8 +82,10 @@ def read_jsonl(path: str | os.PathLike) -> list[dict[str, Any]]:
     ]
 
 
-def truncate(path: str | os.PathLike, last_step: int) -> None:
+def truncate(path: str | os.PathLike, last_step: int, *, evaluated: bool = True) -> None:
     """Keep only the lines with step <= last_step, or do nothing if there is no file.
+
+    Of the last step, lines of an evaluation only if it is over (`evaluated`).
 
     For a run that resumes from a checkpoint, before its tracker opens the file. Atomic: a process
     killed here leaves the old file or the new one.
@@ -97,7 +99,10 @@ def truncate(path: str | os.PathLike, last_step: int) -> None:
     lines = _whole_lines(path).splitlines(keepends=True)
     records = _records(path, lines)
     kept = [
-        line for line, record in zip(lines, records, strict=True) if record["step"] <= last_step
+        line
+        for line, record in zip(lines, records, strict=True)
+        if record["step"] < last_step
+        or (record["step"] == last_step and (evaluated or "train/loss" in record))
     ]
     write_atomically(path, b"".join(kept))
 

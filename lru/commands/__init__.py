@@ -1,0 +1,84 @@
+"""The verbs of the command line, one a file: `lru VERB`, `python -m lru VERB`.
+
+A verb is a module with a line of documentation and `run(arguments) -> exit status`.
+"""
+
+import importlib
+import logging
+import pkgutil
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from tqdm import tqdm
+
+from lru.dataloaders.cache import CacheError
+from lru.dataloaders.fetch import DownloadError
+from lru.training.hooks import NonFiniteError
+
+logger = logging.getLogger("lru")
+
+EXPECTED = (ValueError, OSError, CacheError, DownloadError, NonFiniteError)
+"""Errors that are the user's to mend, and said in a sentence."""
+
+
+class _AboveTheBar(logging.Handler):
+    """Prints messages bare, without breaking the progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def show_messages() -> None:
+    """Print what the library logs; other libraries keep their own settings."""
+    if not logger.handlers:
+        logger.addHandler(_AboveTheBar())
+        # Orbax narrates every save.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+def verbs() -> dict[str, ModuleType]:
+    """The modules of all verbs, by name."""
+    found = pkgutil.iter_modules(__path__)
+    return {
+        module.name.replace("_", "-"): importlib.import_module(f"{__name__}.{module.name}")
+        for module in found
+    }
+
+
+def call(verb: str, arguments: Sequence[str], program: str) -> int:
+    """Run a verb; its exit status, 2 after a mistake, which is said in a sentence.
+
+    Args:
+        verb: its name.
+        arguments: that follow it.
+        program: what to call it in messages.
+    """
+    show_messages()
+    try:
+        module = f"{__name__}.{verb.replace('-', '_')}"
+        return importlib.import_module(module).run(arguments)
+    except EXPECTED as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the verb that is named first; the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    known = verbs()
+    if words and words[0] in known:
+        return call(words[0], words[1:], f"lru {words[0]}")
+    lines = [
+        f"  {name:10} {(module.__doc__ or '').splitlines()[0]}" for name, module in known.items()
+    ]
+    print("usage: lru VERB ...; lru VERB --help\n\n" + "\n".join(lines))
+    if not words or words[0] in ("-h", "--help"):
+        return 0
+    print(f"lru: unknown verb {words[0]!r}; known: {', '.join(known)}", file=sys.stderr)
+    return 2

@@ -1,0 +1,56 @@
+"""Write a text with the language model of a run."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lru.models.sampling import Sampler
+from lru.text import draw_gates, write
+from lru.text.trained import load_text
+from lru.training.runs import find_run
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the verb."""
+    given = _parser().parse_args(arguments)
+    sampler = Sampler(given.temperature, given.top_k, given.top_p)
+    found = find_run(given.run)
+    loaded = load_text(found, given.lane)
+    written = write(loaded, given.prompt, given.n_tokens, sampler, given.seed)
+    print(written.text)
+    if given.plot_gates:
+        for picture in draw_gates(loaded, written.tokens, found.path / "plots"):
+            print(f"  {picture}", file=sys.stderr)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lru generate",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("run", metavar="RUN", help="name of a run, or its folder")
+    parser.add_argument("--prompt", default="", help="what the text begins with")
+    parser.add_argument("--n_tokens", type=int, default=200, help="tokens to draw")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=Sampler.temperature,
+        help="divides the logits; 0 takes the most probable token",
+    )
+    parser.add_argument("--top_k", type=int, help="draw from so many most probable tokens")
+    parser.add_argument(
+        "--top_p",
+        type=float,
+        default=Sampler.top_p,
+        help="draw from the fewest most probable tokens with so much probability",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--lane", type=int, default=0, help="which of several lanes")
+    parser.add_argument(
+        "--plot_gates",
+        action="store_true",
+        help="draw the gates of a qrnn against the text, into plots/ in the run's folder",
+    )
+    return parser

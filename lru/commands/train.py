@@ -1,0 +1,79 @@
+"""Train, resume or evaluate a model: parse flags, train, report."""
+
+import logging
+from collections.abc import Sequence
+
+from flax import nnx
+
+from lru.analysis.plots import plot_curves, plot_eigenvalues
+from lru.analysis.spectra import eigenvalues
+from lru.config import CHOICES
+from lru.dataloaders import DATASETS
+from lru.experiment import Experiment, facts, open_experiment
+from lru.flags import load_recipe, parse, recipe_names
+from lru.training.memory import keep_freed_memory
+from lru.training.report import format_table, report_rows, summarise
+from lru.training.trackers import read_jsonl
+
+logger = logging.getLogger("lru")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command; the exit status."""
+    keep_freed_memory()
+    command, config = parse(arguments)
+    if command.list:
+        print(_listing())
+        return 0
+    with open_experiment(config) as experiment:
+        print(format_table(facts(experiment)))
+        trainer = experiment.trainer
+        if config.run.eval_only:
+            print(format_table(report_rows(trainer.evaluate() or [])))
+            return 0
+        summary = experiment.fit()
+        if not trainer.finished:
+            return interrupted(experiment)
+        counts = experiment.data.card.splits.get("test", {}).get("class_counts")
+        on_test = experiment.data.card.options.get("protocol") == "lra"
+        majority = max(counts) / sum(counts) if counts else None
+        print(summarise(summary, majority, selected_on_test=on_test))
+        if config.run.plots:
+            _plot(experiment)
+        print(f"  {experiment.run.path}")
+    return 0
+
+
+def interrupted(experiment: Experiment) -> int:
+    """Say how to go on."""
+    run = experiment.run.path
+    logger.info(
+        "stopped and saved after update %d; to go on: --name %s", experiment.trainer.step, run.name
+    )
+    return 130
+
+
+def _listing() -> str:
+    def first_line(thing: object) -> str:
+        return (thing.__doc__ or "").splitlines()[0]
+
+    registries = {"models": CHOICES[0], "tasks": CHOICES[1], "optimisers": CHOICES[2]}
+    sections = {
+        title: {name: first_line(entry) for name, entry in choice.registry.items()}
+        for title, choice in registries.items()
+    }
+    sections["data sets"] = {name: first_line(dataset) for name, dataset in DATASETS.items()}
+    sections["recipes"] = {name: load_recipe(name)["title"] for name in recipe_names()}
+    return "\n\n".join(f"{title}\n{format_table(rows)}" for title, rows in sections.items())
+
+
+def _plot(experiment: Experiment) -> None:
+    folder = experiment.run.path / "plots"
+    folder.mkdir(exist_ok=True)
+    plot_curves(read_jsonl(experiment.run.metrics_file), folder / "curves.png")
+    seed = experiment.trainer.lanes[0].seed
+    initial = eigenvalues(experiment.task.build_model(nnx.Rngs(seed)))
+    if initial:
+        plot_eigenvalues(
+            initial, eigenvalues(experiment.trainer.model()), folder / "eigenvalues.png"
+        )

@@ -1,0 +1,307 @@
+"""The whole configuration of a run: groups by what they concern, each option with its owner.
+
+Nested in Python and on disk; flat, by the names of flags, on a command line and in a recipe.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lru.dataloaders import DATASETS
+from lru.dataloading import DataConfig
+from lru.files import write_atomically
+from lru.layers import LAYERS
+from lru.models import ModelConfig
+from lru.options import Option, of_constructor, of_dataclass
+from lru.tasks import TASKS
+from lru.training.config import RunConfig, TrainConfig
+from lru.training.optimizer import OPTIMIZERS, Optimizer
+
+FORMAT = 2
+"""Of the file: 1 was flat, and had options of nobody that was chosen."""
+
+WITHOUT_EFFECT = ("bptt", "pooling")
+"""Options that published commands carry for all data sets, also those that have no use for them."""
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """The task."""
+
+    task: str | None = None
+    """What is learned; unset: what the data set is for."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the task by name; those left out keep their defaults."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimiser."""
+
+    optimizer: str = "adamw"
+    """Rule of the updates."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the rule by name; those left out keep their defaults."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A place in the configuration that a registered class fills.
+
+    Attributes:
+        group: of the options of the class.
+        flag: that names the class.
+        kind: what such a class is called.
+        registry: the classes by name.
+        options: the options of a class.
+    """
+
+    group: str
+    flag: str
+    kind: str
+    registry: Mapping[str, Any]
+    options: Callable[[Any], dict[str, Option]]
+
+    def of(self, name: str) -> dict[str, Option]:
+        """The options of the class of this name."""
+        return self.options(self.registry[name])
+
+
+CHOICES = (
+    Choice("layer", "model", "model", LAYERS, of_constructor),
+    Choice("task", "task", "task", TASKS, lambda task: of_dataclass(task.Options)),
+    Choice("optimizer", "optimizer", "optimizer", OPTIMIZERS, of_dataclass),
+)
+
+GROUPS: dict[str, type] = {
+    "model": ModelConfig,
+    "data": DataConfig,
+    "task": TaskConfig,
+    "optimizer": OptimizerConfig,
+    "train": TrainConfig,
+    "run": RunConfig,
+}
+
+
+def own_fields(group: str) -> dict[str, Option]:
+    """The fields of a group that do not depend on a choice."""
+    return {name: o for name, o in of_dataclass(GROUPS[group]).items() if name != "options"}
+
+
+def chosen(values: Mapping[str, Any]) -> dict[str, str]:
+    """The names of the chosen classes by their flags, from flat values; defaults where unset.
+
+    Raises:
+        UnknownNameError: if there is no such class.
+    """
+    model = values.get("model", ModelConfig.model)
+    dataset = values.get("dataset", DataConfig.dataset)
+    task = values.get("task")
+    if task is None:
+        task = DATASETS[dataset].task if dataset in DATASETS else "classification"
+    asked = {**declared_defaults(model, task), **values}
+    names = {
+        "model": model,
+        "task": task,
+        "optimizer": asked.get("optimizer", OptimizerConfig.optimizer),
+    }
+    for choice in CHOICES:
+        names[choice.flag] = choice.registry.resolve(names[choice.flag])  # pyright: ignore
+    return names
+
+
+def declared_defaults(model: str, task: str) -> dict[str, Any]:
+    """What a task and a model declare for options of others; the model wins."""
+    return {**TASKS[task].defaults, **LAYERS[model].defaults}
+
+
+def owners_of(name: str) -> list[str]:
+    """The classes with an option of this name, as "model 'lru'"."""
+    return [
+        f"{choice.kind} {entry!r}"
+        for choice in CHOICES
+        for entry in choice.registry
+        if name in choice.of(entry)
+    ]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that one run is made of.
+
+    Attributes:
+        model: the network; `model.options` are those of the layer.
+        data: the data and its batches.
+        task: what is learned.
+        optimizer: the rule of the updates.
+        train: the training.
+        run: folders and reports.
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self):
+        """Check what concerns several groups.
+
+        Raises:
+            ValueError: if values of different groups do not fit.
+        """
+        if self.train.finetune and self.run.restore is None:
+            raise ValueError("finetune needs restore, the folder of the run to take weights from")
+
+    def make_optimizer(self) -> Optimizer:
+        """The rule of the updates with its options.
+
+        Raises:
+            UnknownNameError: if there is no such optimiser.
+            ValueError: if it has no such option, or a value is out of range.
+        """
+        options = _checked_options(CHOICES[2], self.optimizer.optimizer, self.optimizer.options)
+        return OPTIMIZERS[self.optimizer.optimizer](**options)
+
+    def task_options(self, task: str) -> Any:
+        """The options of a task.
+
+        Raises:
+            UnknownNameError: if there is no such task.
+            ValueError: if it has no such option, or a value is out of range.
+        """
+        return TASKS[task].Options(**_checked_options(CHOICES[1], task, self.task.options))
+
+    def flat(self) -> dict[str, Any]:
+        """All values by the name of their flag."""
+        values: dict[str, Any] = {}
+        for name in GROUPS:
+            group = getattr(self, name)
+            values |= {n: getattr(group, n) for n in own_fields(name)}
+            values |= getattr(group, "options", {})
+        values["data_options"] = dict(values["data_options"])
+        return values
+
+    @classmethod
+    def from_flat(cls, values: Mapping[str, Any], *, lenient: bool = False) -> "Config":
+        """The configuration of flat values, with what the chosen classes declare as defaults.
+
+        Args:
+            values: by the names of flags.
+            lenient: drop options of classes that are not chosen, instead of refusing them.
+
+        Raises:
+            ValueError: if an option is of nobody that was chosen, or a value is out of range.
+        """
+        names = chosen(values)
+        values = {**declared_defaults(names["model"], names["task"]), **values}
+        groups: dict[str, Any] = {
+            group: {n: values[n] for n in own_fields(group) if n in values} for group in GROUPS
+        }
+        options = {
+            choice.flag: {
+                n: values.get(n, option.default)
+                for n, option in choice.of(names[choice.flag]).items()
+            }
+            for choice in CHOICES
+        }
+        known = {n for part in (*groups.values(), *options.values()) for n in part}
+        for name in values.keys() - known:
+            refuse(name, names, lenient=lenient)
+        groups["task"]["task"], groups["optimizer"]["optimizer"] = names["task"], names["optimizer"]
+        for choice in CHOICES:
+            groups["model" if choice.group == "layer" else choice.group]["options"] = options[
+                choice.flag
+            ]
+        config = cls(**{name: kind(**groups[name]) for name, kind in GROUPS.items()})
+        config.make_optimizer(), config.task_options(names["task"])
+        return config
+
+    def result_values(self) -> dict[str, Any]:
+        """The values that change a result, by flag."""
+        values = self.flat()
+        for name in own_fields("run"):
+            if name != "restore":
+                del values[name]
+        return values
+
+    def nested(self) -> dict[str, Any]:
+        """All values by group, as on disk."""
+        groups: dict[str, Any] = {"format": FORMAT}
+        for name in GROUPS:
+            group = getattr(self, name)
+            groups[name] = {n: getattr(group, n) for n in own_fields(name)}
+            options = dict(getattr(group, "options", {}))
+            if name == "model":
+                groups["layer"] = options
+            else:
+                groups[name] |= options
+        groups["data"]["data_options"] = dict(groups["data"]["data_options"])
+        return groups
+
+    def save(self, path: Path) -> None:
+        """Write as YAML."""
+        write_atomically(path, yaml.safe_dump(self.nested(), sort_keys=False).encode())
+
+    @classmethod
+    def load(cls, path: Path) -> "Config":
+        """Read what `save` wrote, in this or an earlier format.
+
+        Raises:
+            ValueError: if it is of a later format.
+        """
+        values, lenient = read_values(path)
+        return cls.from_flat(values, lenient=lenient)
+
+
+def read_values(path: Path) -> tuple[dict[str, Any], bool]:
+    """The flat values in a file of `Config.save`, and whether it may have options of nobody.
+
+    Raises:
+        ValueError: if it is of a later format.
+    """
+    saved = yaml.safe_load(path.read_text())
+    form = saved.pop("format", 1)
+    if form == 1:
+        return saved, True
+    if form != FORMAT:
+        raise ValueError(f"{path} has format {form}, but only 1 to {FORMAT} can be read")
+    return {name: value for group in saved.values() for name, value in group.items()}, False
+
+
+def refuse(name: str, names: Mapping[str, str], *, lenient: bool = False) -> None:
+    """Refuse an option that nobody chosen has.
+
+    Args:
+        name: of the option.
+        names: of the chosen classes by flag.
+        lenient: let it pass if another class has it.
+
+    Raises:
+        ValueError: naming its owners.
+    """
+    owners = owners_of(name)
+    if lenient and owners:
+        return
+    here = ", ".join(f"{choice.kind} {names[choice.flag]!r}" for choice in CHOICES)
+    if not owners:
+        raise ValueError(f"there is no option {name}; this run has {here}")
+    raise ValueError(f"{name} is an option of {', '.join(owners)}, but this run has {here}")
+
+
+def _checked_options(choice: Choice, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a class, if it has them all."""
+    known = choice.of(name)
+    for option in options:
+        if option not in known:
+            owners = owners_of(option)
+            raise ValueError(
+                f"{option} is not an option of {choice.kind} {name!r}, which has: "
+                f"{', '.join(known) or 'none'}"
+                + (f"; it is one of {', '.join(owners)}" if owners else "")
+            )
+    return dict(options)

@@ -1,0 +1,305 @@
+"""The one place where configuration, data, task, model and trainer are joined, and runs are opened.
+
+Commands, `lru.fit`, exports and tests all go through it.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+
+from lru.config import Config
+from lru.dataloaders import DATASETS, Prepared, dataset_from_options
+from lru.files import write_atomically
+from lru.plugins import load_plugins
+from lru.tasks import TASKS, Task
+from lru.training.checkpoints import Checkpoints
+from lru.training.loop import Summary, Trainer
+from lru.training.runs import Run, find_run, open_trackers
+from lru.training.trackers import truncate
+
+
+class RunMismatchError(ValueError):
+    """A run folder holds another configuration."""
+
+
+class Experiment(NamedTuple):
+    """A configuration joined with everything that it names.
+
+    Attributes:
+        config: with the value of every option.
+        data: what is learned from.
+        task: what is learned.
+        run: the folder.
+        trainer: with the state that the run starts from.
+    """
+
+    config: Config
+    data: Prepared
+    task: Task
+    run: Run
+    trainer: Trainer
+
+    def fit(self) -> Summary:
+        """Train to the end, with the trackers of the configuration."""
+        wanted, values = self.config.run, self.config.flat()
+        with open_trackers(self.run, wanted, self.trainer.step, values) as trackers:
+            return self.trainer.fit(trackers)
+
+
+class Trained(NamedTuple):
+    """A model and where it comes from.
+
+    Attributes:
+        model: with the parameters of the best checkpoint.
+        update: after which the checkpoint was taken.
+        task: that it learned.
+        data: that it learned from.
+        config: of the run.
+    """
+
+    model: nnx.Module
+    update: int
+    task: Task
+    data: Prepared
+    config: Config
+
+
+def resolved(config: Config) -> Config:
+    """The configuration with the value of every option, those left to their owners included.
+
+    Raises:
+        ValueError: if a name is unknown, an option is of nobody, or a value is out of range.
+    """
+    dataset = dataset_from_options(config.data.dataset, config.data.data_options)
+    data = dataclasses.replace(config.data, data_options=dataclasses.asdict(dataset))
+    return dataclasses.replace(Config.from_flat(config.flat()), data=data)
+
+
+def load_data(config: Config) -> Prepared:
+    """The data set of a configuration, prepared if need be."""
+    dataset = dataset_from_options(config.data.dataset, config.data.data_options)
+    return dataset.load(config.run.raw_dir, config.run.dir_name)
+
+
+def make_task(config: Config, data: Prepared) -> Task:
+    """The task of a configuration, on its data."""
+    name = config.task.task
+    if name is None:
+        known = config.data.dataset in DATASETS
+        name = DATASETS[config.data.dataset].task if known else "classification"
+    return TASKS[name](data.card, config.model, config.task_options(name))
+
+
+@contextmanager
+def open_experiment(config: Config, data: Prepared | None = None) -> Iterator[Experiment]:
+    """Open the run of a configuration: a new one, one to go on, or one to evaluate.
+
+    Args:
+        config: of the run.
+        data: what to learn from; None for the data set that it names.
+
+    Raises:
+        InUseError: if another process trains in the folder.
+        RunMismatchError: if the folder belongs to another configuration.
+        FileNotFoundError: if there is nothing to evaluate or to start from.
+        ValueError: if something does not fit.
+    """
+    if data is None:
+        config = resolved(config)
+        data = load_data(config)
+    else:
+        named = dataclasses.replace(config.data, dataset=data.card.name, data_options={})
+        config = Config.from_flat(dataclasses.replace(config, data=named).flat())
+    task = make_task(config, data)
+    run = open_run(config)
+    try:
+        trainer = make_trainer(config, data, task, run)
+        try:
+            start(trainer, config, run)
+            yield Experiment(config, data, task, run, trainer)
+        finally:
+            trainer.close()
+    finally:
+        run.close()
+
+
+def make_trainer(config: Config, data: Prepared, task: Task, run: Run) -> Trainer:
+    """The trainer of a run before its first update."""
+    train = config.train
+    return Trainer(
+        task,
+        task.sources(data, config.data, seed=train.order_seed, on_device=config.run.on_device),
+        train,
+        config.make_optimizer(),
+        Checkpoints(run.checkpoints, read_only=config.run.eval_only),
+        data_checksum=data.card.checksum,
+        save_every=config.run.checkpoint_every,
+    )
+
+
+def start(trainer: Trainer, config: Config, run: Run) -> None:
+    """Take over the state that a run starts from, and the log up to there."""
+    if config.run.eval_only:
+        trainer.load("best")
+        return
+    if not trainer.resume() and config.run.restore is not None:
+        other = Run(Path(config.run.restore))
+        source = Checkpoints(other.checkpoints, read_only=True)
+        try:
+            if config.train.finetune:
+                trainer.start_from(source)
+            else:
+                trainer.continue_from(source)
+                if other.metrics_file.exists():
+                    write_atomically(run.metrics_file, other.metrics_file.read_bytes())
+        finally:
+            source.close()
+    # Lines after the checkpoint will be written again.
+    truncate(run.metrics_file, trainer.step, evaluated=trainer.evaluated)
+
+
+def run_path(config: Config) -> Path:
+    """The folder of a configuration's run."""
+    return Path(config.run.runs_dir) / (config.run.name or _default_name(config))
+
+
+def _default_name(config: Config) -> str:
+    """Data set, model, seed, and a hash of all that changes the result: same command, same run."""
+    values = json.dumps(config.result_values(), sort_keys=True, default=str)
+    return "-".join(
+        [
+            config.data.dataset.removesuffix("-classification"),
+            config.model.model,
+            f"seed{config.train.jax_seed}",
+            hashlib.sha256(values.encode()).hexdigest()[:6],
+        ]
+    )
+
+
+def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
+    """Values that change a result and differ between the two, by name."""
+    mine, theirs = one.result_values(), other.result_values()
+    return {
+        name: (mine.get(name), theirs.get(name))
+        for name in sorted({*mine, *theirs})
+        if mine.get(name) != theirs.get(name)
+    }
+
+
+def open_run(config: Config) -> Run:
+    """Create the folder of a run, or find it again.
+
+    Unless only an evaluation is asked for, no other process may train in it until it is closed.
+
+    Raises:
+        InUseError: if another process trains in the folder.
+        RunMismatchError: if the folder belongs to another configuration.
+        FileNotFoundError: if only an evaluation is asked for and there is no run.
+        ValueError: if the run is to be restored from itself.
+    """
+    run = Run(run_path(config))
+    restore = config.run.restore
+    if restore is not None and Path(restore).resolve() == run.path.resolve():
+        raise ValueError(
+            f"restore names the folder of this run itself, {run.path}; choose another --name, or "
+            "resume it without --restore"
+        )
+    if config.run.eval_only and not run.config_file.exists():
+        raise FileNotFoundError(f"eval_only needs a run, but there is none in {run.path}")
+    if config.run.reset and run.path.exists():
+        run.set_aside()
+    if run.has_checkpoint:
+        found = differences(Config.load(run.config_file), config)
+        if found:
+            listed = ", ".join(
+                f"{name}: {old} there, {new} now" for name, (old, new) in found.items()
+            )
+            raise RunMismatchError(
+                f"the run in {run.path} has another configuration ({listed}); choose another "
+                "--name, or start it over with --reset"
+            )
+    if not config.run.eval_only:
+        run.open()
+        once = dataclasses.replace(config.run, reset=False)
+        dataclasses.replace(config, run=once).save(run.config_file)
+    return run
+
+
+def fit(
+    data: Prepared, config: Config | None = None, **flags: Any
+) -> tuple[nnx.Module | list[nnx.Module], Summary]:
+    """Train a model; as from the command line, the run has a folder and goes on if it is there.
+
+    Args:
+        data: what to learn from; in the run's folder it goes by the name on its card.
+        config: everything else; None for the defaults.
+        flags: values by the names of flags instead, such as `model="lru", epochs=3`.
+
+    Returns:
+        The model after the last update, or those of all lanes, and how the run went.
+
+    Raises:
+        ValueError: if the task, the model or the configuration does not fit the data.
+    """
+    if config is not None and flags:
+        raise ValueError(f"give config or flags, not both; got both, with {', '.join(flags)}")
+    config = Config.from_flat(flags) if config is None else config
+    with open_experiment(config, data) as experiment:
+        summary = experiment.fit()
+        models = [experiment.trainer.model(lane) for lane in range(experiment.trainer.n)]
+    return models[0] if len(models) == 1 else models, summary
+
+
+def load_model(run: str | Path | Run, lane: int = 0) -> Trained:
+    """The best checkpoint of a run; its plugins are loaded and its data prepared if need be.
+
+    Args:
+        run: its name, or its folder.
+        lane: which of several lanes.
+
+    Raises:
+        FileNotFoundError: if there is no such run, or no checkpoint.
+        ValueError: if there is no such lane, or the data is not what the run was trained on.
+    """
+    folder = run if isinstance(run, Run) else find_run(str(run))
+    config = Config.load(folder.config_file)
+    load_plugins(config.run.plugins)
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, eval_only=True))
+    data = load_data(config)
+    task = make_task(config, data)
+    trainer = make_trainer(config, data, task, folder)
+    try:
+        if not 0 <= lane < trainer.n:
+            raise ValueError(f"lane must be from 0 to {trainer.n - 1}, got {lane}")
+        trainer.load("best")
+        model = trainer.model(lane)
+        step = jax.numpy.atleast_1d(trainer.state.step)[lane]
+        return Trained(model, int(step), task, data, config)
+    finally:
+        trainer.close()
+
+
+def facts(experiment: Experiment) -> Mapping[str, str]:
+    """What there is to know of a run before it starts, by name."""
+    config, card, trainer = experiment.config, experiment.data.card, experiment.trainer
+    rows = " lines" if card.kind == "text" else ""
+    sizes = ", ".join(f"{name} {split['examples']:,}" for name, split in card.splits.items()) + rows
+    device, source = jax.devices()[0], trainer.sources["train"]
+    lanes = {} if trainer.n == 1 else {"lanes": ", ".join(map(str, trainer.lanes))}
+    return {
+        "model": f"{config.model.model}, {trainer.n_parameters:,} parameters",
+        "data": f"{card.name}: {sizes}. {card.provenance}",
+        "comparable": card.comparable,
+        "batches": source.description(),
+        **lanes,
+        "updates": f"{trainer.step} of {trainer.total_steps} done",
+        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})"
+        + (", which holds the data" if source.on_device else ""),
+    }

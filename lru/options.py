@@ -1,0 +1,56 @@
+"""Options of classes: name, type, default and sentence, read from where a class declares them."""
+
+import dataclasses
+import inspect
+import typing
+from typing import Any, NamedTuple
+
+import docstring_parser
+
+
+class Option(NamedTuple):
+    """An option of a class.
+
+    Attributes:
+        kind: its type.
+        default: its value unless it is given.
+        sentence: what it is.
+    """
+
+    kind: Any
+    default: Any
+    sentence: str
+
+
+def of_dataclass(owner: type) -> dict[str, Option]:
+    """The fields of a dataclass, each with the string that stands below it."""
+    sentences: dict[str, str] = {}
+    for base in reversed(owner.__mro__[:-1]):
+        for part in docstring_parser.parse_from_object(base).params:
+            sentences[part.arg_name] = part.description or ""
+    kinds = typing.get_type_hints(owner)
+    return {
+        part.name: Option(kinds[part.name], _default(part), sentences.get(part.name, ""))
+        for part in dataclasses.fields(owner)
+    }
+
+
+def of_constructor(owner: type, leave_out: tuple[str, ...] = ("rngs",)) -> dict[str, Option]:
+    """The keyword-only arguments of a constructor, each with its sentence of the docstring."""
+    documented = docstring_parser.parse(inspect.getdoc(owner.__init__) or "").params
+    sentences = {part.arg_name: part.description or "" for part in documented}
+    return {
+        name: Option(part.annotation, part.default, _capitalised(sentences.get(name, "")))
+        for name, part in inspect.signature(owner.__init__).parameters.items()
+        if part.kind is part.KEYWORD_ONLY and name not in leave_out
+    }
+
+
+def _capitalised(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _default(part: dataclasses.Field) -> Any:
+    if part.default_factory is not dataclasses.MISSING:
+        return part.default_factory()
+    return part.default

@@ -1,0 +1,102 @@
+"""Metrics of a batch that add up over batches: means with weights of their own, least and greatest.
+
+`merge` joins two of one kind, so that batches, microbatches and devices weigh right.
+"""
+
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Kind = TypeVar("Kind", bound="Metric")
+
+
+class Mean(NamedTuple):
+    """A mean over what was counted.
+
+    Attributes:
+        total: the sum of the values.
+        weight: the sum of their weights.
+    """
+
+    total: Float[Array, ""] | float
+    weight: Float[Array, ""] | float
+
+    @classmethod
+    def empty(cls) -> "Mean":
+        """Of nothing."""
+        return cls(jnp.float32(0), jnp.float32(0))
+
+    def merge(self, other: "Mean") -> "Mean":
+        """Over both."""
+        return Mean(self.total + other.total, self.weight + other.weight)
+
+    def result(self) -> float:
+        """The mean; 0 of nothing."""
+        return float(self.total) / max(float(self.weight), 1.0)
+
+
+class Minimum(NamedTuple):
+    """The least value."""
+
+    value: Float[Array, ""] | float
+
+    @classmethod
+    def empty(cls) -> "Minimum":
+        """Of nothing: infinity."""
+        return cls(jnp.float32(jnp.inf))
+
+    def merge(self, other: "Minimum") -> "Minimum":
+        """Of both."""
+        return Minimum(jnp.minimum(self.value, other.value))
+
+    def result(self) -> float:
+        """The value."""
+        return float(self.value)
+
+
+class Maximum(NamedTuple):
+    """The greatest value."""
+
+    value: Float[Array, ""] | float
+
+    @classmethod
+    def empty(cls) -> "Maximum":
+        """Of nothing: minus infinity."""
+        return cls(jnp.float32(-jnp.inf))
+
+    def merge(self, other: "Maximum") -> "Maximum":
+        """Of both."""
+        return Maximum(jnp.maximum(self.value, other.value))
+
+    def result(self) -> float:
+        """The value."""
+        return float(self.value)
+
+
+Metric = Mean | Minimum | Maximum
+Metrics = dict[str, Metric]
+
+
+def merged(before: Metrics, batch: Metrics) -> Metrics:
+    """Metrics by name, of what came before and of a batch.
+
+    Raises:
+        ValueError: if the batch has others than those declared.
+    """
+    if before.keys() != batch.keys() or any(type(before[k]) is not type(batch[k]) for k in before):
+        raise ValueError(
+            f"metrics must be those that the task declares, {_kinds(before)}; got {_kinds(batch)}"
+        )
+    # In the type of the sums: a batch in half precision would make them half as wide.
+    return {
+        name: jax.tree.map(
+            lambda new, old: new.astype(old.dtype), metric.merge(batch[name]), metric
+        )
+        for name, metric in before.items()
+    }
+
+
+def _kinds(metrics: Any) -> str:
+    return ", ".join(f"{name} ({type(metric).__name__})" for name, metric in metrics.items())

@@ -1,0 +1,41 @@
+"""Checkpoints of the first form of the package, read as those of the second."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def as_second_form(
+    arrays: Mapping[str, Any], progress: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays of a checkpoint by name and its progress, in the second form.
+
+    The first form had one weight for all metrics, one lane, and its loop's fields as progress; its
+    optimisers were chains of clipping, rule and mean of the iterates.
+    """
+    if "format" in progress:
+        return dict(arrays), dict(progress)
+    named: dict[str, Any] = {}
+    for name, array in arrays.items():
+        field, _, rest = name.partition("/")
+        if field == "sums":
+            if rest != "weight":
+                named[f"{name}/total"], named[f"{name}/weight"] = array, arrays["sums/weight"]
+        elif field == "opt_state" and rest.startswith("2/"):
+            named[f"opt_state/average/{rest.removeprefix('2/')}"] = array
+        elif field == "opt_state":
+            named[f"opt_state/rule/{rest}"] = array
+        else:
+            named[name] = array
+    since, reduced = progress["epochs_since_best"], progress["epochs_since_reduction"]
+    best_step, best = progress["best_step"], progress["best"]
+    return named, {
+        "format": 2,
+        "data": progress["data"],
+        "evaluated": int(arrays["step"]),
+        "lane_method": "single",
+        "hooks": {
+            "select": {"best_step": [best_step], "best": [best], "since": [since]},
+            "plateau": {"scale": [progress["lr_scale"]], "since": [reduced]},
+            "average": {"losses": [progress.get("losses", [])]},
+        },
+    }

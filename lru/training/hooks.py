@@ -1,0 +1,301 @@
+"""What happens between updates and after evaluations: each concern a hook with a state of its own.
+
+The loop (`lru.training.loop`) asks every hook, in order, after each update and each evaluation. The
+states of all hooks are part of every checkpoint, so that a resumed run goes on as if undisturbed.
+Numbers of several lanes are lists, one entry a lane.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lru.tasks import Metrics
+from lru.training.averaging import begin_averaging, stopped_improving
+from lru.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from lru.training.loop import Trainer
+
+logger = logging.getLogger(__name__)
+
+Report = dict[str, float]
+
+
+class NonFiniteError(FloatingPointError):
+    """The loss or the gradient of an update was not finite."""
+
+
+class Hook:
+    """A concern of a run, asked between updates and after evaluations; see `Trainer` for what it
+    finds there.
+
+    Attributes:
+        name: of its state in a checkpoint.
+    """
+
+    name: str
+
+    def state(self) -> dict[str, Any]:
+        """What it must know after a restart, as JSON."""
+        return {}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Take over what `state` gave."""
+
+    def after_update(self, trainer: "Trainer") -> None:
+        """Between an update and the next one, or the evaluation."""
+
+    def after_evaluation(self, trainer: "Trainer", reports: list[Report]) -> None:
+        """After an evaluation of all splits; a report a lane, by `split/metric`."""
+
+
+class _Interval(NamedTuple):
+    """A log line whose numbers are still on the device."""
+
+    step: int
+    sums: Metrics
+    bad_step: jax.Array
+
+
+class Log(Hook):
+    """Writes a line of training metrics at every interval, and one of every evaluation.
+
+    The device is never waited for in order to log: the sums of an interval are fetched when the
+    next one ends, and before anything is written that must not run ahead of them.
+    """
+
+    name = "log"
+
+    def __init__(self, every: int, rates: Sequence[Callable[[int], Any]]):
+        """Prepare to log.
+
+        Args:
+            every: updates between two lines.
+            rates: learning rate of an update without factors, of each lane.
+        """
+        self._every, self._rates = every, rates
+        self._pending: list[_Interval] = []
+
+    def after_update(self, trainer: "Trainer") -> None:
+        """Take the sums of an interval that is over."""
+        if trainer.step % self._every == 0 or trainer.at_epoch_end:
+            self.flush(trainer)
+            # A copy of the flag: the next update reuses the state's buffers.
+            bad = trainer.state.first_bad_step + 0
+            self._pending.append(_Interval(trainer.step, trainer.take_sums(), bad))
+        if trainer.at_epoch_end:
+            self.flush(trainer)
+
+    def flush(self, trainer: "Trainer") -> None:
+        """Log the intervals whose numbers have not been fetched yet."""
+        for interval in self._pending:
+            sums, bad_steps = jax.device_get((interval.sums, interval.bad_step))
+            trainer.check_finite(bad_steps)
+            scales = np.atleast_1d(jax.device_get(trainer.state.lr_scale))
+            reports = trainer.reports(sums, "train")
+            for report, rate, scale in zip(reports, self._rates, scales, strict=True):
+                report["lr"] = float(rate(interval.step - 1)) * float(scale)
+            trainer.log(interval.step, reports)
+        self._pending.clear()
+
+    def after_evaluation(self, trainer: "Trainer", reports: list[Report]) -> None:
+        """Log an evaluation."""
+        trainer.log(trainer.step, reports)
+
+
+class Select(Hook):
+    """Remembers the evaluation that was best, of each lane, and keeps the weights of it.
+
+    Attributes:
+        best_step: update after which the objective was best.
+        best: the report of that evaluation.
+        since: evaluations since then.
+    """
+
+    name = "select"
+
+    def __init__(self, objective: str, *, higher_is_better: bool, lanes: int):
+        """Select by an objective.
+
+        Args:
+            objective: `split/metric`.
+            higher_is_better: whether more of it is better.
+            lanes: number of lanes.
+        """
+        self.objective, self._sign = objective, 1 if higher_is_better else -1
+        self.best_step, self.best, self.since = [0] * lanes, [{}] * lanes, [0] * lanes
+
+    def state(self) -> dict[str, Any]:
+        """See `Hook.state`."""
+        return {"best_step": self.best_step, "best": self.best, "since": self.since}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """See `Hook.load`."""
+        self.best_step, self.best, self.since = saved["best_step"], saved["best"], saved["since"]
+
+    def score(self, report: Report) -> float:
+        """The objective, higher is better; what is not finite is worse than all that is."""
+        value = self._sign * report[self.objective]
+        return value if math.isfinite(value) else -math.inf
+
+    def after_evaluation(self, trainer: "Trainer", reports: list[Report]) -> None:
+        """Compare with the best so far."""
+        better = [False] * len(reports)
+        for lane, report in enumerate(reports):
+            if not trainer.active[lane]:
+                continue
+            if not math.isfinite(report[self.objective]):
+                logger.warning(
+                    "%s after update %d is %s%s: it counts as worse than any number",
+                    *(self.objective, trainer.step, report[self.objective]),
+                    trainer.lane_phrase(lane),
+                )
+            best = self.best[lane]
+            better[lane] = not best or self.score(report) > self.score(best)
+            if better[lane]:
+                self.best_step[lane], self.best[lane], self.since[lane] = trainer.step, report, 0
+            else:
+                self.since[lane] += 1
+        if any(better):
+            trainer.save_best(better)
+
+
+class Plateau(Hook):
+    """Lowers the rate of a lane that has not become better for `lr_patience` evaluations.
+
+    Attributes:
+        scale: factor on the rate.
+        since: evaluations since the lane was better, or since its rate was last lowered.
+    """
+
+    name = "plateau"
+
+    def __init__(self, config: Sequence[TrainConfig], select: Select):
+        """Prepare to lower.
+
+        Args:
+            config: of each lane.
+            select: knows which lanes became better.
+        """
+        self._config, self._select = config, select
+        self.scale, self.since = [1.0] * len(config), [0] * len(config)
+
+    def state(self) -> dict[str, Any]:
+        """See `Hook.state`."""
+        return {"scale": self.scale, "since": self.since}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """See `Hook.load`."""
+        self.scale, self.since = saved["scale"], saved["since"]
+
+    def after_evaluation(self, trainer: "Trainer", reports: list[Report]) -> None:
+        """Lower the rates that are due."""
+        before = list(self.scale)
+        for lane, config in enumerate(self._config):
+            self.since[lane] = 0 if self._select.since[lane] == 0 else self.since[lane] + 1
+            if not config.cosine_anneal and self.since[lane] >= config.lr_patience:
+                self.since[lane] = 0
+                floor = config.lr_min / config.lr_base if config.lr_base else 1.0
+                self.scale[lane] = max(self.scale[lane] * config.reduce_factor, floor)
+        if self.scale != before:
+            trainer.set_rate_scales(self.scale)
+
+
+class EarlyStop(Hook):
+    """Ends a lane that has not become better for so many evaluations; the run ends with the last.
+
+    A lane that has ended keeps its state, and its best weights, while others go on.
+    """
+
+    name = "early_stop"
+
+    def __init__(self, patience: int, select: Select):
+        self._patience, self._select = patience, select
+
+    def after_evaluation(self, trainer: "Trainer", reports: list[Report]) -> None:
+        """End the lanes that are due."""
+        due = [since >= self._patience for since in self._select.since]
+        if any(due):
+            trainer.end_lanes(due)
+
+
+class Average(Hook):
+    """Begins to average the weights when validation stops improving, or at a set epoch.
+
+    Attributes:
+        losses: the objective of every validation, lower is better, of each lane; kept until the
+            average has begun.
+    """
+
+    name = "average"
+
+    def __init__(self, config: TrainConfig, select: Select, lanes: int):
+        self._config, self._select = config, select
+        self.losses: list[list[float]] = [[] for _ in range(lanes)]
+
+    def state(self) -> dict[str, Any]:
+        """See `Hook.state`."""
+        return {"losses": self.losses}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """See `Hook.load`."""
+        self.losses = saved["losses"]
+
+    def after_evaluation(self, trainer: "Trainer", reports: list[Report]) -> None:
+        """Begin where it is due."""
+        config = self._config
+        if not config.averages:
+            return
+        averaging = np.atleast_1d(jax.device_get(trainer.state.opt_state.average.averaging))
+        due = [False] * len(reports)
+        for lane, report in enumerate(reports):
+            if averaging[lane] or not trainer.active[lane]:
+                continue
+            losses = self.losses[lane]
+            losses.append(-self._select.score(report))
+            at_epoch = config.average_from is not None and trainer.epoch >= config.average_from
+            stopped = config.nonmono is not None and stopped_improving(losses, config.nonmono)
+            due[lane] = at_epoch or stopped
+            if due[lane]:
+                logger.info(
+                    "the weights are averaged from update %d on%s",
+                    *(trainer.step, trainer.lane_phrase(lane)),
+                )
+        if any(due):
+            state = trainer.state
+            begun = begin_averaging(state.opt_state, trainer.by_lane(due))
+            trainer.state = state._replace(opt_state=begun)
+
+
+class Save(Hook):
+    """Saves the state to resume from: at intervals, after every evaluation, and when asked."""
+
+    name = "save"
+
+    def __init__(self, every: int):
+        self._every = every
+
+    def after_update(self, trainer: "Trainer") -> None:
+        """Save at an interval; before an evaluation the one after it is enough."""
+        if trainer.step % self._every == 0 and not trainer.at_epoch_end:
+            trainer.save_last()
+
+    def after_evaluation(self, trainer: "Trainer", reports: list[Report]) -> None:
+        """Save."""
+        trainer.save_last()
+
+
+def summarised(reports: list[Report]) -> Report:
+    """One report of all lanes: of several, means and sample standard deviations."""
+    if len(reports) == 1:
+        return reports[0]
+    found: Report = {}
+    for name in reports[0]:
+        values = [report[name] for report in reports]
+        found[name] = float(np.mean(values))
+        found[f"{name}/sd"] = float(np.std(values, ddof=1))
+    return found

@@ -1,0 +1,144 @@
+"""Lanes: several runs of one configuration as one program, over seeds and a few options.
+
+Lane k is the run of its seed and values, on the data order of all. `vmap` joins the lanes in every
+operation, which pays where one lane leaves a processor idle; `map` goes through them one after the
+other in the same program.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lru.training.config import TrainConfig
+from lru.training.optimizer import Optimizer, with_values
+
+Method = Literal["single", "vmap", "map"]
+
+LARGEST_JOINED = 5e7
+"""Multiply-adds of a lane's forward pass up to which a CPU joins lanes."""
+
+
+class Lane(NamedTuple):
+    """One of the runs.
+
+    Attributes:
+        seed: of the parameters and the dropout.
+        values: options that are its own, by name.
+    """
+
+    seed: int
+    values: dict[str, float]
+
+    def __str__(self) -> str:
+        values = [f"{name}={value:g}" for name, value in self.values.items()]
+        return " ".join([f"seed={self.seed}", *values])
+
+    def train(self, config: TrainConfig) -> TrainConfig:
+        """The training configuration of the lane."""
+        return dataclasses.replace(config, **_of(config, self.values))
+
+    def optimizer(self, optimizer: Optimizer) -> Optimizer:
+        """The rule of the updates of the lane."""
+        return dataclasses.replace(optimizer, **_of(optimizer, self.values))  # pyright: ignore
+
+
+def _of(owner: Any, values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if hasattr(owner, name)}
+
+
+def lanes_of(config: TrainConfig, optimizer: Optimizer) -> list[Lane]:
+    """All lanes: for every combination of values, one for each seed.
+
+    Raises:
+        ValueError: if `lanes` cannot be read, or names an option that has no lanes.
+    """
+    grid: dict[str, list[float]] = {}
+    for item in config.lanes:
+        name, equals, values = item.partition("=")
+        allowed = ["lr_base", *(n for n in ("lr_factor", "weight_decay") if hasattr(optimizer, n))]
+        if not equals or name not in allowed or name in grid:
+            raise ValueError(
+                f"lanes must be OPTION=VALUE,VALUE with an option of {', '.join(allowed)} once, "
+                f"got {item!r}"
+            )
+        try:
+            grid[name] = [float(value) for value in values.split(",")]
+        except ValueError:
+            raise ValueError(f"lanes must have numbers as values, got {item!r}") from None
+    seeds = range(config.jax_seed, config.jax_seed + config.n_seeds)
+    found = [
+        Lane(seed, dict(zip(grid, values, strict=True)))
+        for values in itertools.product(*grid.values())
+        for seed in seeds
+    ]
+    for lane in found:
+        lane.train(config), lane.optimizer(optimizer)
+    return found
+
+
+def method_for(lanes: int, n_parameters: int, batch: Any, platform: str) -> Method:
+    """The way in which lanes are run, from the shapes of a batch and the platform alone.
+
+    Args:
+        lanes: their number.
+        n_parameters: of one lane.
+        batch: the first one.
+        platform: a JAX back end.
+    """
+    if lanes == 1:
+        return "single"
+    steps = max(int(np.prod(leaf.shape[:2])) for leaf in jax.tree.leaves(batch))
+    joined = platform != "cpu" or n_parameters * steps <= LARGEST_JOINED
+    return "vmap" if joined else "map"
+
+
+def over_lanes(function: Callable, method: Method, n_own: int) -> Callable:
+    """A function of one lane, for all.
+
+    Args:
+        function: of pytrees.
+        method: how.
+        n_own: the number of its first arguments that differ between lanes, and have an axis of
+            them; the others are shared.
+    """
+    if method == "single":
+        return function
+    if method == "vmap":
+
+        def joined(*args: Any) -> Any:
+            axes = (0,) * n_own + (None,) * (len(args) - n_own)
+            return jax.vmap(function, in_axes=axes)(*args)
+
+        return joined
+
+    def in_turn(*args: Any) -> Any:
+        return jax.lax.map(lambda own: function(*own, *args[n_own:]), args[:n_own])
+
+    return in_turn
+
+
+def stacked(states: list[Any]) -> Any:
+    """The states of lanes as one, with an axis of lanes before the others; that of one as it is."""
+    return states[0] if len(states) == 1 else jax.tree.map(lambda *x: jnp.stack(x), *states)
+
+
+def lane_of(state: Any, lane: int, lanes: int) -> Any:
+    """The state of one lane."""
+    return state if lanes == 1 else jax.tree.map(lambda leaf: leaf[lane], state)
+
+
+__all__ = [
+    "Lane",
+    "Method",
+    "lane_of",
+    "lanes_of",
+    "method_for",
+    "over_lanes",
+    "stacked",
+    "with_values",
+]
