@@ -2,7 +2,7 @@
 
 import sys
 
-from lru.commands import call
+from lru.commands import run_train
 
 if __name__ == "__main__":
-    sys.exit(call("train", sys.argv[1:], "run_train.py"))
+    sys.exit(run_train())

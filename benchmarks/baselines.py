@@ -50,6 +50,8 @@ def run(folder: Path, checkout: Path, raw_dir: Path, names: list[str]) -> None:
 
 def difference(one: Path, other: Path) -> str | None:
     """The first value in which two logs differ; None if there is none."""
+    if not other.exists():
+        return f"there is no {other}"
     logs = [[json.loads(line) for line in path.read_text().splitlines()] for path in (one, other)]
     if len(logs[0]) != len(logs[1]):
         return f"{len(logs[0])} and {len(logs[1])} lines"

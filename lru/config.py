@@ -218,7 +218,9 @@ class Config:
                 choice.flag
             ]
         config = cls(**{name: kind(**groups[name]) for name, kind in GROUPS.items()})
-        config.make_optimizer(), config.task_options(names["task"])
+        # Both check their values.
+        config.make_optimizer()
+        config.task_options(names["task"])
         return config
 
     def result_values(self) -> dict[str, Any]:
@@ -270,7 +272,12 @@ def read_values(path: Path) -> tuple[dict[str, Any], bool]:
         return saved, True
     if form != FORMAT:
         raise ValueError(f"{path} has format {form}, but only 1 to {FORMAT} can be read")
-    return {name: value for group in saved.values() for name, value in group.items()}, False
+    # YAML has no tuples.
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for group in saved.values()
+        for name, value in group.items()
+    }, False
 
 
 def refuse(name: str, names: Mapping[str, str], *, lenient: bool = False) -> None:

@@ -309,7 +309,7 @@ _OTHERS = {f"other_{choice.group}" for choice in CHOICES}
 
 def _groups(names: Mapping[str, str], *, help_all: bool) -> dict[str, type]:
     """The groups of flags, as types for tyro to fill; `Config` checks them."""
-    groups = {"command": _as_type("Command", of_dataclass(CommandConfig), CommandConfig.__doc__)}
+    groups: dict[str, type] = {"command": CommandConfig}
     seen: dict[str, Option] = {}
     of_choices = {
         ("model" if choice.group == "layer" else choice.group): choice for choice in CHOICES

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lru.cli import main
+from lru.commands import run_train as main
 from lru.dataloaders import DATASETS
 from lru.flags import recipe_names
 from lru.layers import LAYERS, RecurrentLayer

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from lru.cli import main
+from lru.commands import run_train as main
 from lru.dataloaders import DATASETS
 from lru.flags import parse
 from lru.layers import LAYERS
 from lru.plugins import load_plugins
 from lru.training.runs import Run
 from lru.training.trackers import read_jsonl
-from lru.training.trained import load_trained
+from lru.experiment import load_model as load_trained
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_dataset.py"
 

@@ -68,6 +68,11 @@ def call(verb: str, arguments: Sequence[str], program: str) -> int:
         return 130
 
 
+def run_train(arguments: Sequence[str] | None = None) -> int:
+    """Run `train`, as `run_train.py` does; the exit status."""
+    return call("train", sys.argv[1:] if arguments is None else arguments, "run_train.py")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb that is named first; the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)

@@ -130,7 +130,7 @@ class Task(ABC):
     def rate(self, batch: Any) -> jax.Array | float:
         """Factor on the learning rate of an update with this batch."""
         del batch
-        return 1
+        return 1.0
 
     def report(self, metrics: Mapping[str, Metric]) -> dict[str, float]:
         """What is logged, from the loss and the metrics by name."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
-from lru.dataloaders import Card, Prepared, Ragged
+from lru.dataloaders import Card, Prepared, Ragged, Split
 from lru.dataloaders.corpora import boundary
 from lru.dataloading import DataConfig
 from lru.layers.base import State
@@ -111,11 +111,11 @@ class LanguageModelling(Task):
             for name, split in data.splits.items()
         }
 
-    def streams(self, text: Ragged, config: DataConfig, seed: int | None = None) -> Streams:
+    def streams(self, text: Split, config: DataConfig, seed: int | None = None) -> Streams:
         """The batches of a text, in training with a seed, else in evaluation."""
         options = self.options
         return Streams(
-            text,
+            cast(Ragged, text),
             options.eval_batch_size if seed is None else config.batch_size,
             options.bptt,
             boundary=boundary(self.card.vocabulary or []),

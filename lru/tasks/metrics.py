@@ -3,13 +3,11 @@
 `merge` joins two of one kind, so that batches, microbatches and devices weigh right.
 """
 
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-
-Kind = TypeVar("Kind", bound="Metric")
 
 
 class Mean(NamedTuple):
@@ -89,13 +87,11 @@ def merged(before: Metrics, batch: Metrics) -> Metrics:
         raise ValueError(
             f"metrics must be those that the task declares, {_kinds(before)}; got {_kinds(batch)}"
         )
-    # In the type of the sums: a batch in half precision would make them half as wide.
-    return {
-        name: jax.tree.map(
-            lambda new, old: new.astype(old.dtype), metric.merge(batch[name]), metric
-        )
-        for name, metric in before.items()
-    }
+    def joined(old: Any, new: Metric) -> Metric:
+        # In the type of the sums: a batch in half precision would make them half as wide.
+        return jax.tree.map(lambda x, like: x.astype(like.dtype), old.merge(new), old)
+
+    return {name: joined(metric, batch[name]) for name, metric in before.items()}
 
 
 def _kinds(metrics: Any) -> str:

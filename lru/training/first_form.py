@@ -33,9 +33,10 @@ def as_second_form(
         "data": progress["data"],
         "evaluated": int(arrays["step"]),
         "lane_method": "single",
+        "rate_scales": [progress["lr_scale"]],
         "hooks": {
             "select": {"best_step": [best_step], "best": [best], "since": [since]},
-            "plateau": {"scale": [progress["lr_scale"]], "since": [reduced]},
+            "plateau": {"since": [reduced]},
             "average": {"losses": [progress.get("losses", [])]},
         },
     }

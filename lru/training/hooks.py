@@ -30,8 +30,9 @@ class NonFiniteError(FloatingPointError):
 
 
 class Hook:
-    """A concern of a run, asked between updates and after evaluations; see `Trainer` for what it
-    finds there.
+    """A concern of a run, asked between updates and after evaluations.
+
+    What it finds there are the attributes and methods of `lru.training.loop.Trainer`.
 
     Attributes:
         name: of its state in a checkpoint.
@@ -95,10 +96,11 @@ class Log(Hook):
         for interval in self._pending:
             sums, bad_steps = jax.device_get((interval.sums, interval.bad_step))
             trainer.check_finite(bad_steps)
-            scales = np.atleast_1d(jax.device_get(trainer.state.lr_scale))
             reports = trainer.reports(sums, "train")
-            for report, rate, scale in zip(reports, self._rates, scales, strict=True):
-                report["lr"] = float(rate(interval.step - 1)) * float(scale)
+            for report, rate, scale in zip(
+                reports, self._rates, trainer.rate_scales, strict=True
+            ):
+                report["lr"] = float(rate(interval.step - 1)) * scale
             trainer.log(interval.step, reports)
         self._pending.clear()
 
@@ -168,7 +170,6 @@ class Plateau(Hook):
     """Lowers the rate of a lane that has not become better for `lr_patience` evaluations.
 
     Attributes:
-        scale: factor on the rate.
         since: evaluations since the lane was better, or since its rate was last lowered.
     """
 
@@ -182,27 +183,27 @@ class Plateau(Hook):
             select: knows which lanes became better.
         """
         self._config, self._select = config, select
-        self.scale, self.since = [1.0] * len(config), [0] * len(config)
+        self.since = [0] * len(config)
 
     def state(self) -> dict[str, Any]:
         """See `Hook.state`."""
-        return {"scale": self.scale, "since": self.since}
+        return {"since": self.since}
 
     def load(self, saved: dict[str, Any]) -> None:
         """See `Hook.load`."""
-        self.scale, self.since = saved["scale"], saved["since"]
+        self.since = saved["since"]
 
     def after_evaluation(self, trainer: "Trainer", reports: list[Report]) -> None:
         """Lower the rates that are due."""
-        before = list(self.scale)
+        scales = list(trainer.rate_scales)
         for lane, config in enumerate(self._config):
             self.since[lane] = 0 if self._select.since[lane] == 0 else self.since[lane] + 1
             if not config.cosine_anneal and self.since[lane] >= config.lr_patience:
                 self.since[lane] = 0
                 floor = config.lr_min / config.lr_base if config.lr_base else 1.0
-                self.scale[lane] = max(self.scale[lane] * config.reduce_factor, floor)
-        if self.scale != before:
-            trainer.set_rate_scales(self.scale)
+                scales[lane] = max(scales[lane] * config.reduce_factor, floor)
+        if scales != trainer.rate_scales:
+            trainer.set_rate_scales(scales)
 
 
 class EarlyStop(Hook):

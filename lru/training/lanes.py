@@ -77,7 +77,9 @@ def lanes_of(config: TrainConfig, optimizer: Optimizer) -> list[Lane]:
         for seed in seeds
     ]
     for lane in found:
-        lane.train(config), lane.optimizer(optimizer)
+        # Both check the values.
+        lane.train(config)
+        lane.optimizer(optimizer)
     return found
 
 

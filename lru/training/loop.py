@@ -95,6 +95,7 @@ class Trainer:
         step: updates made so far.
         total_steps: updates of the whole run.
         active: which lanes go on.
+        rate_scales: factor on the learning rate of each lane.
         hooks: by name.
     """
 
@@ -133,6 +134,7 @@ class Trainer:
         self.total_steps = train.max_steps or train.epochs * self._per_epoch
         self.step, self._evaluated = 0, 0
         self.active = [True] * len(self.lanes)
+        self.rate_scales = [1.0] * len(self.lanes)
         several, rows = len(self.lanes) > 1, sources["train"].rows
         states = []
         for lane in self.lanes:
@@ -358,6 +360,7 @@ class Trainer:
 
     def set_rate_scales(self, scales: Sequence[float]) -> None:
         """Set the factors on the rates of all lanes."""
+        self.rate_scales = list(scales)
         scale = self.by_lane([jnp.float32(value) for value in scales])
         self.state = self.state._replace(lr_scale=scale)
 
@@ -433,6 +436,7 @@ class Trainer:
             "data": self._data_checksum,
             "evaluated": self._evaluated,
             "lane_method": self._method,
+            "rate_scales": self.rate_scales,
             "hooks": {hook.name: hook.state() for hook in self.hooks},
         }
         self._checkpoints.save(kind, self.step, state, progress)
@@ -456,10 +460,11 @@ class Trainer:
         self.step = saved["step"]
         self._evaluated = saved["evaluated"]
         self._method = saved["lane_method"]
+        self.rate_scales = saved["rate_scales"]
         for hook in self.hooks:
             hook.load(saved["hooks"].get(hook.name, {}))
         bad = np.atleast_1d(jax.device_get(self.state.first_bad_step))
-        self.end_lanes(bad != NEVER)
+        self.end_lanes((bad != NEVER).tolist())
         self._early_stop.after_evaluation(self, [])
 
     def resume(self) -> bool:
@@ -489,8 +494,7 @@ class Trainer:
                 f"restore: the run in {other.folder.parent} has made {self.step} updates, and "
                 f"this one would end after {self.total_steps}; give more --epochs or --max_steps"
             )
-        plateau = next(hook for hook in self.hooks if isinstance(hook, Plateau))
-        plateau.scale = np.atleast_1d(jax.device_get(self.state.lr_scale)).tolist()
+        self.rate_scales = saved["rate_scales"]
 
     def model(self, lane: int = 0) -> nnx.Module:
         """The model of a lane with its present parameters, or their average."""

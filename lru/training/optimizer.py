@@ -250,14 +250,10 @@ def make_optimizer(
     `Optimizer.build`.
     """
     rule = optax.with_extra_args_support(optimizer.build(schedule))
-    averaging = (
-        average_iterates(config.average_from == 0)
-        if config.averages
-        else optax.GradientTransformation(lambda _: (), lambda updates, *_: (updates, ()))
-    )
+    averaging = average_iterates(config.average_from == 0) if config.averages else None
 
     def init(params: optax.Params) -> OptimizerState:
-        return OptimizerState(rule.init(params), averaging.init(params))
+        return OptimizerState(rule.init(params), averaging.init(params) if averaging else ())
 
     def update(
         updates: optax.Updates,
@@ -270,6 +266,7 @@ def make_optimizer(
         updates, after = rule.update(updates, state.rule, params, **extra)
         if not optimizer.rates_inside:
             updates = jax.tree.map(lambda update: factor * update, updates)
-        return updates, OptimizerState(after, averaging.update(updates, state.average, params)[1])
+        average = averaging.update(updates, state.average, params)[1] if averaging else ()
+        return updates, OptimizerState(after, average)
 
     return Transformation(init, update)

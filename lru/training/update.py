@@ -172,7 +172,9 @@ def make_functions(
 
         def part(total: tuple, rows: tuple, number: Any) -> tuple:
             grads, stats, before = total
-            _, more, found, stats = whole(params, stats, *rows, jax.random.fold_in(key, number))
+            batch, carry = rows
+            own = jax.random.fold_in(key, number)
+            _, more, found, stats = whole(params, stats, batch, carry, own)
             weight = jnp.maximum(found.loss.weight, 1)
             grads = jax.tree.map(lambda sum, new: sum + weight * new, grads, more)
             metrics = {"loss": found.loss, **found.metrics}
@@ -282,6 +284,7 @@ class CompiledByShape:
         self._compiled = {}
 
     def __call__(self, *args: Any) -> Any:
+        """Call it, compiled before if this is a new shape."""
         shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), args[-1])
         if shapes not in self._compiled:
             with self._stopwatch.running():

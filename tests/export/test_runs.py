@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from lru import cli
-from lru.__main__ import main
+from lru.commands import main
 from lru.dataloading import Batches
 from lru.export import load
 from lru.training.runs import find_run
 from lru.training.trackers import read_jsonl
-from lru.training.trained import load_trained
+from lru.experiment import load_model as load_trained
 
 
 def train(tmp_path, *arguments):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lru import cli
-from lru.__main__ import main
+from lru.commands import main
 from lru.export import load
 from lru.models.sampling import Sampler
 from lru.text import draw_gates, write

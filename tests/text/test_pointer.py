@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from lru.__main__ import main
+from lru.commands import main
 from lru.models.cache_pointer import CachePointer
 from lru.text import with_pointer
 from lru.training.trackers import read_jsonl

@@ -8,7 +8,7 @@ import pytest
 from lru.dataloaders import from_arrays
 from lru.dataloading import DataConfig
 from lru.models import Classifier, ModelConfig
-from lru.training.api import fit
+from lru.experiment import fit
 from lru.training.config import Config, RunConfig, TrainConfig
 from lru.training.trackers import read_jsonl
 

@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lru.cli import resolve
+from lru import experiment
 from lru.dataloaders import Dataset
 from lru.flags import parse
-from lru.tasks import TASKS
 from lru.training.averaging import is_averaging
 from lru.training.checkpoints import Checkpoints
-from lru.training.loop import NonFiniteError, Trainer
-from lru.training.runs import open_run, open_trackers
+from lru.training.hooks import NonFiniteError
+from lru.training.runs import open_trackers
 from lru.training.trackers import Trackers, read_jsonl
 
 RUN_TRAIN = Path(__file__).parents[2] / "run_train.py"
@@ -30,10 +29,12 @@ class KilledError(Exception):
 
 
 def make_trainer(arguments):
-    config, dataset = resolve(parse(arguments)[1])
-    data = dataset.load(config.run.raw_dir, config.run.dir_name)
-    task = TASKS[dataset.task](data.card, config.model)
-    return config, Trainer(config, task, data, open_run(config))
+    config = experiment.resolved(parse(arguments)[1])
+    data = experiment.load_data(config)
+    run = experiment.open_run(config)
+    trainer = experiment.make_trainer(config, data, experiment.make_task(config, data), run)
+    experiment.start(trainer, config, run)
+    return config, trainer
 
 
 def train(arguments, kill_after=None, change=None):
@@ -41,9 +42,9 @@ def train(arguments, kill_after=None, change=None):
     config, trainer = make_trainer(arguments)
     if change is not None:
         change(trainer)
-    run = open_run(config)
+    run = experiment.open_run(config)
     try:
-        with open_trackers(config, run, trainer.step) as trackers:
+        with open_trackers(run, config.run, trainer.step, {}) as trackers:
             summary = trainer.fit(_dying(trackers, kill_after))
     finally:
         trainer.close()
@@ -87,7 +88,7 @@ def test_evaluation_pads_to_the_lengths_of_training(flags):
     at = arguments.index("--data_options") + 1
     _, trainer = make_trainer([*arguments[:at], *options, *arguments[at:]])
     trainer.close()
-    bounds = {name: feed.batches.bounds for name, feed in trainer._feeds.items()}
+    bounds = {name: feed.batches.bounds for name, feed in trainer.sources.items()}
     assert len(bounds["train"]) == 8
     for name in ("val", "test"):
         assert len(bounds[name]) > 4
@@ -96,14 +97,9 @@ def test_evaluation_pads_to_the_lengths_of_training(flags):
         assert len(further) <= 1
 
 
-def test_lengths_of_texts_are_refused_on_other_data(flags):
-    with pytest.raises(ValueError, match=r"variable_bptt must be False for copy-.*no text"):
-        make_trainer([*flags, "--variable_bptt"])
-
-
 def test_learns(flags):
     summary, records = train([*flags, "--epochs", "60", "--lr_base", "0.02", "--p_dropout", "0"])
-    assert summary.best["val/accuracy"] > 0.6, "chance is one in three"
+    assert summary.best[0]["val/accuracy"] > 0.6, "chance is one in three"
     assert losses(records)[-1] < 0.7 * losses(records)[0]
 
 
@@ -169,27 +165,27 @@ def test_the_validation_split_selects_and_the_test_split_does_not(flags):
     )
 
     def script(trainer):
-        trainer._evaluate = lambda evaluate: next(scripted)
+        trainer.evaluate = lambda: [next(scripted)]
 
     summary, _ = train(flags, change=script)
-    assert summary.best_step == 10
-    assert summary.best["test/accuracy"] == 0.1
+    assert summary.best_step == [10]
+    assert summary.best[0]["test/accuracy"] == 0.1
 
 
 def test_stops_early_and_stays_stopped(flags):
     def script(trainer):
-        trainer._evaluate = lambda evaluate: {"val/accuracy": 0.5, "val/loss": 1.0}
+        trainer.evaluate = lambda: [{"val/accuracy": 0.5, "val/loss": 1.0}]
 
     arguments = [*flags, "--epochs", "9", "--early_stop_patience", "2"]
     summary, _ = train(arguments, change=script)
-    assert (summary.steps, summary.best_step, summary.stopped_early) == (15, 5, True)
+    assert (summary.steps, summary.best_step, summary.stopped_early) == (15, [5], True)
     again, _ = train(arguments)
     assert (again.steps, again.stopped_early) == (15, True)
 
 
 def test_lowers_the_rate_on_a_plateau(flags):
     def script(trainer):
-        trainer._evaluate = lambda evaluate: {"val/accuracy": 0.5, "val/loss": 1.0}
+        trainer.evaluate = lambda: [{"val/accuracy": 0.5, "val/loss": 1.0}]
 
     arguments = [*flags, "--cosine_anneal", "False", "--lr_patience", "1", "--reduce_factor", "0.5"]
     _, records = train([*arguments, "--log_every", "5"], change=script)
@@ -198,7 +194,7 @@ def test_lowers_the_rate_on_a_plateau(flags):
 
 def test_does_not_lower_the_rate_below_its_least(flags):
     def script(trainer):
-        trainer._evaluate = lambda evaluate: {"val/accuracy": 0.5, "val/loss": 1.0}
+        trainer.evaluate = lambda: [{"val/accuracy": 0.5, "val/loss": 1.0}]
 
     arguments = [*flags, "--cosine_anneal", "False", "--lr_patience", "1", "--reduce_factor", "0.1"]
     arguments += ["--lr_min", "4e-4", "--log_every", "5"]
@@ -210,9 +206,9 @@ def test_the_trigger_follows_the_validation_split(flags, caplog):
     accuracies = iter([0.5, 0.7, 0.4, 0.3, 0.2])
 
     def script(trainer):
-        trainer._evaluate = lambda evaluate: {"val/accuracy": next(accuracies)}
+        trainer.evaluate = lambda: [{"val/accuracy": next(accuracies)}]
 
-    with caplog.at_level("INFO", "lru.training.loop"):
+    with caplog.at_level("INFO", "lru.training.hooks"):
         train([*flags, "--epochs", "5", "--nonmono", "1"], change=script)
     assert caplog.messages == ["the weights are averaged from update 15 on"]
 
@@ -225,7 +221,7 @@ def test_the_average_is_evaluated_and_kept_and_training_goes_on_without_it(flags
     assert losses(averaged) == losses(plain)
     assert all(np.not_equal(losses(averaged, "val/loss"), losses(plain, "val/loss")))
     _, trainer = make_trainer(again)
-    assert trainer.evaluate() == {name: averaged[-1][name] for name in summary.best}
+    assert trainer.evaluate() == [{name: averaged[-1][name] for name in summary.best[0]}]
     trainer.close()
     _, trainer = make_trainer([*again, "--eval_only"])
     assert trainer.evaluate() == summary.best
@@ -253,8 +249,8 @@ def test_fine_tuning_starts_from_the_best_weights_alone(flags, tmp_path):
         np.testing.assert_array_equal(one, other)
     assert tuned.step == 0
     assert is_averaging(tuned.state.opt_state)
-    before = tuned.evaluate()
-    assert before == first.evaluate()
+    (before,) = tuned.evaluate()
+    assert [before] == first.evaluate()
     for trainer in (first, tuned):
         trainer.close()
     summary, records = train(more)
@@ -272,13 +268,13 @@ def test_numbers_are_fetched_only_when_later_updates_are_under_way(flags, monkey
         return fetch(values)
 
     def script(trainer):
-        schedule = trainer._schedule
+        take = trainer.take_sums
 
-        def noted(count):
+        def noted():
             events.append("interval")
-            return schedule(count)
+            return take()
 
-        trainer._schedule = noted
+        trainer.take_sums = noted
 
     monkeypatch.setattr(jax, "device_get", watched)
     train([*flags, "--epochs", "1", "--log_every", "1"], change=script)
@@ -297,13 +293,13 @@ def test_stops_at_the_first_update_that_is_not_finite(
     arguments += ["--log_every", str(log_every)]
 
     def poison(trainer):
-        train_step = trainer._steps.train
+        train_step = trainer._functions.train
 
         def poisoned(state, batch):
             weights = jnp.where(state.step == bad - 1, jnp.nan, 1.0) * batch.weights
             return train_step(state, batch._replace(weights=weights))
 
-        trainer._steps = trainer._steps._replace(train=poisoned)
+        trainer._functions = trainer._functions._replace(train=poisoned)
 
     message = rf"update {bad} is not finite.*checkpoint is of update {last_good};.*--restore"
     with pytest.raises(NonFiniteError, match=message):
@@ -321,7 +317,7 @@ def test_eval_only_gives_the_metrics_of_the_best_epoch(flags):
     metrics = trainer.evaluate()
     trainer.close()
     assert metrics == summary.best
-    assert read_jsonl(open_run(config).metrics_file) == records
+    assert read_jsonl(experiment.open_run(config).metrics_file) == records
 
 
 def test_restore_continues_another_run_with_other_flags(flags, tmp_path):
@@ -331,7 +327,7 @@ def test_restore_continues_another_run_with_other_flags(flags, tmp_path):
     )
     assert summary.steps == 20
     assert [r["epoch"] for r in records if "val/loss" in r] == [1.0, 2.0, 3.0, 4.0]
-    assert summary.best_step == 20, "only its own epochs have checkpoints here"
+    assert summary.best_step == [20], "only its own epochs have checkpoints here"
 
 
 @pytest.mark.parametrize("clip", [("None", "0.5"), ("0.5", "None")])

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from lru.training.config import Config
-from lru.training.runs import RunMismatchError, open_run, open_trackers, run_path
+from lru.config import Config
+from lru.experiment import RunMismatchError, open_run, run_path
+from lru.training.runs import open_trackers
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_resuming_from_another_origin_is_refused(configure):
 
 def test_metrics_are_always_written(configure):
     run = open_run(configure())
-    with open_trackers(configure(), run, 0) as trackers:
+    with open_trackers(run, configure().run, 0, {}) as trackers:
         trackers.log(1, {"loss": 0.5})
     assert '"loss": 0.5' in run.metrics_file.read_text()
 
@@ -128,7 +129,7 @@ def test_trackers_are_closed_when_training_fails(configure):
     run = open_run(configure())
 
     def fail():
-        with open_trackers(configure(), run, 0) as trackers:
+        with open_trackers(run, configure().run, 0, {}) as trackers:
             trackers.log(1, {"loss": 0.5})
             raise InterruptedError
 
@@ -140,6 +141,6 @@ def test_trackers_are_closed_when_training_fails(configure):
 def test_tensorboard_is_written_on_request(configure):
     config = configure(tensorboard=True)
     run = open_run(config)
-    with open_trackers(config, run, 0) as trackers:
+    with open_trackers(run, config.run, 0, config.flat()) as trackers:
         trackers.log(1, {"loss": 0.5})
     assert list((run.path / "tensorboard").iterdir())

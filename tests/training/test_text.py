@@ -6,11 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from lru.cli import main, resolve
+from lru import experiment
+from lru.commands import run_train as main
 from lru.flags import parse
-from lru.tasks import TASKS
-from lru.training.loop import Trainer
-from lru.training.runs import open_run, open_trackers
+from lru.training.runs import open_trackers
 from lru.training.trackers import Trackers, read_jsonl
 
 PLAY = "to be or not to be\nthat is the question\n" * 60
@@ -52,17 +51,19 @@ def flags(tmp_path):
 
 
 def make_trainer(arguments):
-    config, dataset = resolve(parse(arguments)[1])
-    data = dataset.load(config.run.raw_dir, config.run.dir_name)
-    task = TASKS[dataset.task](data.card, config.model)
-    return config, Trainer(config, task, data, open_run(config))
+    config = experiment.resolved(parse(arguments)[1])
+    data = experiment.load_data(config)
+    run = experiment.open_run(config)
+    trainer = experiment.make_trainer(config, data, experiment.make_task(config, data), run)
+    experiment.start(trainer, config, run)
+    return config, trainer
 
 
 def fit(arguments, kill_after=-1):
     config, trainer = make_trainer(arguments)
-    run = open_run(config)
+    run = experiment.open_run(config)
     try:
-        with open_trackers(config, run, trainer.step) as trackers:
+        with open_trackers(run, config.run, trainer.step, {}) as trackers:
             trainer.fit(Dying(trackers, kill_after))
     finally:
         trainer.close()
