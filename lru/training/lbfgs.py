@@ -341,7 +341,7 @@ def _strong_wolfe(
         low, high = _at(search.bracket, search.low), _at(search.bracket, 1 - search.low)
         worse |= new.loss >= low.loss
         good = ~worse & flat(new)
-        turned = ~good & (new.slope * (high.t - low.t) >= 0)
+        turned = new.slope * (high.t - low.t) >= 0
         high, low = _select(worse, new, _select(turned, low, high)), _select(worse, low, new)
         first = search.low == 0
         pair = jax.tree.map(

@@ -48,6 +48,9 @@ PROBLEMS = {
     "kinks": (kinks, [np.array([2.0, 0.5, -1.0])], [0.5] * 3, {"max_eval": 40}),
     "flat gradient": (waves, [np.array([0.2])], [1.0] * 3, {"tolerance_grad": 0.1}),
     "small change": (waves, [np.array([0.2])], [1.0] * 3, {"tolerance_change": 0.3}),
+    "short step": (rosenbrock, [np.array([-1.2, 1.0])], [0.2] * 2, {"tolerance_change": 0.25}),
+    # The line search has but one evaluation, beyond the minimum, and stays where it was.
+    "overshoot": (waves, [np.array([0.2])], [9.0] * 2, {"max_iter": 1}),
 }
 each_search = pytest.mark.parametrize("line_search", LINE_SEARCHES)
 
