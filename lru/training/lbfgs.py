@@ -1,0 +1,426 @@
+"""L-BFGS: several quasi-Newton steps an update, each evaluating the same batch again.
+
+    d = -H g,    x <- x + t d,    s = t d,    y = g(x + s) - g(x)
+
+with H from the last pairs (s, y): the two loops of Nocedal and Wright, Numerical Optimization,
+2nd edition, algorithms 7.4 and 7.5. Exits, options and the line search (algorithms 3.5 and 3.6)
+are those of `torch.optim.LBFGS`. `n` is the number of all parameters, raveled to one vector.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.flatten_util import ravel_pytree
+
+from lru.registry import UnknownNameError
+
+LINE_SEARCHES = ("none", "strong_wolfe")
+ARMIJO, CURVATURE = 1e-4, 0.9  # c1 and c2 of the strong Wolfe conditions
+MIN_CURVATURE = 1e-10  # pairs with no more y.s are not stored
+MIN_BRACKET = 1e-9  # brackets of shorter steps, in their largest entry, are not divided
+
+# In full precision, which matrix units would not use of themselves.
+_dot = partial(jnp.dot, precision=lax.Precision.HIGHEST)
+
+
+class LBFGSState(NamedTuple):
+    """What one update leaves to the next, named as in `torch.optim.LBFGS`.
+
+    Attributes:
+        n_iter: iterations of all updates, int32.
+        func_evals: evaluations of loss and gradient in all updates, int32; the given one counts.
+        d: last direction `[n]`.
+        t: step along it that was taken.
+        old_dirs: differences y of gradients `[history_size, n]`, a ring.
+        old_stps: the steps s that made them `[history_size, n]`.
+        ro: 1 / y.s of each pair `[history_size]`.
+        n_pairs: pairs stored so far, int32; the next goes to `n_pairs % history_size`.
+        H_diag: y.s / y.y of the last pair, the scale of the first H.
+        prev_flat_grad: gradient from which the last step was taken `[n]`.
+        prev_loss: loss there.
+    """
+
+    n_iter: jax.Array
+    func_evals: jax.Array
+    d: jax.Array
+    t: jax.Array
+    old_dirs: jax.Array
+    old_stps: jax.Array
+    ro: jax.Array
+    n_pairs: jax.Array
+    H_diag: jax.Array
+    prev_flat_grad: jax.Array
+    prev_loss: jax.Array
+
+
+class _Loop(NamedTuple):
+    """Iterations of one update: the point `x [n]`, what is known there, and counts."""
+
+    x: jax.Array
+    loss: jax.Array
+    grad: jax.Array
+    iterations: jax.Array
+    evals: jax.Array
+    running: jax.Array
+    state: LBFGSState
+
+
+class _Point(NamedTuple):
+    """A point of the line x + t d; a bracket is two of them, stacked."""
+
+    t: jax.Array
+    loss: jax.Array
+    grad: jax.Array
+    slope: jax.Array
+
+
+class _Search(NamedTuple):
+    """A line search before its next evaluation, which is at `t`.
+
+    Until `zooming`, the first point of the bracket is the one before the last.
+    """
+
+    t: jax.Array
+    bracket: _Point
+    low: jax.Array
+    zooming: jax.Array
+    insufficient: jax.Array
+    done: jax.Array
+    evals: jax.Array
+
+
+def lbfgs(
+    *,
+    max_iter: int = 20,
+    max_eval: int | None = None,
+    tolerance_grad: float = 1e-7,
+    tolerance_change: float = 1e-9,
+    history_size: int = 100,
+    line_search: str = "none",
+) -> optax.GradientTransformationExtraArgs:
+    """Makes the transformation that takes the steps of `torch.optim.LBFGS`.
+
+    Its `update(grads, state, params, *, value, value_and_grad, rate)` returns the change of
+    `params` over all iterations, and the next state. `value` and `grads` are those at `params`;
+    `value_and_grad` gives both at other parameters, on the same batch; `rate` is the learning
+    rate, a number or a scalar array. All run under `jit` and `vmap`. Parameters are any tree of
+    float32 or float64 arrays, and the state follows their type; it holds
+    `2 * history_size + 2` times their memory.
+
+    Args:
+        max_iter: iterations an update.
+        max_eval: evaluations an update, the given one included, after which no iteration starts;
+            None for a quarter more than `max_iter`, rounded down.
+        tolerance_grad: largest entry of the gradient, in size, at which an update ends.
+        tolerance_change: slope, step or change of the loss below which an update ends.
+        history_size: pairs kept.
+        line_search: "none" moves by the rate, in the first iteration of all by the rate times
+            min(1, 1 / |g|_1); "strong_wolfe" starts there, then brackets and zooms by cubic
+            interpolation until the strong Wolfe conditions hold or `max_eval` is reached.
+
+    Raises:
+        ValueError: if a count is less than 1, or a tolerance negative or not finite; from `init`,
+            if there are no parameters or some are neither float32 nor float64; from `update`, if
+            the state is of other parameters.
+        UnknownNameError: if there is no such line search.
+    """
+    if max_eval is None:
+        max_eval = max_iter * 5 // 4
+    counts = {"max_iter": max_iter, "max_eval": max_eval, "history_size": history_size}
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
+    tolerances = {"tolerance_grad": tolerance_grad, "tolerance_change": tolerance_change}
+    for name, tolerance in tolerances.items():
+        if not 0 <= tolerance < math.inf:
+            raise ValueError(f"{name} must be at least 0 and finite, got {tolerance}")
+    if line_search not in LINE_SEARCHES:
+        known = ", ".join(LINE_SEARCHES)
+        raise UnknownNameError(f"unknown line search {line_search!r}; known: {known}")
+
+    def init(params: optax.Params) -> LBFGSState:
+        for leaf in jax.tree.leaves(params):
+            dtype = jnp.result_type(leaf)
+            if dtype not in (jnp.float32, jnp.float64):
+                raise ValueError(f"params must be float32 or float64, got {dtype}")
+        flat, _ = ravel_pytree(params)
+        if not flat.size:
+            raise ValueError("params must hold at least one number, got none")
+        # Each field has a buffer of its own, so that all can be donated.
+        scalar, count = partial(jnp.zeros, (), flat.dtype), partial(jnp.zeros, (), jnp.int32)
+        pairs = partial(jnp.zeros, (history_size, flat.size), flat.dtype)
+        return LBFGSState(
+            n_iter=count(),
+            func_evals=count(),
+            d=jnp.zeros_like(flat),
+            t=scalar(),
+            old_dirs=pairs(),
+            old_stps=pairs(),
+            ro=jnp.zeros(history_size, flat.dtype),
+            n_pairs=count(),
+            H_diag=jnp.ones_like(flat, shape=()),
+            prev_flat_grad=jnp.zeros_like(flat),
+            prev_loss=scalar(),
+        )
+
+    def update(
+        grads: optax.Updates,
+        state: Any,
+        params: Any,
+        *,
+        value: jax.typing.ArrayLike,
+        value_and_grad: Callable[[Any], tuple[jax.typing.ArrayLike, Any]],
+        rate: jax.typing.ArrayLike,
+        **extra: Any,
+    ) -> tuple[optax.Updates, LBFGSState]:
+        del extra  # meant for other links of a chain
+        start, unravel = ravel_pytree(params)
+        if (state.d.shape, state.d.dtype) != (start.shape, start.dtype):
+            raise ValueError(
+                f"state must be that of the {start.size} parameters in {start.dtype}, "
+                f"but is of {state.d.size} in {state.d.dtype}"
+            )
+        rate = jnp.asarray(rate, start.dtype)
+
+        def evaluate(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            loss, gradient = value_and_grad(unravel(x))
+            return jnp.asarray(loss, x.dtype), ravel_pytree(gradient)[0]
+
+        def optimal(grad: jax.Array) -> jax.Array:
+            return jnp.abs(grad).max() <= tolerance_grad
+
+        def move(loop: _Loop, d: jax.Array, t: jax.Array, stuck: jax.Array) -> tuple:
+            """Step, loss and gradient after it, and evaluations, without a line search."""
+            # In the last iteration nothing reads them: the next update has another batch.
+            needed = ~stuck & (loop.iterations + 1 < max_iter)
+            known = loop.loss, loop.grad
+            loss, grad = lax.cond(needed, evaluate, lambda x: known, loop.x + t * d)
+            return t, loss, grad, needed.astype(jnp.int32)
+
+        def search(loop: _Loop, d: jax.Array, t: jax.Array, stuck: jax.Array) -> tuple:
+            def point(t: jax.Array) -> _Point:
+                loss, grad = evaluate(loop.x + t * d)
+                return _Point(t, loss, grad, _dot(grad, d))
+
+            here = _Point(jnp.zeros_like(t), loop.loss, loop.grad, _dot(loop.grad, d))
+            size = jnp.abs(d).max()
+            found, evals = _strong_wolfe(point, here, t, stuck, max_eval - loop.evals, size)
+            return jnp.where(stuck, t, found.t), found.loss, found.grad, evals
+
+        def iterate(loop: _Loop) -> _Loop:
+            state = _remember(loop.state, loop.grad)
+            d = _direction(state, loop.grad)
+            first = state.n_iter == 0
+            t = jnp.where(first, jnp.minimum(1, 1 / jnp.abs(loop.grad).sum()), 1) * rate
+            stuck = _dot(loop.grad, d) > -tolerance_change
+            step = search if line_search == "strong_wolfe" else move
+            t, loss, grad, evals = step(loop, d, t, stuck)
+            iterations, evals_so_far = loop.iterations + 1, loop.evals + evals
+            stop = (
+                stuck
+                | (iterations == max_iter)
+                | (evals_so_far >= max_eval)
+                | optimal(grad)
+                | (jnp.abs(t * d).max() <= tolerance_change)
+                | (jnp.abs(loss - loop.loss) < tolerance_change)
+            )
+            state = state._replace(
+                n_iter=state.n_iter + 1,
+                func_evals=state.func_evals + evals,
+                d=d,
+                t=t,
+                prev_flat_grad=loop.grad,
+                prev_loss=loop.loss,
+            )
+            x = jnp.where(stuck, loop.x, loop.x + t * d)
+            return _Loop(x, loss, grad, iterations, evals_so_far, ~stop, state)
+
+        grad, _ = ravel_pytree(grads)
+        loop = _Loop(
+            x=start,
+            loss=jnp.asarray(value, start.dtype),
+            grad=grad,
+            iterations=jnp.int32(0),
+            evals=jnp.int32(1),
+            running=~optimal(grad),
+            state=state._replace(func_evals=state.func_evals + 1),
+        )
+        loop = lax.while_loop(lambda loop: loop.running, iterate, loop)
+        return unravel(loop.x - start), loop.state
+
+    # The type that optax gives the field knows no further arguments.
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def _remember(state: LBFGSState, grad: jax.Array) -> LBFGSState:
+    """The pair of the last step in place of the oldest, if the curvature along it is positive."""
+    y, s = grad - state.prev_flat_grad, state.t * state.d
+    ys = _dot(y, s)
+    # Before the first step of all s is zero, and nothing is stored.
+    keep, slot = ys > MIN_CURVATURE, state.n_pairs % len(state.ro)
+
+    def put(ring: jax.Array, new: jax.Array) -> jax.Array:
+        return ring.at[slot].set(jnp.where(keep, new, ring[slot]))
+
+    return state._replace(
+        old_dirs=put(state.old_dirs, y),
+        old_stps=put(state.old_stps, s),
+        ro=put(state.ro, 1 / ys),
+        n_pairs=state.n_pairs + keep,
+        H_diag=jnp.where(keep, ys / _dot(y, y), state.H_diag),
+    )
+
+
+def _direction(state: LBFGSState, grad: jax.Array) -> jax.Array:
+    """The direction -H g `[n]` (algorithm 7.4)."""
+    size = len(state.ro)
+    n_pairs = jnp.minimum(state.n_pairs, size)
+
+    def newest_first(i: jax.Array, carry: tuple) -> tuple:
+        q, alphas = carry
+        j = (state.n_pairs - 1 - i) % size
+        alpha = _dot(state.old_stps[j], q) * state.ro[j]
+        return q - alpha * state.old_dirs[j], alphas.at[j].set(alpha)
+
+    def oldest_first(i: jax.Array, r: jax.Array) -> jax.Array:
+        j = (state.n_pairs - n_pairs + i) % size
+        beta = _dot(state.old_dirs[j], r) * state.ro[j]
+        return r + (alphas[j] - beta) * state.old_stps[j]
+
+    q, alphas = lax.fori_loop(0, n_pairs, newest_first, (-grad, jnp.zeros_like(state.ro)))
+    return lax.fori_loop(0, n_pairs, oldest_first, q * state.H_diag)
+
+
+def _strong_wolfe(
+    evaluate: Callable[[jax.Array], _Point],
+    here: _Point,
+    t: jax.Array,
+    skip: jax.Array,
+    max_iter: jax.Array,
+    size: jax.Array,
+) -> tuple[_Point, jax.Array]:
+    """A point of the line with the strong Wolfe conditions, or the best of the last bracket.
+
+    Args:
+        evaluate: the point at a step.
+        here: where the line starts.
+        t: first step.
+        skip: return `here` at once.
+        max_iter: evaluations after the first.
+        size: largest entry of the direction, in size.
+
+    Returns:
+        The point, and how often was evaluated.
+    """
+
+    def bracket(search: _Search, new: _Point, ended: jax.Array, worse: jax.Array) -> _Search:
+        """Phase 1 (algorithm 3.5): go on until the last two points have a good one between."""
+        before = _at(search.bracket, 0)
+        worse |= (search.evals > 1) & (new.loss >= before.loss)
+        good = ~worse & flat(new)
+        zooming = worse | (~good & (new.slope >= 0))
+        first = _select(ended, here, _select(zooming, before, new))
+        pair = jax.tree.map(lambda *points: jnp.stack(points), first, new)
+        bounds = new.t + 0.01 * (new.t - before.t), 10 * new.t
+        return search._replace(
+            t=_cubic_minimum(before, new, *bounds),
+            bracket=pair,
+            low=_lower(pair),
+            zooming=zooming,
+            done=ended | good,
+        )
+
+    def zoom(search: _Search, new: _Point, ended: jax.Array, worse: jax.Array) -> _Search:
+        """Phase 2 (algorithm 3.6): put the new point in place of one end of the bracket."""
+        low, high = _at(search.bracket, search.low), _at(search.bracket, 1 - search.low)
+        worse |= new.loss >= low.loss
+        good = ~worse & flat(new)
+        turned = new.slope * (high.t - low.t) >= 0
+        high, low = _select(worse, new, _select(turned, low, high)), _select(worse, low, new)
+        first = search.low == 0
+        pair = jax.tree.map(
+            lambda a, b: jnp.where(first, jnp.stack([a, b]), jnp.stack([b, a])), low, high
+        )
+        return search._replace(
+            bracket=pair, low=jnp.where(worse, _lower(pair), search.low), done=ended | good
+        )
+
+    def flat(point: _Point) -> jax.Array:
+        return jnp.abs(point.slope) <= -CURVATURE * here.slope
+
+    def advance(search: _Search) -> _Search:
+        new = evaluate(search.t)
+        ended = search.evals >= max_iter
+        worse = new.loss > here.loss + ARMIJO * new.t * here.slope
+        search = lax.cond(search.zooming, zoom, bracket, search, new, ended, worse)
+        search = search._replace(evals=search.evals + 1)
+        t, insufficient = _divide(search)
+        narrow = jnp.abs(search.bracket.t[1] - search.bracket.t[0]) * size < MIN_BRACKET
+        return search._replace(
+            t=jnp.where(search.zooming, t, search.t),
+            insufficient=search.zooming & insufficient,
+            done=search.done | (search.zooming & narrow),
+        )
+
+    false = jnp.zeros((), bool)
+    search = _Search(
+        t=t,
+        bracket=jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), here),
+        low=jnp.int32(0),
+        zooming=false,
+        insufficient=false,
+        done=skip,
+        evals=jnp.int32(0),
+    )
+    search = lax.while_loop(lambda search: ~search.done, advance, search)
+    return _at(search.bracket, search.low), search.evals
+
+
+def _divide(search: _Search) -> tuple[jax.Array, jax.Array]:
+    """The next step within a bracket, and whether it was left although it is near an end.
+
+    The second time in a row it is moved from the end by a tenth of the width, and at once if it
+    is not inside.
+    """
+    first, last = _at(search.bracket, 0), _at(search.bracket, 1)
+    smallest, largest = jnp.minimum(first.t, last.t), jnp.maximum(first.t, last.t)
+    t = _cubic_minimum(first, last, smallest, largest)
+    margin = 0.1 * (largest - smallest)
+    near = jnp.minimum(largest - t, t - smallest) < margin
+    shift = near & (search.insufficient | (t >= largest) | (t <= smallest))
+    inside = jnp.where(
+        jnp.abs(t - largest) < jnp.abs(t - smallest), largest - margin, smallest + margin
+    )
+    return jnp.where(shift, inside, t), near & ~shift
+
+
+def _cubic_minimum(a: _Point, b: _Point, smallest: jax.Array, largest: jax.Array) -> jax.Array:
+    """The minimum of the cubic through two points and their slopes (equation 3.59), clipped.
+
+    The middle of the bounds where the cubic has none.
+    """
+    a, b = _select(a.t <= b.t, a, b), _select(a.t <= b.t, b, a)
+    d1 = a.slope + b.slope - 3 * (a.loss - b.loss) / (a.t - b.t)
+    square = d1**2 - a.slope * b.slope
+    d2 = jnp.sqrt(jnp.maximum(square, 0))
+    t = b.t - (b.t - a.t) * ((b.slope + d2 - d1) / (b.slope - a.slope + 2 * d2))
+    return jnp.where(square >= 0, jnp.clip(t, smallest, largest), (smallest + largest) / 2)
+
+
+def _lower(pair: _Point) -> jax.Array:
+    """The place of the smaller loss."""
+    return jnp.where(pair.loss[0] <= pair.loss[1], 0, 1).astype(jnp.int32)
+
+
+def _at(pair: _Point, place: jax.typing.ArrayLike) -> _Point:
+    return jax.tree.map(lambda leaf: leaf[place], pair)
+
+
+def _select(condition: jax.Array, a: _Point, b: _Point) -> _Point:
+    return jax.tree.map(partial(jnp.where, condition), a, b)
