@@ -15,9 +15,12 @@ N = 11
 rng = np.random.default_rng(0)
 
 
-def ragged(longest=9, per_step=False):
+def ragged(longest=9, per_step=False, n_targets=None):
     lengths = rng.integers(0, longest + 1, N)
-    labels = rng.integers(-1, 3, (N, lengths.max()) if per_step else N).astype(np.int32)
+    shape = (N, lengths.max()) if per_step else (N,)
+    labels = rng.integers(-1, 3, shape).astype(np.int32)
+    if n_targets is not None:
+        labels = rng.normal(size=(*shape, n_targets)).astype(np.float32)
     values = rng.integers(1, 200, lengths.sum()).astype(np.uint8)
     return Ragged(values, np.concatenate([[0], np.cumsum(lengths)]), labels)
 
@@ -37,6 +40,8 @@ SPLITS = {
     "floats with a label a step": dense(np.float32, per_step=True),
     "tokens": ragged(),
     "tokens with a label a step": ragged(per_step=True),
+    "tokens with values a row": ragged(n_targets=2),
+    "tokens with values a step": ragged(per_step=True, n_targets=2),
     "pairs": pairs(),
 }
 

@@ -2,15 +2,23 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lru.dataloaders import DATASETS, Dataset, Prepared, dataset_from_options, views
 from lru.dataloaders.cache import SPLITS
-from lru.dataloaders.card import CARD_NAME, check_contents
+from lru.dataloaders.card import CARD_NAME, Targets, check_contents
 from lru.plugins import load_plugins
 
 Lines = Iterator[str]
+
+_TARGETS: Mapping[Targets, str] = {
+    "class": "{} classes, one target a row",
+    "class_per_step": "{} classes, one target a step",
+    "values": "{} values a target, one target a row",
+    "values_per_step": "{} values a target, one target a step",
+    "tokens": "{} tokens, the next is the target",
+}
 
 
 def list_all(arguments: argparse.Namespace) -> Lines:
@@ -70,9 +78,13 @@ def stats(arguments: argparse.Namespace) -> Lines:
         card = prepared.card
         if card.vocabulary:
             yield f"    {views.vocabulary_text(card.vocabulary)}"
-        if card.mean is not None and card.std is not None:
-            yield "    mean " + " ".join(f"{value:.4f}" for value in card.mean)
-            yield "    standard deviation " + " ".join(f"{value:.4f}" for value in card.std)
+        for of, mean, std in (
+            ("", card.mean, card.std),
+            (" of targets", card.target_mean, card.target_std),
+        ):
+            if mean is not None and std is not None:
+                yield f"    mean{of} " + " ".join(f"{value:.4f}" for value in mean)
+                yield f"    standard deviation{of} " + " ".join(f"{value:.4f}" for value in std)
         for split in SPLITS:
             counts = card.splits[split]["class_counts"]
             if not counts:
@@ -106,7 +118,7 @@ def show(arguments: argparse.Namespace) -> Lines:
             continue
         name = f"{dataset.folder('').name}.{arguments.split}.{index}.png"
         image.save(Path(arguments.cache_dir, name))
-        yield f"label: {views.class_name(dataset, int(split.labels[index]))}"
+        yield views.label_text(dataset, split, index)
         yield f"{Path(arguments.cache_dir, name)}"
 
 
@@ -192,7 +204,8 @@ def _loaded(dataset: Dataset, arguments: argparse.Namespace, *, verify: bool = F
 def _described(prepared: Prepared) -> Lines:
     card = prepared.card
     size = f"{card.vocab_size} ids" if card.vocab_size else f"{card.n_features} features"
-    yield f"{card.kind} ({size}), {card.n_classes} classes, one target a {card.targets}"
+    count = card.n_targets or card.n_classes
+    yield f"{card.kind} ({size}), {_TARGETS[card.targets].format(count)}"
     row = "line" if card.kind == "text" else "row"
     for split in SPLITS:
         figures = card.splits[split]

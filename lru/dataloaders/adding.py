@@ -57,7 +57,7 @@ class Adding(Dataset):
         return Description(
             kind="values",
             n_classes=self.n_classes,
-            targets="sequence",
+            targets="class",
             provenance=f"Generated with seed {self.seed}.",
             comparable=(
                 "The published task predicts the sum itself, with squared errors, on rows that are "

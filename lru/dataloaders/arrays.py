@@ -2,16 +2,38 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 from jaxtyping import Float32, Int, Int16, Int32, Int64, Shaped, UInt, UInt8
 
 NO_TARGET = -1
-"""The label of a step that has none."""
+"""The label of a step that has no class; one that has no values has NaN."""
 
 Rows = Int[np.ndarray, " B"] | Sequence[int]
-Labels = Int32[np.ndarray, " n"] | Int32[np.ndarray, "n T"]
+Classes = Int32[np.ndarray, " n"] | Int32[np.ndarray, "n T"]
+Labels = Classes | Float32[np.ndarray, "n K"] | Float32[np.ndarray, "n T K"]
+LabelsOfRows = (
+    Int32[np.ndarray, " B"]
+    | Int32[np.ndarray, "B length"]
+    | Float32[np.ndarray, "B K"]
+    | Float32[np.ndarray, "B length K"]
+)
+
+
+def are_values(labels: Any) -> bool:
+    """True for values `[n, K]` or `[n, T, K]`, which are floats; False for classes."""
+    return labels.dtype.kind == "f"
+
+
+def are_of_steps(labels: Any) -> bool:
+    """True for labels of steps, classes `[n, T]` or values `[n, T, K]`; False for those of rows."""
+    return labels.ndim == 2 + are_values(labels)
+
+
+def no_target(labels: Any) -> float | int:
+    """The label of a step that has none, among labels such as these."""
+    return np.nan if are_values(labels) else NO_TARGET
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +42,8 @@ class Dense:
 
     Attributes:
         inputs: `[n, T, F]`, uint8, int16 or float32.
-        labels: `[n]` a class per row, or `[n, T]` a class per step with -1 where there is none.
+        labels: `[n]` a class per row, or `[n, T]` a class per step with -1 where there is none;
+            `[n, K]` or `[n, T, K]` values instead, with NaN where there are none.
     """
 
     inputs: UInt8[np.ndarray, "n T F"] | Int16[np.ndarray, "n T F"] | Float32[np.ndarray, "n T F"]
@@ -51,10 +74,8 @@ class Dense:
             return chosen
         return np.pad(chosen, ((0, 0), (0, length - steps), (0, 0)))
 
-    def labels_of(
-        self, indices: Rows, length: SupportsIndex
-    ) -> Int32[np.ndarray, " B"] | Int32[np.ndarray, "B length"]:
-        """Labels of the rows: `[B]`, or per step `[B, length]` with -1 where there is none.
+    def labels_of(self, indices: Rows, length: SupportsIndex) -> LabelsOfRows:
+        """Labels of the rows; those of steps are `length` many, with none beyond the rows' ends.
 
         Raises:
             ValueError: if labels are per step and `length` is shorter than the rows.
@@ -71,7 +92,8 @@ class Ragged:
         values: `[total]` ids, the smallest unsigned type that holds them; 0 is padding.
         offsets: `[n + 1]` int64, from 0 to `total`.
         labels: `[n]` a class per row, or `[n, T]` a class per step of the longest row,
-            with -1 where there is none. The lines of a text all have -1.
+            with -1 where there is none; `[n, K]` or `[n, T, K]` values instead, with NaN where
+            there are none. The lines of a text all have -1.
     """
 
     values: UInt[np.ndarray, " total"]
@@ -81,7 +103,7 @@ class Ragged:
     def __post_init__(self):
         if len(self.offsets) == 0 or self.offsets[0] != 0 or self.offsets[-1] != len(self.values):
             raise ValueError(f"offsets must run from 0 to the {len(self.values)} values")
-        longest = int(self.lengths.max(initial=0)) if self.labels.ndim == 2 else 0
+        longest = int(self.lengths.max(initial=0)) if are_of_steps(self.labels) else 0
         _check_labels(self.labels, len(self), longest)
 
     def __len__(self) -> int:
@@ -109,10 +131,8 @@ class Ragged:
             row[:steps] = values[start : start + steps]
         return out
 
-    def labels_of(
-        self, indices: Rows, length: SupportsIndex
-    ) -> Int32[np.ndarray, " B"] | Int32[np.ndarray, "B length"]:
-        """Labels of the rows: `[B]`, or per step `[B, length]` with -1 where there is none.
+    def labels_of(self, indices: Rows, length: SupportsIndex) -> LabelsOfRows:
+        """Labels of the rows; those of steps are `length` many, with none beyond the rows' ends.
 
         Raises:
             ValueError: if labels are per step and `length` is shorter than the longest chosen row.
@@ -186,9 +206,11 @@ Split = Dense | Ragged | Pairs
 
 
 def _check_labels(labels: np.ndarray, rows: int, steps: int) -> None:
-    expected = (rows,) if labels.ndim == 1 else (rows, steps)
-    if labels.shape != expected:
-        raise ValueError(f"labels have shape {labels.shape}, but the rows need {expected}")
+    expected = (rows, steps) if are_of_steps(labels) else (rows,)
+    values = are_values(labels)
+    if labels.ndim != len(expected) + values or labels.shape[: len(expected)] != expected:
+        needed = f"({', '.join(map(str, (*expected, 'K')))})" if values else expected
+        raise ValueError(f"labels have shape {labels.shape}, but the rows need {needed}")
 
 
 def _checked_length(length: SupportsIndex, longest: int) -> int:
@@ -203,8 +225,9 @@ def _labels_of(
 ) -> np.ndarray:
     """Labels of the rows, of which the longest has `longest` steps, cut or padded to `length`."""
     chosen = labels[rows]
-    if labels.ndim == 1:
+    if not are_of_steps(labels):
         return chosen
     chosen = chosen[:, : _checked_length(length, longest)]
     beyond = length.__index__() - chosen.shape[1]
-    return np.pad(chosen, ((0, 0), (0, beyond)), constant_values=NO_TARGET)
+    widths = ((0, 0), (0, beyond), (0, 0))[: labels.ndim]
+    return np.pad(chosen, widths, constant_values=no_target(labels))

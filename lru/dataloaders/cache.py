@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int32, Shaped
+from jaxtyping import Shaped
 
-from lru.dataloaders.arrays import Dense, Pairs, Ragged, Split
+from lru.dataloaders.arrays import Dense, Labels, Pairs, Ragged, Split
 
 try:
     import fcntl
@@ -35,10 +35,7 @@ class CacheError(RuntimeError):
 
 
 def write_dense(
-    folder: Path,
-    split: str,
-    inputs: Shaped[np.ndarray, "n T F"],
-    labels: Int32[np.ndarray, " n"] | Int32[np.ndarray, "n T"],
+    folder: Path, split: str, inputs: Shaped[np.ndarray, "n T F"], labels: Labels
 ) -> None:
     """Store a dense split that fits into memory."""
     np.save(file_of(folder, split, "inputs"), inputs, allow_pickle=False)

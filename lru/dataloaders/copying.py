@@ -64,7 +64,7 @@ class Copy(Dataset):
         return Description(
             kind="tokens",
             n_classes=self.n_symbols,
-            targets="step",
+            targets="class_per_step",
             vocabulary=("<pad>", *symbols, "<blank>", "<go>"),
             provenance=f"Generated with seed {self.seed}.",
             comparable=(

@@ -71,7 +71,7 @@ class Corpus(Dataset):
         return Description(
             kind="text",
             n_classes=len(vocabulary),
-            targets="step",
+            targets="tokens",
             vocabulary=tuple(vocabulary),
             provenance=f"Read from {', '.join(path.name for path in files)}.",
             comparable=(

@@ -95,7 +95,7 @@ class ListOps(OfficialOrGenerated):
         return Description(
             kind="tokens",
             n_classes=10,
-            targets="sequence",
+            targets="class",
             vocabulary=VOCABULARY,
             provenance=provenance,
             comparable=comparable,

@@ -114,7 +114,7 @@ class Pathfinder(OfficialOrGenerated):
         return Description(
             kind="values",
             n_classes=2,
-            targets="sequence",
+            targets="class",
             provenance=provenance,
             comparable=comparable,
         )

@@ -109,7 +109,7 @@ class SpeechCommands(Dataset):
         return Description(
             kind="values",
             n_classes=len(self._words),
-            targets="sequence",
+            targets="class",
             provenance=f"Read from the clips in {place.relative_to(raw_dir).as_posix()}.",
             comparable=(
                 compares

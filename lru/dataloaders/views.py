@@ -1,5 +1,6 @@
 """Looking at prepared data: rows as text or pictures, and how long rows are."""
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int64, Shaped, UInt8
 from PIL import Image
 
-from lru.dataloaders.arrays import Dense, Pairs, Ragged, Split
+from lru.dataloaders.arrays import Dense, Pairs, Ragged, Split, are_of_steps, are_values
 from lru.dataloaders.base import Dataset, Prepared
 from lru.dataloaders.cache import SPLITS
 from lru.dataloaders.card import Card
@@ -30,15 +31,25 @@ def class_name(dataset: Dataset, label: int) -> str:
     return f"{label} ({names[label]})" if label < len(names) else str(label)
 
 
+def label_text(dataset: Dataset, split: Split, index: int) -> str:
+    """The label of a row in words; "-" at steps that have none."""
+    label = split.labels[index].tolist()
+    if are_of_steps(split.labels):
+        return "labels: " + " ".join(map(_target_text, label))
+    return (
+        f"label: {_target_text(label) if are_values(split.labels) else class_name(dataset, label)}"
+    )
+
+
+def _target_text(target: int | Sequence[float]) -> str:
+    if isinstance(target, int):
+        return "-" if target < 0 else str(target)
+    return ",".join("-" if math.isnan(value) else f"{value:g}" for value in target)
+
+
 def row_text(dataset: Dataset, card: Card, split: Split, index: int) -> Iterator[str]:
     """A row in words: its label, and its tokens or its first values."""
-    labels = split.labels[index]
-    if card.kind == "text":
-        yield f"line {index}"
-    elif np.ndim(labels):
-        yield "labels: " + " ".join("-" if label < 0 else str(label) for label in labels)
-    else:
-        yield f"label: {class_name(dataset, int(labels))}"
+    yield f"line {index}" if card.targets == "tokens" else label_text(dataset, split, index)
     if isinstance(split, Dense):
         values = split.inputs[index]
         yield f"{len(values)} steps, the first:"

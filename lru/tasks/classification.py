@@ -22,6 +22,7 @@ class Classification:
     """One class for each sequence, or for each step with a label of at least 0."""
 
     kinds: tuple[str, ...] = ("tokens", "values")
+    targets: tuple[str, ...] = ("class", "class_per_step")
     metrics: tuple[str, ...] = ("accuracy",)
     objective = "accuracy"
     higher_is_better = True
@@ -35,25 +36,30 @@ class Classification:
                 for one a step.
 
         Raises:
-            ValueError: if the kind of data does not fit the task, or the pooling the labels, or if
-                an option is of texts.
+            ValueError: if the data or its targets do not fit the task, or the pooling the labels,
+                or if an option is of texts.
         """
         if card.kind not in self.kinds:
             raise ValueError(
                 f"the data of this task must be {' or '.join(self.kinds)}, "
                 f"but those of {card.name} are {card.kind}"
             )
+        if card.targets not in self.targets:
+            raise ValueError(
+                f"the targets of this task must be {' or '.join(self.targets)}, "
+                f"but those of {card.name} are {card.targets}"
+            )
         for name, value in config.changed(OF_TEXTS).items():
             raise ValueError(f"{name} is of texts, but {card.name} is none; got {value}")
-        per_step = card.targets == "step"
+        per_step = card.targets == "class_per_step"
         pooling = config.pooling
         if pooling == "auto":
             pooling = "none" if per_step else "mean"
         if per_step != (pooling == "none"):
             wanted = "none" if per_step else "mean or last"
             raise ValueError(
-                f"pooling must be {wanted} for {card.name}, whose labels are one a {card.targets}, "
-                f"got {pooling!r}"
+                f"pooling must be {wanted} for {card.name}, whose labels are one a "
+                f"{'step' if per_step else 'sequence'}, got {pooling!r}"
             )
         self._card = card
         self._config = dataclasses.replace(config, pooling=pooling)

@@ -9,7 +9,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ class FromFile(Dataset):
         for split in cache.SPLITS:
             labels = np.zeros(len(numbers), np.int32)
             cache.write_dense(folder, split, numbers + np.float32(self.offset), labels)
-        return Description("values", 1, "sequence", "A file.", "Not at all.")
+        return Description("values", 1, "class", "A file.", "Not at all.")
 
 
 def names(folder: Path) -> list[str]:
@@ -233,7 +233,7 @@ class Given(Dataset):
     name: ClassVar[str] = "given"
     labels: ClassVar[Any]
     rows: ClassVar[list[list[int]]] = [[1], [2, 1, 2], [2, 2]]
-    targets: ClassVar[Any] = "sequence"
+    targets: ClassVar[Any] = "class"
 
     def build(self, raw_dir: Path, folder: Path) -> Description:
         for split in cache.SPLITS:
@@ -241,11 +241,15 @@ class Given(Dataset):
             np.save(cache.file_of(folder, split, "values"), values)
             offsets = np.cumsum([0, *map(len, self.rows)])
             np.save(cache.file_of(folder, split, "offsets"), offsets)
-            np.save(cache.file_of(folder, split, "labels"), np.array(self.labels, np.int32))
+            labels = np.array(self.labels)
+            stored = labels.astype(np.float32 if labels.dtype.kind == "f" else np.int32)
+            np.save(cache.file_of(folder, split, "labels"), stored)
         return Description("tokens", 2, self.targets, "None.", "Not.", vocabulary=("", "a", "b"))
 
 
 STEPS = [[0, -1, -1], [1, -1, 0], [1, 1, -1]]
+NAN = np.nan
+VALUES = [[[NAN], [NAN], [NAN]], [[1.0], [NAN], [2.0]], [[1.0], [6.0], [NAN]]]
 
 
 @pytest.mark.parametrize(
@@ -255,30 +259,87 @@ STEPS = [[0, -1, -1], [1, -1, 0], [1, 1, -1]]
         ({"labels": [0, 1, -1]}, "given, train: labels are not all 0 to 1"),
         ({"labels": [0, 1, -2]}, "given, train: labels are not all 0 to 1"),
         (
-            {"labels": np.array(STEPS) * 2, "targets": "step"},
+            {"labels": np.array(STEPS) * 2, "targets": "class_per_step"},
             "given, train: labels are not all 0 to 1, or -1 where a step has none",
         ),
-        ({"labels": STEPS}, r"labels have shape \(3, 3\), but the targets are one a sequence"),
-        ({"labels": [0, 1, 1], "targets": "step"}, r"shape \(3,\), but the targets are one a step"),
         (
-            {"labels": np.abs(STEPS), "targets": "step"},
+            {"labels": STEPS},
+            r"labels are int32 of shape \(3, 3\), but those of targets 'class' are classes \[n\]",
+        ),
+        (
+            {"labels": [0, 1, 1], "targets": "class_per_step"},
+            r"are classes \[n, T\]",
+        ),
+        (
+            {"labels": np.abs(STEPS), "targets": "class_per_step"},
             "given, train: there are labels beyond the ends of rows",
         ),
+        (
+            {"labels": [[1.0], [NAN], [1.0]], "targets": "values"},
+            "given, train: labels are not all finite numbers$",
+        ),
+        (
+            {"labels": np.array(VALUES) * np.inf, "targets": "values_per_step"},
+            "labels are not all finite numbers, or NaN where a step has none",
+        ),
+        (
+            {"labels": np.nan_to_num(VALUES), "targets": "values_per_step"},
+            "given, train: there are labels beyond the ends of rows",
+        ),
+        ({"labels": VALUES, "targets": "values"}, r"'values' are values \[n, K\]"),
+        ({"targets": "tokens"}, "targets must be tokens for a text and for nothing else"),
         ({"labels": [0, 1, 1], "rows": [[0], [1], [2]]}, "given, train: ids are 0 to 2"),
         ({"labels": [0, 1, 1], "rows": [[1], [2], [3]]}, "given, train: ids are 1 to 3"),
-        ({"labels": [], "rows": []}, "given: split 'train' has no rows"),
+        ({"labels": np.zeros(0, np.int32), "rows": []}, "given: split 'train' has no rows"),
     ],
 )
 def test_wrong_contents_do_not_get_into_the_cache(raw_dir, cache_dir, monkeypatch, facts, message):
     monkeypatch.setattr(Given, "labels", STEPS, raising=False)
-    monkeypatch.setattr(Given, "targets", "step")
+    monkeypatch.setattr(Given, "targets", "class_per_step")
     assert Given().load(raw_dir, cache_dir / "right").train.labels.tolist() == STEPS
-    monkeypatch.setattr(Given, "targets", "sequence")
+    monkeypatch.setattr(Given, "targets", "class")
     for name, value in facts.items():
         monkeypatch.setattr(Given, name, value)
     with pytest.raises(ValueError, match=message):
         Given().prepare(raw_dir, cache_dir)
     assert names(cache_dir) == ["right"]
+
+
+def test_targets_of_no_known_type_are_refused():
+    # Here the annotations are enforced as well, and come first.
+    with pytest.raises((ValueError, TypeError), match="class_per_step"):
+        Description("tokens", 2, cast(Any, "step"), "None.", "Not.")
+
+
+def test_targets_that_are_values_have_moments_and_no_classes(raw_dir, cache_dir, monkeypatch):
+    monkeypatch.setattr(Given, "labels", VALUES, raising=False)
+    monkeypatch.setattr(Given, "targets", "values_per_step")
+    card = Given().load(raw_dir, cache_dir).card
+    assert (card.targets, card.n_targets) == ("values_per_step", 1)
+    assert card.target_mean == [2.5]
+    assert card.target_std == pytest.approx([np.std([1, 2, 1, 6])])
+    assert card.splits["val"]["class_counts"] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "former", "targets"),
+    [
+        ("tokens", "sequence", "class"),
+        ("tokens", "step", "class_per_step"),
+        ("text", "step", "tokens"),
+    ],
+)
+def test_cards_from_before_targets_had_types_are_read(
+    raw_dir, cache_dir, monkeypatch, kind, former, targets
+):
+    folder = SMALL.prepare(raw_dir, cache_dir)
+    facts = json.loads((folder / CARD_NAME).read_text())
+    for new in ("n_targets", "target_mean", "target_std"):
+        del facts[new]
+    (folder / CARD_NAME).write_text(json.dumps(facts | {"kind": kind, "targets": former}))
+    monkeypatch.setattr(Copy, "build", None)
+    card = SMALL.load(raw_dir, cache_dir).card
+    assert (card.targets, card.n_targets, card.target_mean) == (targets, 0, None)
 
 
 def test_the_card_of_values_has_moments_and_figures(raw_dir, cache_dir):

@@ -61,7 +61,7 @@ def test_generated_splits_have_their_sizes_right_answers_and_no_sequence_twice(r
 
 def test_the_card_describes_it(raw_dir, cache_dir):
     card = SHORT.load(raw_dir, cache_dir).card
-    assert (card.kind, card.targets, card.n_classes) == ("tokens", "sequence", 10)
+    assert (card.kind, card.targets, card.n_classes) == ("tokens", "class", 10)
     assert (card.vocab_size, card.n_features) == (16, None)
     assert card.vocabulary == ["<pad>", "[MIN", "[MAX", "[MED", "[SM", "]", *"0123456789"]
     assert card.max_length == max(figures["max_length"] for figures in card.splits.values()) < 60

@@ -21,7 +21,7 @@ def test_floats_become_values():
     data = from_arrays("mine", (FLOATS, LABELS))
     assert isinstance(data.train, Dense)
     assert data.train.inputs.dtype == np.float32
-    assert (data.card.kind, data.card.n_features, data.card.targets) == ("values", 2, "sequence")
+    assert (data.card.kind, data.card.n_features, data.card.targets) == ("values", 2, "class")
     assert (data.card.name, data.card.n_classes, data.card.max_length) == ("mine", 3, 5)
     np.testing.assert_allclose(data.card.mean, data.train.inputs.mean((0, 1)), rtol=1e-5)
 
@@ -57,8 +57,39 @@ def test_a_vocabulary_gives_the_tokens_their_texts():
 def test_labels_of_steps():
     labels = rng.integers(-1, 4, (20, 5))
     data = from_arrays("mine", (FLOATS, labels))
-    assert data.card.targets == "step"
+    assert data.card.targets == "class_per_step"
     assert data.card.n_classes == labels.max() + 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "targets", "n_targets"),
+    [
+        (rng.normal(size=20), "values", 1),
+        (rng.normal(size=(20, 3)), "values", 3),
+        (rng.normal(size=(20, 5, 2)), "values_per_step", 2),
+    ],
+)
+def test_floats_are_values_to_be_predicted(labels, targets, n_targets):
+    given = (FLOATS, labels)
+    for data in (
+        from_arrays("mine", given),
+        from_torch("mine", Items(list(zip(*given, strict=True)))),
+    ):
+        card, stored = data.card, data.train.labels
+        assert (card.targets, card.n_classes, card.n_targets) == (targets, 0, n_targets)
+        assert stored.dtype == np.float32
+        flat = stored.reshape(-1, n_targets)
+        np.testing.assert_allclose(card.target_mean, flat.mean(0), atol=1e-6)
+        np.testing.assert_allclose(card.target_std, flat.std(0), atol=1e-6)
+
+
+def test_values_of_steps_come_in_rows_as_long_as_those_of_inputs():
+    labels = [np.stack([row, row / 2], axis=1) for row in TOKENS]
+    data = from_arrays("mine", *[(TOKENS, labels)] * 3)
+    assert data.card.targets == "values_per_step"
+    for row, label in enumerate(labels):
+        np.testing.assert_array_equal(data.train.labels[row, : len(label)], label)
+        assert np.isnan(data.train.labels[row, len(label) :]).all()
 
 
 def test_missing_splits_are_cut_from_train_by_seed_and_nothing_is_lost():
@@ -93,7 +124,14 @@ def test_given_splits_stay_as_they_are():
         ((FLOATS, LABELS[:-1]), {}, "mine: train: there are 20 inputs, but 19 labels"),
         ((FLOATS, LABELS), {"held_out": 0.5}, "held_out is 0.5, but must leave at least one of"),
         ((FLOATS, LABELS), {"held_out": 0.0}, "held_out is 0.0, but must leave"),
-        ((FLOATS, LABELS / 2), {}, "labels must be whole numbers, got float64"),
+        ((FLOATS, LABELS > 1), {}, "labels must be whole numbers or floats, got bool"),
+        (
+            (FLOATS, np.full(20, np.inf)),
+            {},
+            "mine, train: labels are not all finite numbers",
+        ),
+        ((FLOATS, LABELS / 2), {"n_classes": 2}, "n_classes is 2, but labels are values"),
+        ((TOKENS, [row / 2 for row in TOKENS]), {}, r"one a step, must be rows of shape \[T, K\]"),
         ((FLOATS, LABELS - 1), {}, "labels must be at least 0, got -1"),
         ((FLOATS, LABELS), {"n_classes": 2}, "n_classes is 2, but there is a label 2"),
         ((FLOATS[:0], LABELS[:0]), {}, "must leave at least one of the 0 rows"),
@@ -150,7 +188,7 @@ def test_lengths_take_the_padding_off():
 def test_lengths_take_the_padding_off_the_labels_of_steps():
     items = [([1, 2, 0, 0], [0, 1, 0, 0], 2), ([1, 2, 3, 4], [1, 0, 0, 1], 4)]
     data = from_torch("mine", *[Items(items)] * 3)
-    assert data.card.targets == "step"
+    assert data.card.targets == "class_per_step"
     assert data.train.labels.tolist() == [[0, 1, -1, -1], [1, 0, 0, 1]]
     assert data.train.labels_of([0], 2).tolist() == [[0, 1]]
     assert data.card.splits["train"]["class_counts"] == [3, 3]
