@@ -1,4 +1,4 @@
-"""What a data set is: options, a card, three splits, and how it gets into the cache and out."""
+"""What a data set is: options, a card, named splits, and how it gets into the cache and out."""
 
 import hashlib
 import json
@@ -27,12 +27,37 @@ StrPath = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A data set ready to use: its card and three memory-mapped splits."""
+    """A data set ready to use.
+
+    Attributes:
+        card: what is known of it.
+        splits: memory-mapped or in memory, by name; "train" is there, and "val" and "test" usually.
+    """
 
     card: Card
-    train: Split
-    val: Split
-    test: Split
+    splits: Mapping[str, Split]
+
+    @property
+    def train(self) -> Split:
+        """The split to train on."""
+        return self._split("train")
+
+    @property
+    def val(self) -> Split:
+        """The split to validate on."""
+        return self._split("val")
+
+    @property
+    def test(self) -> Split:
+        """The split to test on."""
+        return self._split("test")
+
+    def _split(self, name: str) -> Split:
+        if name not in self.splits:
+            raise AttributeError(
+                f"{self.card.name} has no split {name!r}; it has {', '.join(self.splits)}"
+            )
+        return self.splits[name]
 
 
 @dataclass(frozen=True)
@@ -50,6 +75,7 @@ class Dataset(ABC):
         class_names: what the classes are called, if not by their numbers.
         picture: rows and columns, if a row's steps are the pixels of an image in that order.
         separator: what stands between the tokens of a row when it is shown as text.
+        split_names: of the splits that `build` writes; "train" must be there.
         version: raised whenever `build` gives other arrays from the same files and options.
     """
 
@@ -60,6 +86,7 @@ class Dataset(ABC):
     class_names: ClassVar[tuple[str, ...]] = ()
     picture: ClassVar[tuple[int, int] | None] = None
     separator: ClassVar[str] = " "
+    split_names: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     version: ClassVar[int] = 1
 
     def raw_files(self, raw_dir: Path) -> tuple[Path, ...]:
@@ -72,7 +99,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def build(self, raw_dir: Path, folder: Path) -> Description:
-        """Write the three splits into the empty `folder`; all that `raw_files` names is there."""
+        """Write all splits into the empty `folder`; all that `raw_files` names is there."""
 
     def download(self, raw_dir: StrPath, mirror: str | None = None) -> tuple[Path, ...]:
         """Fetch and unpack the sources into `raw_dir`, unless the files are there; the files.
@@ -141,7 +168,7 @@ class Dataset(ABC):
         read = stamps(self.obtain(raw_dir, mirror), raw_dir)
         with cache.staging(folder) as partial:
             description = self.build(raw_dir, partial)
-            splits = {split: cache.read_split(partial, split) for split in cache.SPLITS}
+            splits = {split: cache.read_split(partial, split) for split in self.split_names}
             card = make_card(
                 description,
                 splits,
@@ -189,13 +216,13 @@ class Dataset(ABC):
         """
         folder = self.folder(cache_dir)
         card = read_card(folder)
-        splits = {split: cache.read_split(folder, split) for split in cache.SPLITS}
+        splits = {split: cache.read_split(folder, split) for split in card.splits}
         if verify or cache.size_in_bytes(splits) <= VERIFIED_ON_LOAD:
             if cache.checksum(splits) != card.checksum:
                 raise cache.damaged(folder, "the arrays do not have the card's checksum")
-        elif any(len(splits[name]) != card.splits[name]["examples"] for name in cache.SPLITS):
+        elif any(len(split) != card.splits[name]["examples"] for name, split in splits.items()):
             raise cache.damaged(folder, "the splits do not have the card's sizes")
-        return Prepared(card, **splits)
+        return Prepared(card, splits)
 
     def _is_current(self, folder: Path, found: dict[str, list[int]]) -> bool:
         if not folder.exists():
@@ -209,7 +236,9 @@ class Dataset(ABC):
             return False
         same_maker = (card.name, card.version) == (self.name, self.version)
         same_options = card.options == asdict(self)
-        return same_maker and same_options and (not found or card.raw_files == found)
+        same_splits = set(card.splits) == set(self.split_names)
+        same_files = not found or card.raw_files == found
+        return same_maker and same_options and same_splits and same_files
 
 
 DATASETS: Registry[type[Dataset]] = Registry("data set")
@@ -218,7 +247,15 @@ DatasetType = TypeVar("DatasetType", bound=type[Dataset])
 
 
 def register(dataset: DatasetType) -> DatasetType:
-    """Class decorator: file a data set under its `name` and its `aliases`."""
+    """Class decorator: file a data set under its `name` and its `aliases`.
+
+    Raises:
+        ValueError: if it has no split to train on.
+    """
+    if "train" not in dataset.split_names:
+        raise ValueError(
+            f"{dataset.name}: split_names must have 'train', got {', '.join(dataset.split_names)}"
+        )
     DATASETS.register(dataset.name, *dataset.aliases)(dataset)
     return dataset
 

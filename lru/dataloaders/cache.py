@@ -19,7 +19,6 @@ try:
 except ImportError:
     fcntl = None
 
-SPLITS = ("train", "val", "test")
 ABANDONED_AFTER = 3600.0
 """Seconds without a write after which a partial folder is taken for a killed process's."""
 

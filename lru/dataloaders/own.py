@@ -3,7 +3,7 @@
 A data set that flags can name is a `Dataset` in a file of its own; see docs/data.md.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from lru.dataloaders.arrays import (
     no_target,
 )
 from lru.dataloaders.base import Prepared
-from lru.dataloaders.cache import SPLITS
 from lru.dataloaders.card import Description, Targets, make_card
 
 Examples = tuple[np.ndarray | Sequence[Any], np.ndarray | Sequence[Any]]
@@ -31,6 +30,7 @@ def from_arrays(
     val: Examples | None = None,
     test: Examples | None = None,
     *,
+    extra: Mapping[str, Examples] | None = None,
     vocabulary: Sequence[str] | None = None,
     n_classes: int | None = None,
     held_out: float = 0.1,
@@ -54,6 +54,7 @@ def from_arrays(
         train: inputs and labels.
         val: the same to validate on; None cuts them from train.
         test: the same to test on; None cuts them from train.
+        extra: further splits to evaluate on, by name.
         vocabulary: text of each token, from 0 on; None for the numbers up to the largest.
         n_classes: number of classes; None for the labels up to the largest. Values have none.
         held_out: share of train that becomes each missing split.
@@ -62,8 +63,11 @@ def from_arrays(
     Raises:
         ValueError: if something has another shape, type or range than the rest.
     """
-    given = _cut(name, {"train": train, "val": val, "test": test}, held_out, seed)
-    splits = {split: _split(f"{name}: {split}", *given[split]) for split in SPLITS}
+    usual = {"train": train, "val": val, "test": test}
+    if taken := [split for split in extra or {} if split in usual]:
+        raise ValueError(f"{name}: extra must not have {' or '.join(usual)}, got {taken[0]}")
+    given = {**_cut(name, usual, held_out, seed), **(extra or {})}
+    splits = {split: _split(f"{name}: {split}", *rows) for split, rows in given.items()}
     forms = {(type(split), *_form(split.labels)) for split in splits.values()}
     if len(forms) > 1:
         raise ValueError(f"{name}: all splits must be tokens, or all values, with labels alike")
@@ -78,10 +82,18 @@ def from_arrays(
         comparable="Comparable with results on the same arrays.",
         vocabulary=None if vocabulary is None else tuple(vocabulary),
     )
-    return Prepared(make_card(description, splits, name=name, version=1), **splits)
+    return Prepared(make_card(description, splits, name=name, version=1), splits)
 
 
-def from_torch(name: str, train: Any, val: Any = None, test: Any = None, **more: Any) -> Prepared:
+def from_torch(
+    name: str,
+    train: Any,
+    val: Any = None,
+    test: Any = None,
+    *,
+    extra: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Prepared:
     """Any `torch.utils.data.Dataset`, read into memory once.
 
     Items are `(x, y)`, or `(x, y, length)` with x, and labels of steps, padded on the right. x is
@@ -93,17 +105,18 @@ def from_torch(name: str, train: Any, val: Any = None, test: Any = None, **more:
         train: the examples to train on.
         val: to validate on; None cuts them from train.
         test: to test on; None cuts them from train.
+        extra: further ones to evaluate on, by the name of their split.
         more: as for `from_arrays`.
 
     Raises:
         ValueError: if an item is something else.
     """
-    given = {"train": train, "val": val, "test": test}
-    read = {
+    usual = {
         split: None if dataset is None else _items(f"{name}: {split}", dataset)
-        for split, dataset in given.items()
+        for split, dataset in {"train": train, "val": val, "test": test}.items()
     }
-    return from_arrays(name, **read, **more)
+    read = {split: _items(f"{name}: {split}", dataset) for split, dataset in (extra or {}).items()}
+    return from_arrays(name, **usual, extra=read, **more)
 
 
 def _items(where: str, dataset: Any) -> Examples:
@@ -148,7 +161,7 @@ def _cut(
     parts = np.split(order, np.arange(1, len(missing) + 1) * size)
     for split, rows in zip([*missing, "train"], parts, strict=True):
         present[split] = (_take(inputs, rows), _take(labels, rows))
-    return present
+    return {split: present[split] for split in given}
 
 
 def _take(part: np.ndarray | Sequence[Any], rows: np.ndarray) -> np.ndarray | list[Any]:

@@ -11,7 +11,6 @@ from PIL import Image
 
 from lru.dataloaders.arrays import Dense, Pairs, Ragged, Split, are_of_steps, are_values
 from lru.dataloaders.base import Dataset, Prepared
-from lru.dataloaders.cache import SPLITS
 from lru.dataloaders.card import Card
 
 BINS = 20
@@ -107,7 +106,7 @@ def histogram_picture(prepared: Prepared, path: Path) -> None:
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    by_split = {name: getattr(prepared, name).lengths for name in SPLITS}
+    by_split = {name: split.lengths for name, split in prepared.splits.items()}
     bounds = bounds_of(np.concatenate(list(by_split.values())))
     for name, lengths in by_split.items():
         counts, _ = np.histogram(lengths, bounds)

@@ -1,7 +1,8 @@
 """What delivers the batches of a run's splits: rows of examples, or streams of a text."""
 
-from lru.dataloaders import Prepared
-from lru.dataloaders.cache import SPLITS
+from typing import cast
+
+from lru.dataloaders import Prepared, Ragged
 from lru.dataloaders.corpora import boundary
 from lru.dataloading import Batches
 from lru.device_data import Feed, on_device_by_default
@@ -15,7 +16,7 @@ def make_feeds(config: Config, data: Prepared) -> tuple[bool, dict[str, Feed | S
     Raises:
         ValueError: if a text is to live there, or other data is to have the lengths of texts.
     """
-    splits = {name: getattr(data, name) for name in SPLITS}
+    splits = data.splits
     on_device = config.run.on_device
     if data.card.kind == "text":
         if on_device:
@@ -25,7 +26,7 @@ def make_feeds(config: Config, data: Prepared) -> tuple[bool, dict[str, Feed | S
         start = boundary(data.card.vocabulary or [])
         seeds = {"train": config.train.jax_seed}
         return False, {
-            name: StreamFeed(Streams(split, config.data, start, seed=seeds.get(name)))
+            name: StreamFeed(Streams(cast(Ragged, split), config.data, start, seed=seeds.get(name)))
             for name, split in splits.items()
         }
     if config.data.variable_bptt:
@@ -37,7 +38,9 @@ def make_feeds(config: Config, data: Prepared) -> tuple[bool, dict[str, Feed | S
     train = Batches(data.train, config.data, seed=config.train.jax_seed)
     # Evaluation compiles no other lengths than training does.
     held_out = {
-        name: Batches(splits[name], config.data, bounds=train.bounds) for name in ("val", "test")
+        name: Batches(split, config.data, bounds=train.bounds)
+        for name, split in splits.items()
+        if name != "train"
     }
     batches = {"train": train, **held_out}
-    return on_device, {name: Feed(batches[name], on_device=on_device) for name in SPLITS}
+    return on_device, {name: Feed(batches[name], on_device=on_device) for name in splits}

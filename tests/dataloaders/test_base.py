@@ -39,7 +39,7 @@ class FromFile(Dataset):
 
     def build(self, raw_dir: Path, folder: Path) -> Description:
         numbers = np.loadtxt(raw_dir / "numbers.txt", dtype=np.float32).reshape(-1, 2, 1)
-        for split in cache.SPLITS:
+        for split in self.split_names:
             labels = np.zeros(len(numbers), np.int32)
             cache.write_dense(folder, split, numbers + np.float32(self.offset), labels)
         return Description("values", 1, "class", "A file.", "Not at all.")
@@ -236,7 +236,7 @@ class Given(Dataset):
     targets: ClassVar[Any] = "class"
 
     def build(self, raw_dir: Path, folder: Path) -> Description:
-        for split in cache.SPLITS:
+        for split in self.split_names:
             values = np.array([token for row in self.rows for token in row], np.uint8)
             np.save(cache.file_of(folder, split, "values"), values)
             offsets = np.cumsum([0, *map(len, self.rows)])
@@ -303,6 +303,31 @@ def test_wrong_contents_do_not_get_into_the_cache(raw_dir, cache_dir, monkeypatc
     with pytest.raises(ValueError, match=message):
         Given().prepare(raw_dir, cache_dir)
     assert names(cache_dir) == ["right"]
+
+
+@dataclass(frozen=True)
+class Longer(FromFile):
+    """Has rows to train on, and two splits to evaluate on."""
+
+    name: ClassVar[str] = "longer"
+    split_names: ClassVar[tuple[str, ...]] = ("train", "short", "longest")
+
+
+def test_splits_are_those_that_the_data_set_names(raw_dir, cache_dir, monkeypatch):
+    (raw_dir / "numbers.txt").write_text("0.25\n0.75\n")
+    prepared = Longer().load(raw_dir, cache_dir)
+    assert list(prepared.splits) == list(prepared.card.splits) == ["train", "short", "longest"]
+    assert prepared.train is prepared.splits["train"]
+    with pytest.raises(AttributeError, match="longer has no split 'val'; it has train, short, lon"):
+        _ = prepared.val
+    monkeypatch.setattr(Longer, "split_names", ("train", "short"))
+    assert list(Longer().load(raw_dir, cache_dir).splits) == ["train", "short"]
+
+
+def test_a_data_set_without_rows_to_train_on_is_not_registered(monkeypatch):
+    monkeypatch.setattr(Longer, "split_names", ("short",))
+    with pytest.raises(ValueError, match="longer: split_names must have 'train', got short"):
+        base.register(Longer)
 
 
 def test_targets_of_no_known_type_are_refused():

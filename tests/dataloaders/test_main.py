@@ -87,7 +87,9 @@ def test_show_prints_text_and_saves_images(capsys, tmp_path, folders):
     assert Path(picture).exists()
 
 
-def test_a_row_that_is_not_there_is_named(folders):
+def test_a_row_or_split_that_is_not_there_is_named(folders):
+    with pytest.raises(SystemExit, match=r"--split is 'dev', but copy-.* has train, val, test"):
+        main(["show", "copy-classification", "--split", "dev", *folders, *SMALL])
     with pytest.raises(SystemExit, match="--index is 3, but val has rows 0 to 2"):
         main(["show", "copy-classification", "--index", "3", "--split", "val", *folders, *SMALL])
 

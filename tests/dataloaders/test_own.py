@@ -118,10 +118,24 @@ def test_given_splits_stay_as_they_are():
     assert [len(split) for split in all_rows(two)] == [13, 2, 5]
 
 
+def test_further_splits_are_taken_by_name():
+    items = Items(list(zip(TOKENS, LABELS, strict=True)))
+    plain = from_arrays("mine", (TOKENS, LABELS))
+    for data in (
+        from_arrays("mine", (TOKENS, LABELS), extra={"longer": (TOKENS, LABELS)}),
+        from_torch("mine", items, extra={"longer": items}),
+    ):
+        assert list(data.splits) == list(data.card.splits) == ["train", "val", "test", "longer"]
+        np.testing.assert_array_equal(data.splits["longer"].labels, LABELS)
+        np.testing.assert_array_equal(data.val.labels, plain.val.labels)
+
+
 @pytest.mark.parametrize(
     ("examples", "options", "message"),
     [
         ((FLOATS, LABELS[:-1]), {}, "mine: train: there are 20 inputs, but 19 labels"),
+        ((FLOATS, LABELS), {"extra": {"val": (FLOATS, LABELS)}}, "extra must not have .* got val"),
+        ((FLOATS, LABELS), {"extra": {"a": (FLOATS, [])}}, "mine: a: there are 20 inputs, but 0"),
         ((FLOATS, LABELS), {"held_out": 0.5}, "held_out is 0.5, but must leave at least one of"),
         ((FLOATS, LABELS), {"held_out": 0.0}, "held_out is 0.0, but must leave"),
         ((FLOATS, LABELS > 1), {}, "labels must be whole numbers or floats, got bool"),
