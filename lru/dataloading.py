@@ -64,7 +64,7 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: token ids [B, T], those of two documents a row [B, 2, T], or raw values [B, T, F],
-            in their stored type.
+            in their stored type; zeros beyond the end of a row.
         labels: by the targets of the data set: "class" int32 [B]; "class_per_step" int32 [B, T],
             -1 for none; "values" float32 [B, K]; "values_per_step" float32 [B, T, K], NaN for none.
             Rows that are no example have zeros, which their weights leave out.

@@ -92,7 +92,7 @@ def _put(split: Split) -> dict[str, Any]:
     longest = max(len(array) for array in jax.tree.leaves(arrays))
     if longest > LARGEST_INDEX:
         raise ValueError(
-            f"on_device must be False for splits of more than {LARGEST_INDEX:,} tokens, "
+            f"on_device must be False for splits of more than {LARGEST_INDEX:,} steps, "
             f"got one of {longest:,}"
         )
     return jax.device_put(arrays)

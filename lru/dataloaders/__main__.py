@@ -14,8 +14,8 @@ Lines = Iterator[str]
 _TARGETS: Mapping[Targets, str] = {
     "class": "{} classes, one target a row",
     "class_per_step": "{} classes, one target a step",
-    "values": "{} values a target, one target a row",
-    "values_per_step": "{} values a target, one target a step",
+    "values": "targets of size {}, one a row",
+    "values_per_step": "targets of size {}, one a step",
     "tokens": "{} tokens, the next is the target",
 }
 

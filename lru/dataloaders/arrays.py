@@ -1,4 +1,4 @@
-"""Splits as plain arrays: dense `[n, T, F]`, ragged rows in one flat array, or pairs of them."""
+"""Splits as plain arrays: dense `[n, T, F]`, ragged rows one after the other, or pairs of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,6 +60,11 @@ class Dense:
         """Steps in each row, `[n]`."""
         return np.full(len(self), self.inputs.shape[1], np.int64)
 
+    @property
+    def blank(self) -> Shaped[np.ndarray, " F"]:
+        """Inputs at a step of padding, in the stored dtype: zeros, `[F]`."""
+        return np.zeros(self.inputs.shape[2:], self.inputs.dtype)
+
     def padded(self, indices: Rows, length: SupportsIndex) -> Shaped[np.ndarray, "B length F"]:
         """The rows at `indices`, zeros on the right up to `length` steps, in the stored dtype.
 
@@ -86,17 +91,23 @@ class Dense:
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
-    """Rows of token ids of any length: row `i` is `values[offsets[i]:offsets[i + 1]]`.
+    """Rows of any length: row `i` is `values[offsets[i]:offsets[i + 1]]`.
 
     Attributes:
-        values: `[total]` ids, the smallest unsigned type that holds them; 0 is padding.
+        values: `[total]` token ids, the smallest unsigned type that holds them, where 0 is padding;
+            or `[total, F]` real values, uint8, int16 or float32.
         offsets: `[n + 1]` int64, from 0 to `total`.
         labels: `[n]` a class per row, or `[n, T]` a class per step of the longest row,
             with -1 where there is none; `[n, K]` or `[n, T, K]` values instead, with NaN where
             there are none. The lines of a text all have -1.
     """
 
-    values: UInt[np.ndarray, " total"]
+    values: (
+        UInt[np.ndarray, " total"]
+        | UInt8[np.ndarray, "total F"]
+        | Int16[np.ndarray, "total F"]
+        | Float32[np.ndarray, "total F"]
+    )
     offsets: Int64[np.ndarray, " n_plus_1"]
     labels: Labels
 
@@ -114,7 +125,14 @@ class Ragged:
         """Steps in each row, `[n]`."""
         return np.diff(self.offsets)
 
-    def padded(self, indices: Rows, length: SupportsIndex) -> UInt[np.ndarray, "B length"]:
+    @property
+    def blank(self) -> Shaped[np.ndarray, "*F"]:
+        """Inputs at a step of padding, in the stored dtype: a 0, `[]`, or zeros, `[F]`."""
+        return np.zeros(self.values.shape[1:], self.values.dtype)
+
+    def padded(
+        self, indices: Rows, length: SupportsIndex
+    ) -> UInt[np.ndarray, "B length"] | Shaped[np.ndarray, "B length F"]:
         """The rows at `indices`, zeros on the right up to `length` steps, in the stored dtype.
 
         Raises:
@@ -123,7 +141,7 @@ class Ragged:
         rows = np.asarray(indices, np.int64)
         first, lengths = self._bounds(rows)
         length = _checked_length(length, int(lengths.max(initial=0)))
-        out = np.zeros((len(rows), length), self.values.dtype)
+        out = np.zeros((len(rows), length, *self.values.shape[1:]), self.values.dtype)
         # One copy of a contiguous slice a row: 0.6 µs; gathering by index arrays instead is 2 to 6
         # times slower at the lengths that sequences have here (500 steps and more).
         values = self.values
@@ -151,7 +169,7 @@ class Ragged:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Two documents a row, of any lengths each, with one label for both.
+    """Two documents of tokens a row, of any lengths each, with one label for both.
 
     Attributes:
         first: the first document of each row.
@@ -182,6 +200,11 @@ class Pairs:
     def lengths(self) -> Int64[np.ndarray, " n"]:
         """Steps of the longer document of each row, `[n]`."""
         return np.maximum(self.first.lengths, self.second.lengths)
+
+    @property
+    def blank(self) -> UInt[np.ndarray, ""]:
+        """Inputs at a step of padding, in the stored dtype: a 0, `[]`."""
+        return self.first.blank
 
     def lengths_of(self, indices: Rows) -> Int64[np.ndarray, "B 2"]:
         """Steps of both documents of the rows at `indices`, `[B, 2]`."""

@@ -40,7 +40,7 @@ def from_arrays(
 
     Inputs are tokens if they are whole numbers without an axis of features: an array `[n, T]`, or
     a list of rows of any lengths. They are real values if they are floats `[n, T]`, or floats or
-    bytes `[n, T, F]`; bytes are scaled to [0, 1].
+    bytes `[n, T, F]`, or a list of such rows of any lengths; bytes are scaled to [0, 1].
 
     Labels are classes if they are whole numbers, from 0 on: one a row `[n]`, or one a step with -1
     where there is none: `[n, T]`, or a list of rows as long as those of inputs. They are values to
@@ -68,14 +68,18 @@ def from_arrays(
         raise ValueError(f"{name}: extra must not have {' or '.join(usual)}, got {taken[0]}")
     given = {**_cut(name, usual, held_out, seed), **(extra or {})}
     splits = {split: _split(f"{name}: {split}", *rows) for split, rows in given.items()}
-    forms = {(type(split), *_form(split.labels)) for split in splits.values()}
+    forms = {(split.blank.shape, *_form(split.labels)) for split in splits.values()}
     if len(forms) > 1:
-        raise ValueError(f"{name}: all splits must be tokens, or all values, with labels alike")
-    ((kind, targets, _),) = forms
-    if kind is Ragged:
+        raise ValueError(
+            f"{name}: all splits must be tokens, or values of as many features, with labels alike"
+        )
+    ((features, targets, _),) = forms
+    if not features:
         vocabulary = _vocabulary(name, splits.values(), vocabulary)
+    elif not all(isinstance(split, Dense) for split in splits.values()):
+        splits = {split: _as_ragged(rows) for split, rows in splits.items()}
     description = Description(
-        kind="tokens" if kind is Ragged else "values",
+        kind="values" if features else "tokens",
         n_classes=_n_classes(name, splits.values(), n_classes),
         targets=targets,
         provenance="Arrays in memory.",
@@ -178,8 +182,12 @@ def _split(where: str, inputs: Any, labels: Any) -> Split:
         rows = [np.asarray(row) for row in inputs]
         filled = [row for row in rows if row.size] or rows
         if all(row.ndim == 1 and np.issubdtype(row.dtype, np.integer) for row in filled):
-            return _ragged(rows, labels)
-        return Dense(_values(inputs if isinstance(inputs, np.ndarray) else rows), labels)
+            return _ragged(_tokens(rows), rows, labels)
+        if len({len(row) for row in rows}) == 1:
+            _check_features(rows)
+            return Dense(_values(np.asarray(inputs), 2), labels)
+        _check_features(filled)
+        return _ragged(_values(_concatenated(rows), 1), rows, labels)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 
@@ -221,22 +229,34 @@ def _label_array(inputs: Any, labels: Any) -> np.ndarray:
     return padded
 
 
-def _ragged(rows: list[np.ndarray], labels: np.ndarray) -> Ragged:
-    values = _concatenated(rows)
-    if values.min(initial=0) < 0:
+def _tokens(rows: list[np.ndarray]) -> np.ndarray:
+    """All rows in one, in the smallest type."""
+    tokens = _concatenated(rows)
+    if tokens.min(initial=0) < 0:
         raise ValueError("tokens must be whole numbers of at least 0, one a step")
+    return tokens.astype(np.min_scalar_type(tokens.max(initial=0)))
+
+
+def _ragged(values: np.ndarray, rows: list[np.ndarray], labels: np.ndarray) -> Ragged:
+    """Rows as long as `rows`, with no labels beyond their ends."""
     lengths = np.array([len(row) for row in rows])
     if are_of_steps(labels):
         labels = labels[:, : lengths.max()].copy()
         labels[~_has_step(lengths, labels.shape[1])] = no_target(labels)
-    smallest_type = np.min_scalar_type(values.max(initial=0))
-    offsets = np.cumsum([0, *lengths], dtype=np.int64)
-    return Ragged(values.astype(smallest_type), offsets, labels)
+    return Ragged(values, np.cumsum([0, *lengths], dtype=np.int64), labels)
+
+
+def _as_ragged(split: Split) -> Split:
+    if not isinstance(split, Dense):
+        return split
+    rows, steps, features = split.inputs.shape
+    offsets = steps * np.arange(rows + 1, dtype=np.int64)
+    return Ragged(split.inputs.reshape(-1, features), offsets, split.labels)
 
 
 def _concatenated(rows: list[np.ndarray]) -> np.ndarray:
     """All rows in one; an empty one, which is of floats unless stated, has no say in the type."""
-    return np.concatenate([row if row.size else row.astype(np.uint8) for row in rows])
+    return np.concatenate([row for row in rows if row.size] or [np.zeros(0, np.uint8)])
 
 
 def _has_step(lengths: np.ndarray, width: int) -> np.ndarray:
@@ -244,19 +264,22 @@ def _has_step(lengths: np.ndarray, width: int) -> np.ndarray:
     return np.arange(width) < lengths[:, None]
 
 
-def _values(inputs: np.ndarray | list[np.ndarray]) -> np.ndarray:
-    shapes = sorted({row.shape for row in inputs})
+def _check_features(rows: list[np.ndarray]) -> None:
+    shapes = sorted({row.shape[1:] for row in rows})
     if len(shapes) > 1:
         raise ValueError(
-            f"rows of values must have one shape, got {shapes[0]}, {shapes[-1]}: only rows of "
-            "whole numbers, which are tokens, may vary in length"
+            f"rows of values must have as many features, got {shapes[0]}, {shapes[-1]}"
         )
-    inputs = np.asarray(inputs)
-    values = inputs[..., None] if inputs.ndim == 2 else inputs
-    if values.ndim != 3 or not (values.dtype == np.uint8 or values.dtype.kind == "f"):
+
+
+def _values(given: np.ndarray, axes: int) -> np.ndarray:
+    """Values with `axes` axes before that of features, in the type in which they are stored."""
+    values = given[..., None] if given.ndim == axes else given
+    if values.ndim != axes + 1 or not (values.dtype == np.uint8 or values.dtype.kind == "f"):
+        letters = ("[n, T]", "[n, T, F]") if axes == 2 else ("[T]", "[T, F]")
         raise ValueError(
-            "values must be floats [n, T], or floats or bytes [n, T, F], got "
-            f"{inputs.dtype} of shape {inputs.shape}"
+            f"values must be floats {letters[0]}, or floats or bytes {letters[1]}, got "
+            f"{given.dtype} of shape {given.shape}"
         )
     return values if values.dtype == np.uint8 else values.astype(np.float32)
 

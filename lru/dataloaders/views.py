@@ -49,16 +49,15 @@ def _target_text(target: int | Sequence[float]) -> str:
 def row_text(dataset: Dataset, card: Card, split: Split, index: int) -> Iterator[str]:
     """A row in words: its label, and its tokens or its first values."""
     yield f"line {index}" if card.targets == "tokens" else label_text(dataset, split, index)
-    if isinstance(split, Dense):
-        values = split.inputs[index]
-        yield f"{len(values)} steps, the first:"
-        yield from (" ".join(f"{value:g}" for value in step) for step in values[:_STEPS_SHOWN])
-        return
     documents = (split.first, split.second) if isinstance(split, Pairs) else (split,)
     for document in documents:
-        tokens = _tokens(document, index)
-        yield f"{len(tokens)} tokens:"
-        yield decoded(dataset, card, tokens)
+        row = _row(document, index)
+        if row.ndim == 1:
+            yield f"{len(row)} tokens:"
+            yield decoded(dataset, card, row)
+            continue
+        yield f"{len(row)} steps, the first:"
+        yield from (" ".join(f"{value:g}" for value in step) for step in row[:_STEPS_SHOWN])
 
 
 def decoded(dataset: Dataset, card: Card, tokens: Shaped[np.ndarray, " T"]) -> str:
@@ -117,5 +116,7 @@ def histogram_picture(prepared: Prepared, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _tokens(split: Ragged, index: int) -> Shaped[np.ndarray, " T"]:
+def _row(split: Dense | Ragged, index: int) -> Shaped[np.ndarray, "T *F"]:
+    if isinstance(split, Dense):
+        return split.inputs[index]
     return split.values[split.offsets[index] : split.offsets[index + 1]]

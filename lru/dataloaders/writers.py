@@ -71,8 +71,9 @@ class RaggedWriter:
     Args:
         folder: where the split's files go.
         split: name of the split.
-        dtype: type of the token ids.
+        dtype: type of the token ids, or of the values.
         steps: steps of the longest row if targets are per step, else None.
+        n_features: number F of values a step; None for tokens.
         n_targets: number K of values of a target; None if targets are classes.
     """
 
@@ -82,18 +83,20 @@ class RaggedWriter:
         split: str,
         dtype: np.typing.DTypeLike,
         steps: int | None = None,
+        *,
+        n_features: int | None = None,
         n_targets: int | None = None,
     ):
-        self._rows = _RowWriter(folder, split, dtype)
+        self._rows = _RowWriter(folder, split, dtype, n_features)
         self._labels = _label_writer(folder, split, steps, n_targets)
 
     def append(
         self,
-        values: UInt[np.ndarray, " total"],
+        values: Shaped[np.ndarray, "total *F"],
         lengths: Int[np.ndarray, " n"],
         labels: Shaped[np.ndarray, "n ..."],
     ) -> None:
-        """Add rows: their ids one after the other, their lengths and their labels."""
+        """Add rows: their steps one after the other, their lengths and their labels."""
         self._rows.append(values, lengths)
         self._labels.append(labels)
 
@@ -205,14 +208,23 @@ def _label_writer(
 class _RowWriter:
     """Rows of any length: `NAME.values.npy` and `NAME.offsets.npy`."""
 
-    def __init__(self, folder: Path, name: str, dtype: np.typing.DTypeLike):
-        self._values = ArrayWriter(file_of(folder, name, "values"), dtype)
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        dtype: np.typing.DTypeLike,
+        n_features: int | None = None,
+    ):
+        row_shape = () if n_features is None else (n_features,)
+        self._values = ArrayWriter(file_of(folder, name, "values"), dtype, row_shape)
         self._offsets = ArrayWriter(file_of(folder, name, "offsets"), np.int64)
         self._offsets.append(np.zeros(1, np.int64))
         self._total = 0
 
-    def append(self, values: UInt[np.ndarray, " total"], lengths: Int[np.ndarray, " n"]) -> None:
-        """Add rows: their ids one after the other, and their lengths."""
+    def append(
+        self, values: Shaped[np.ndarray, "total *F"], lengths: Int[np.ndarray, " n"]
+    ) -> None:
+        """Add rows: their steps one after the other, and their lengths."""
         self._values.append(values)
         self._offsets.append(self._total + np.cumsum(lengths, dtype=np.int64))
         self._total += len(values)

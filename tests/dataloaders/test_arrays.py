@@ -55,6 +55,20 @@ def test_an_index_outside_is_refused(bad):
         ragged([[1], [2]]).padded([bad], 4)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_ragged_rows_of_values_come_back_padded_with_zeros(dtype):
+    values = np.arange(1, 9).reshape(4, 2).astype(dtype)
+    split = Ragged(values, np.array([0, 1, 1, 4]), np.zeros(3, np.int32))
+    padded = split.padded([2, 0, 1], 4)
+    assert padded.dtype == split.blank.dtype == dtype
+    zero = split.blank.tolist()
+    assert padded.tolist() == [
+        [[3, 4], [5, 6], [7, 8], zero],
+        [[1, 2], zero, zero, zero],
+        [zero] * 4,
+    ]
+
+
 @settings(max_examples=40, deadline=None)
 @given(n=st.integers(1, 5), steps=st.integers(1, 6), extra=st.integers(0, 3), data=st.data())
 def test_dense_rows_and_labels_of_steps_are_padded(n, steps, extra, data):

@@ -9,6 +9,7 @@ rng = np.random.default_rng(0)
 FLOATS = rng.normal(size=(20, 5, 2))
 BYTES = rng.integers(0, 256, (20, 5, 3), dtype=np.uint8)
 TOKENS = [rng.integers(0, 9, rng.integers(1, 8)) for _ in range(20)]
+SOUNDS = [rng.normal(size=(len(row), 2)) for row in TOKENS]
 LABELS = rng.integers(3, size=20)
 LABELS[:3] = 0, 1, 2
 
@@ -47,6 +48,38 @@ def test_whole_numbers_become_tokens_in_the_smallest_type():
     assert square.train.values.dtype == np.uint16
     assert square.card.vocab_size == 301
     assert square.train.lengths.tolist() == [4] * 16
+
+
+def test_rows_of_values_may_vary_in_length():
+    padded = [
+        (np.pad(row, ((0, 9), (0, 0)), constant_values=7), label, len(row))
+        for row, label in zip(SOUNDS, LABELS, strict=True)
+    ]
+    for data in (from_arrays("mine", (SOUNDS, LABELS)), from_torch("mine", Items(padded))):
+        card, train = data.card, data.train
+        assert isinstance(train, Ragged)
+        assert train.values.dtype == np.float32
+        assert (card.kind, card.n_features, card.vocab_size) == ("values", 2, None)
+        np.testing.assert_allclose(card.mean, train.values.mean(0), atol=1e-6)
+        np.testing.assert_allclose(card.std, train.values.std(0), atol=1e-6)
+    whole = from_arrays("mine", *[(SOUNDS, LABELS)] * 3).train
+    for index, row in enumerate(SOUNDS):
+        np.testing.assert_array_equal(whole.padded([index], 9)[0, : len(row)], np.float32(row))
+        assert not whole.padded([index], 9)[0, len(row) :].any()
+
+
+def test_bytes_and_rows_without_features_may_vary_in_length_and_be_empty():
+    data = from_arrays("mine", *[([BYTES[0], BYTES[1, :2], []], [0, 1, 1])] * 3)
+    assert data.train.values.dtype == np.uint8
+    assert data.train.lengths.tolist() == [5, 2, 0]
+    np.testing.assert_allclose(data.card.mean, data.train.values.mean(0) / 255)
+    assert from_arrays("mine", ([row / 2 for row in TOKENS], LABELS)).card.n_features == 1
+
+
+def test_splits_of_one_length_go_with_those_of_several():
+    data = from_arrays("mine", (SOUNDS, LABELS), (FLOATS, LABELS), (SOUNDS[:1], LABELS[:1]))
+    assert all(isinstance(split, Ragged) for split in data.splits.values())
+    np.testing.assert_array_equal(data.val.padded([3], 5)[0], np.float32(FLOATS[3]))
 
 
 def test_a_vocabulary_gives_the_tokens_their_texts():
@@ -151,7 +184,8 @@ def test_further_splits_are_taken_by_name():
         ((FLOATS[:0], LABELS[:0]), {}, "must leave at least one of the 0 rows"),
         ((TOKENS, LABELS), {"vocabulary": "abc"}, "vocabulary has 3 entries, but .* a token 8"),
         (([row - 9 for row in TOKENS], LABELS), {}, "tokens must be whole numbers of at least 0"),
-        (([row / 2 for row in TOKENS], LABELS), {}, "one shape.* only rows of whole numbers"),
+        (([*SOUNDS[:-1], np.ones(3)], LABELS), {}, r"as many features, got \(\), \(2,\)"),
+        (([row.astype(int) for row in SOUNDS], LABELS), {}, "values must be floats .* got int64"),
         ((TOKENS, [row[1:] for row in TOKENS]), {}, r"labels of row 0 have shape .* it has"),
         ((BYTES.astype(np.int64), LABELS), {}, "values must be floats .* got int64 of shape"),
         ((FLOATS[:, None], LABELS), {}, r"values must be floats .* got float64 of shape \(16, 1"),
@@ -164,7 +198,7 @@ def test_what_does_not_fit_is_refused(examples, options, message):
 
 
 def test_splits_of_two_kinds_are_refused():
-    with pytest.raises(ValueError, match="all splits must be tokens, or all values"):
+    with pytest.raises(ValueError, match="all splits must be tokens, or values of as many"):
         from_arrays("mine", (FLOATS, LABELS), (TOKENS, LABELS), (FLOATS, LABELS))
     with pytest.raises(ValueError, match="mine: val: there are no rows"):
         from_arrays("mine", (FLOATS, LABELS), (FLOATS[:0], LABELS[:0]), (FLOATS, LABELS))
@@ -236,9 +270,6 @@ def test_items_of_another_form_are_refused():
         from_torch("mine", Items([3]))
     with pytest.raises(ValueError, match="got tuple of 4"):
         from_torch("mine", Items([(1, 2, 3, 4)]))
-    floats = Items([(row / 2, 0) for row in TOKENS])
-    with pytest.raises(ValueError, match="mine: train: rows of values must have one shape"):
-        from_torch("mine", floats, floats, floats)
 
 
 def test_torch_data_sets():

@@ -47,6 +47,16 @@ def test_ragged_chunks_join(tmp_path):
     assert not split.values.flags.writeable
 
 
+def test_ragged_chunks_of_values_join(tmp_path):
+    sound = np.arange(8, dtype=np.float32).reshape(4, 2)
+    with RaggedWriter(tmp_path, "train", np.float32, n_features=2) as writer:
+        writer.append(sound[:1], np.array([1]), np.array([7]))
+        writer.append(sound[1:], np.array([0, 3]), np.array([8, 9]))
+    split = cache.read_split(tmp_path, "train")
+    assert split.lengths.tolist() == [1, 0, 3]
+    np.testing.assert_array_equal(split.padded([2], 3)[0], sound[1:])
+
+
 def write_pairs(folder, first: list[int]) -> None:
     with PairWriter(folder, "val", np.uint8) as writer:
         writer.append(
