@@ -1,6 +1,7 @@
 """What a data set is: options, a card, named splits, and how it gets into the cache and out."""
 
 import hashlib
+import inspect
 import json
 import os
 import typing
@@ -76,7 +77,8 @@ class Dataset(ABC):
         picture: rows and columns, if a row's steps are the pixels of an image in that order.
         separator: what stands between the tokens of a row when it is shown as text.
         split_names: of the splits that `build` writes; "train" must be there.
-        version: raised whenever `build` gives other arrays from the same files and options.
+        version: raised whenever `build` gives other arrays from the same files and options; outside
+            this package that is seen by itself, from any change of the file that has the class.
     """
 
     name: ClassVar[str]
@@ -88,6 +90,12 @@ class Dataset(ABC):
     separator: ClassVar[str] = " "
     split_names: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     version: ClassVar[int] = 1
+    _code: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        # Now, since the file may change while the process runs.
+        cls._code = _code_of(cls)
 
     def raw_files(self, raw_dir: Path) -> tuple[Path, ...]:
         """The files under `raw_dir` that `build` would read now; of many, their folders.
@@ -151,7 +159,8 @@ class Dataset(ABC):
 
         The folder appears whole or not at all: a killed process leaves nothing that could be taken
         for it, and of two processes at once the first to finish gives the folder. Files in
-        `raw_dir` that changed since are read again; files that went away are not missed.
+        `raw_dir` that changed since are read again; files that went away are not missed. What a
+        file outside this package made is made again if that file changed.
 
         Args:
             raw_dir: where downloaded files lie.
@@ -176,6 +185,7 @@ class Dataset(ABC):
                 version=self.version,
                 options=asdict(self),
                 raw_files=read,
+                code=self._code,
             )
             check_contents(card, splits)
             write_card(card, partial)
@@ -238,7 +248,26 @@ class Dataset(ABC):
         same_options = card.options == asdict(self)
         same_splits = set(card.splits) == set(self.split_names)
         same_files = not found or card.raw_files == found
-        return same_maker and same_options and same_splits and same_files
+        same_code = not self._code or card.code == self._code
+        return same_maker and same_options and same_splits and same_files and same_code
+
+
+def _code_of(kind: type[Dataset]) -> str:
+    """Hex sha256 of the files outside this package that have the class and those it derives from.
+
+    Empty if there are none, or none that can be read: a class typed into a notebook.
+    """
+    package = __name__.partition(".")[0]
+    digest = ""
+    for ancestor in reversed(kind.__mro__):
+        if not issubclass(ancestor, Dataset) or ancestor.__module__.partition(".")[0] == package:
+            continue
+        try:
+            content = Path(inspect.getfile(ancestor)).read_bytes()
+        except (TypeError, OSError):
+            continue
+        digest = hashlib.sha256(digest.encode() + content).hexdigest()
+    return digest
 
 
 DATASETS: Registry[type[Dataset]] = Registry("data set")

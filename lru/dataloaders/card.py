@@ -104,6 +104,7 @@ class Card:
         provenance: one sentence: which files, or how generated.
         comparable: one sentence: how numbers compare with published ones.
         raw_files: what each file or folder that was read is known by (`stamps`), by relative path.
+        code: sha256 of the file that has the data set's class; empty for those of this package.
         checksum: sha256 over all arrays.
     """
 
@@ -126,6 +127,7 @@ class Card:
     provenance: str = ""
     comparable: str = ""
     raw_files: dict[str, list[int]] = field(default_factory=dict)
+    code: str = ""
     checksum: str = ""
 
 
@@ -135,7 +137,7 @@ def make_card(description: Description, splits: Mapping[str, Split], **identity:
     Args:
         description: what the data set says of itself.
         splits: all of them, "train" among them.
-        identity: `name`, `version`, `options` and `raw_files` of the card.
+        identity: `name`, `version`, `options`, `raw_files` and `code` of the card.
 
     Raises:
         ValueError: if a split has no rows, or labels of another form than its targets need.

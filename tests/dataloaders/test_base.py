@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from lru.dataloaders import base, cache
-from lru.dataloaders.base import Dataset, Description
+from lru.dataloaders.base import DATASETS, Dataset, Description
 from lru.dataloaders.cache import CacheError
 from lru.dataloaders.card import CARD_NAME, Card
 from lru.dataloaders.copying import Copy
+from lru.plugins import load_plugins
 
 ROOT = Path(__file__).parents[2]
 SMALL = Copy(n_train=30, n_val=5, n_test=5, delay=4, pattern_length=3)
@@ -224,6 +225,55 @@ def test_changed_raw_files_are_read_again_and_missing_ones_are_not_missed(raw_di
     numbers.unlink()
     assert FromFile().load(raw_dir, cache_dir).card == prepared.card
     assert names(cache_dir) == ["from-file"]
+
+
+PLUGIN = """
+from dataclasses import dataclass
+import numpy as np
+from lru.dataloaders.base import Description, register
+from lru.dataloaders import Dataset
+from lru.dataloaders.cache import write_dense
+
+@register
+@dataclass(frozen=True)
+class Plugged(Dataset):
+    name = "plugged"
+
+    def build(self, raw_dir, folder):
+        for split in self.split_names:
+            value = np.full((1, 1, 1), {value}, np.float32)
+            write_dense(folder, split, value, np.zeros(1, np.int32))
+        return Description("values", 1, "class", "Written down.", "With itself.")
+"""
+
+
+@pytest.fixture
+def plugged(monkeypatch, tmp_path):
+    """The data set of a plugin whose file is written anew each time, in a process of its own."""
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def defined(value: float) -> Dataset:
+        path = tmp_path / "plugged.py"
+        path.write_text(PLUGIN.format(value=value))
+        sys.modules.pop(f"plugin {path}", None)
+        DATASETS._entries.pop("plugged", None)
+        load_plugins(str(path))
+        return DATASETS["plugged"]()
+
+    yield defined
+    sys.modules.pop(f"plugin {tmp_path / 'plugged.py'}", None)
+
+
+def test_a_data_set_is_made_again_when_the_file_that_defines_it_has_changed(
+    raw_dir, cache_dir, plugged
+):
+    folder = plugged(0.5).prepare(raw_dir, cache_dir)
+    made = folder.stat().st_ino
+    assert plugged(0.5).load(raw_dir, cache_dir).train.inputs.item() == 0.5
+    assert folder.stat().st_ino == made
+    assert SMALL.load(raw_dir, cache_dir).card.code == "", "its version says it"
+    assert plugged(0.25).load(raw_dir, cache_dir).train.inputs.item() == 0.25
 
 
 @dataclass(frozen=True)
