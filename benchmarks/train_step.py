@@ -44,7 +44,7 @@ CARD = Card(
     kind="tokens",
     n_classes=10,
     vocab_size=16,
-    targets="sequence",
+    targets="class",
     max_length=0,
 )
 

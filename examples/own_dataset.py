@@ -37,4 +37,4 @@ class Waves(Dataset):
             waves = np.sin(2 * np.pi * np.arange(64) / PERIODS[labels, None] + phases)
             values = waves + self.noise * rng.normal(size=waves.shape)
             write_dense(folder, split, values[..., None].astype(np.float32), labels)
-        return Description("values", len(PERIODS), "sequence", "Drawn with seed 0.", "With itself.")
+        return Description("values", len(PERIODS), "class", "Drawn with seed 0.", "With itself.")

@@ -58,8 +58,10 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: token ids [B, T], those of two documents a row [B, 2, T], or raw values [B, T, F],
-            in their stored type.
-        labels: class of each row [B], or of each step [B, T] with -1 for none.
+            in their stored type; zeros beyond the end of a row.
+        labels: by the targets of the data set: "class" int32 [B]; "class_per_step" int32 [B, T],
+            -1 for none; "values" float32 [B, K]; "values_per_step" float32 [B, T, K], NaN for none.
+            Rows that are no example have zeros, which their weights leave out.
         weights: 1 for an example, 0 for a row that fills up the last batch [B].
         lengths: valid steps of each row [B], or of both documents of each row [B, 2]; None if the
             examples of the split have one length and no row is a filler. So each padded length is

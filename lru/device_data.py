@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from lru.dataloaders import NO_TARGET, Pairs, Split
+from lru.dataloaders import Pairs, Split
+from lru.dataloaders.arrays import are_of_steps, no_target
 from lru.dataloading import FILLER, Batch, Batches, Selection, read_ahead
 
 DEVICE_SHARE = 1 / 8
@@ -118,7 +119,7 @@ def _put(split: Split) -> dict[str, Any]:
     longest = max(len(array) for array in jax.tree.leaves(arrays))
     if longest > LARGEST_INDEX:
         raise ValueError(
-            f"on_device must be False for splits of more than {LARGEST_INDEX:,} tokens, "
+            f"on_device must be False for splits of more than {LARGEST_INDEX:,} steps, "
             f"got one of {longest:,}"
         )
     return jax.device_put(arrays)
@@ -129,10 +130,10 @@ def _gathered(arrays: dict[str, Any], rows: Int[Array, " B"], *, length: int, fu
     """The batch of a selection; the counterpart of `Batches.read`."""
     inputs, lengths = _padded(arrays, rows, length)
     labels = arrays.get("first", arrays)["labels"][rows]
-    if labels.ndim == 2:
+    if are_of_steps(labels):
         labels = labels[:, :length]
-        beyond = ((0, 0), (0, length - labels.shape[1]))
-        labels = jnp.pad(labels, beyond, constant_values=NO_TARGET)
+        beyond = ((0, 0), (0, length - labels.shape[1]), (0, 0))[: labels.ndim]
+        labels = jnp.pad(labels, beyond, constant_values=no_target(labels))
     example = rows != FILLER
 
     def fill(array: Array) -> Array:

@@ -15,10 +15,13 @@ N = 11
 rng = np.random.default_rng(0)
 
 
-def ragged(longest=9, per_step=False):
+def ragged(longest=9, per_step=False, n_targets=None, dtype=np.uint8, features=()):
     lengths = rng.integers(0, longest + 1, N)
-    labels = rng.integers(-1, 3, (N, lengths.max()) if per_step else N).astype(np.int32)
-    values = rng.integers(1, 200, lengths.sum()).astype(np.uint8)
+    shape = (N, lengths.max()) if per_step else (N,)
+    labels = rng.integers(-1, 3, shape).astype(np.int32)
+    if n_targets is not None:
+        labels = rng.normal(size=(*shape, n_targets)).astype(np.float32)
+    values = rng.integers(1, 200, (lengths.sum(), *features)).astype(dtype)
     return Ragged(values, np.concatenate([[0], np.cumsum(lengths)]), labels)
 
 
@@ -37,6 +40,10 @@ SPLITS = {
     "floats with a label a step": dense(np.float32, per_step=True),
     "tokens": ragged(),
     "tokens with a label a step": ragged(per_step=True),
+    "tokens with values a row": ragged(n_targets=2),
+    "tokens with values a step": ragged(per_step=True, n_targets=2),
+    "bytes of several lengths": ragged(features=(3,)),
+    "floats of several lengths": ragged(features=(2,), dtype=np.float32, per_step=True),
     "pairs": pairs(),
 }
 
@@ -112,5 +119,7 @@ def test_small_data_lives_on_an_accelerator_and_large_data_does_not(monkeypatch)
 
 def test_more_tokens_than_the_device_counts_are_refused(monkeypatch):
     monkeypatch.setattr(device_data, "LARGEST_INDEX", 10)
-    with pytest.raises(ValueError, match="on_device must be False for splits of more than 10 tok"):
+    with pytest.raises(
+        ValueError, match="on_device must be False for splits of more than 10 steps"
+    ):
         Feed(Batches(SPLITS["tokens"], DataConfig(batch_size=4)), on_device=True)

@@ -2,15 +2,22 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lru.dataloaders import DATASETS, Dataset, Prepared, dataset_from_options, views
-from lru.dataloaders.cache import SPLITS
-from lru.dataloaders.card import CARD_NAME, check_contents
+from lru.dataloaders.card import CARD_NAME, Targets, check_contents
 from lru.plugins import load_plugins
 
 Lines = Iterator[str]
+
+_TARGETS: Mapping[Targets, str] = {
+    "class": "{} classes, one target a row",
+    "class_per_step": "{} classes, one target a step",
+    "values": "targets of size {}, one a row",
+    "values_per_step": "targets of size {}, one a step",
+    "tokens": "{} tokens, the next is the target",
+}
 
 
 def list_all(arguments: argparse.Namespace) -> Lines:
@@ -57,7 +64,7 @@ def verify(arguments: argparse.Namespace) -> Lines:
         if not (folder / CARD_NAME).exists():
             raise ValueError(f"{dataset.name} is not prepared: there is no {folder / CARD_NAME}")
         prepared = dataset.stored(arguments.cache_dir, verify=True)
-        check_contents(prepared.card, {split: getattr(prepared, split) for split in SPLITS})
+        check_contents(prepared.card, prepared.splits)
         yield f"{dataset.name}: {folder} is what its card says"
 
 
@@ -70,11 +77,15 @@ def stats(arguments: argparse.Namespace) -> Lines:
         card = prepared.card
         if card.vocabulary:
             yield f"    {views.vocabulary_text(card.vocabulary)}"
-        if card.mean is not None and card.std is not None:
-            yield "    mean " + " ".join(f"{value:.4f}" for value in card.mean)
-            yield "    standard deviation " + " ".join(f"{value:.4f}" for value in card.std)
-        for split in SPLITS:
-            counts = card.splits[split]["class_counts"]
+        for of, mean, std in (
+            ("", card.mean, card.std),
+            (" of targets", card.target_mean, card.target_std),
+        ):
+            if mean is not None and std is not None:
+                yield f"    mean{of} " + " ".join(f"{value:.4f}" for value in mean)
+                yield f"    standard deviation{of} " + " ".join(f"{value:.4f}" for value in std)
+        for split, figures in card.splits.items():
+            counts = figures["class_counts"]
             if not counts:
                 continue
             shares = (
@@ -93,7 +104,11 @@ def show(arguments: argparse.Namespace) -> Lines:
     """Rows of a data set as text; images as PNG files in the cache folder."""
     (dataset,) = _datasets(arguments)
     prepared = _loaded(dataset, arguments)
-    split = getattr(prepared, arguments.split)
+    if arguments.split not in prepared.splits:
+        raise ValueError(
+            f"--split is {arguments.split!r}, but {dataset.name} has {', '.join(prepared.splits)}"
+        )
+    split = prepared.splits[arguments.split]
     for index in arguments.index:
         if not 0 <= index < len(split):
             raise ValueError(
@@ -106,7 +121,7 @@ def show(arguments: argparse.Namespace) -> Lines:
             continue
         name = f"{dataset.folder('').name}.{arguments.split}.{index}.png"
         image.save(Path(arguments.cache_dir, name))
-        yield f"label: {views.class_name(dataset, int(split.labels[index]))}"
+        yield views.label_text(dataset, split, index)
         yield f"{Path(arguments.cache_dir, name)}"
 
 
@@ -128,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     one = _verb(verbs, "show", show)
     one.add_argument("names", nargs=1, metavar="NAME", help="data set")
     one.add_argument("--index", nargs="+", type=int, default=[0], metavar="I", help="rows, from 0")
-    one.add_argument("--split", choices=SPLITS, default="train", help="of which split")
+    one.add_argument("--split", default="train", metavar="SPLIT", help="of which split")
     _add_places(one)
     _add_mirror(one)
     parsed = parser.parse_args(arguments)
@@ -192,10 +207,10 @@ def _loaded(dataset: Dataset, arguments: argparse.Namespace, *, verify: bool = F
 def _described(prepared: Prepared) -> Lines:
     card = prepared.card
     size = f"{card.vocab_size} ids" if card.vocab_size else f"{card.n_features} features"
-    yield f"{card.kind} ({size}), {card.n_classes} classes, one target a {card.targets}"
+    count = card.n_targets or card.n_classes
+    yield f"{card.kind} ({size}), {_TARGETS[card.targets].format(count)}"
     row = "line" if card.kind == "text" else "row"
-    for split in SPLITS:
-        figures = card.splits[split]
+    for split, figures in card.splits.items():
         count = figures["examples"]
         shortest, longest = figures["min_length"], figures["max_length"]
         steps = f"{shortest} to {longest} steps, mean {figures['mean_length']:.1f}"

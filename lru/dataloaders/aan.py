@@ -78,7 +78,7 @@ class Aan(Dataset):
         return Description(
             kind="token_pairs",
             n_classes=len(self.class_names),
-            targets="sequence",
+            targets="class",
             vocabulary=coder.vocabulary,
             provenance=f"Read from {files['train'].parent.name}/new_aan_pairs.*.tsv.",
             comparable=lra_compares(sizes, PUBLISHED_SIZES, "pairs"),

@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from lru.dataloaders.base import Dataset, Description, check_at_least, register
-from lru.dataloaders.cache import SPLITS
 from lru.dataloaders.writers import DenseWriter
 
 _ROWS_AT_ONCE = 4096
@@ -46,7 +45,7 @@ class Adding(Dataset):
     def build(self, raw_dir: Path, folder: Path) -> Description:
         """Generate the splits, each from a stream of its own, so that sizes do not interact."""
         del raw_dir
-        for stream, split in enumerate(SPLITS):
+        for stream, split in enumerate(self.split_names):
             rng = np.random.default_rng([self.seed, stream])
             with DenseWriter(folder, split, np.float32, (self.length, 2)) as writer:
                 left = getattr(self, f"n_{split}")
@@ -57,7 +56,7 @@ class Adding(Dataset):
         return Description(
             kind="values",
             n_classes=self.n_classes,
-            targets="sequence",
+            targets="class",
             provenance=f"Generated with seed {self.seed}.",
             comparable=(
                 "The published task predicts the sum itself, with squared errors, on rows that are "

@@ -1,6 +1,7 @@
-"""What a data set is: options, a card, three splits, and how it gets into the cache and out."""
+"""What a data set is: options, a card, named splits, and how it gets into the cache and out."""
 
 import hashlib
+import inspect
 import json
 import os
 import typing
@@ -27,17 +28,37 @@ StrPath = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A data set ready to use: its card and three memory-mapped splits."""
+    """A data set ready to use.
+
+    Attributes:
+        card: what is known of it.
+        splits: memory-mapped or in memory, by name; "train" is there, and "val" and "test" usually.
+    """
 
     card: Card
-    train: Split
-    val: Split
-    test: Split
+    splits: Mapping[str, Split]
 
     @property
-    def splits(self) -> dict[str, Split]:
-        """All splits by name."""
-        return {"train": self.train, "val": self.val, "test": self.test}
+    def train(self) -> Split:
+        """The split to train on."""
+        return self._split("train")
+
+    @property
+    def val(self) -> Split:
+        """The split to validate on."""
+        return self._split("val")
+
+    @property
+    def test(self) -> Split:
+        """The split to test on."""
+        return self._split("test")
+
+    def _split(self, name: str) -> Split:
+        if name not in self.splits:
+            raise AttributeError(
+                f"{self.card.name} has no split {name!r}; it has {', '.join(self.splits)}"
+            )
+        return self.splits[name]
 
 
 @dataclass(frozen=True)
@@ -55,7 +76,9 @@ class Dataset(ABC):
         class_names: what the classes are called, if not by their numbers.
         picture: rows and columns, if a row's steps are the pixels of an image in that order.
         separator: what stands between the tokens of a row when it is shown as text.
-        version: raised whenever `build` gives other arrays from the same files and options.
+        split_names: of the splits that `build` writes; "train" must be there.
+        version: raised whenever `build` gives other arrays from the same files and options; outside
+            this package that is seen by itself, from any change of the file that has the class.
     """
 
     name: ClassVar[str]
@@ -65,7 +88,14 @@ class Dataset(ABC):
     class_names: ClassVar[tuple[str, ...]] = ()
     picture: ClassVar[tuple[int, int] | None] = None
     separator: ClassVar[str] = " "
+    split_names: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     version: ClassVar[int] = 1
+    _code: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        # Now, since the file may change while the process runs.
+        cls._code = _code_of(cls)
 
     def raw_files(self, raw_dir: Path) -> tuple[Path, ...]:
         """The files under `raw_dir` that `build` would read now; of many, their folders.
@@ -77,7 +107,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def build(self, raw_dir: Path, folder: Path) -> Description:
-        """Write the three splits into the empty `folder`; all that `raw_files` names is there."""
+        """Write all splits into the empty `folder`; all that `raw_files` names is there."""
 
     def download(self, raw_dir: StrPath, mirror: str | None = None) -> tuple[Path, ...]:
         """Fetch and unpack the sources into `raw_dir`, unless the files are there; the files.
@@ -129,7 +159,8 @@ class Dataset(ABC):
 
         The folder appears whole or not at all: a killed process leaves nothing that could be taken
         for it, and of two processes at once the first to finish gives the folder. Files in
-        `raw_dir` that changed since are read again; files that went away are not missed.
+        `raw_dir` that changed since are read again; files that went away are not missed. What a
+        file outside this package made is made again if that file changed.
 
         Args:
             raw_dir: where downloaded files lie.
@@ -146,7 +177,7 @@ class Dataset(ABC):
         read = stamps(self.obtain(raw_dir, mirror), raw_dir)
         with cache.staging(folder) as partial:
             description = self.build(raw_dir, partial)
-            splits = {split: cache.read_split(partial, split) for split in cache.SPLITS}
+            splits = {split: cache.read_split(partial, split) for split in self.split_names}
             card = make_card(
                 description,
                 splits,
@@ -154,6 +185,7 @@ class Dataset(ABC):
                 version=self.version,
                 options=asdict(self),
                 raw_files=read,
+                code=self._code,
             )
             check_contents(card, splits)
             write_card(card, partial)
@@ -194,13 +226,13 @@ class Dataset(ABC):
         """
         folder = self.folder(cache_dir)
         card = read_card(folder)
-        splits = {split: cache.read_split(folder, split) for split in cache.SPLITS}
+        splits = {split: cache.read_split(folder, split) for split in card.splits}
         if verify or cache.size_in_bytes(splits) <= VERIFIED_ON_LOAD:
             if cache.checksum(splits) != card.checksum:
                 raise cache.damaged(folder, "the arrays do not have the card's checksum")
-        elif any(len(splits[name]) != card.splits[name]["examples"] for name in cache.SPLITS):
+        elif any(len(split) != card.splits[name]["examples"] for name, split in splits.items()):
             raise cache.damaged(folder, "the splits do not have the card's sizes")
-        return Prepared(card, **splits)
+        return Prepared(card, splits)
 
     def _is_current(self, folder: Path, found: dict[str, list[int]]) -> bool:
         if not folder.exists():
@@ -214,7 +246,28 @@ class Dataset(ABC):
             return False
         same_maker = (card.name, card.version) == (self.name, self.version)
         same_options = card.options == asdict(self)
-        return same_maker and same_options and (not found or card.raw_files == found)
+        same_splits = set(card.splits) == set(self.split_names)
+        same_files = not found or card.raw_files == found
+        same_code = not self._code or card.code == self._code
+        return same_maker and same_options and same_splits and same_files and same_code
+
+
+def _code_of(kind: type[Dataset]) -> str:
+    """Hex sha256 of the files outside this package that have the class and those it derives from.
+
+    Empty if there are none, or none that can be read: a class typed into a notebook.
+    """
+    package = __name__.partition(".")[0]
+    digest = ""
+    for ancestor in reversed(kind.__mro__):
+        if not issubclass(ancestor, Dataset) or ancestor.__module__.partition(".")[0] == package:
+            continue
+        try:
+            content = Path(inspect.getfile(ancestor)).read_bytes()
+        except (TypeError, OSError):
+            continue
+        digest = hashlib.sha256(digest.encode() + content).hexdigest()
+    return digest
 
 
 DATASETS: Registry[type[Dataset]] = Registry("data set")
@@ -223,7 +276,15 @@ DatasetType = TypeVar("DatasetType", bound=type[Dataset])
 
 
 def register(dataset: DatasetType) -> DatasetType:
-    """Class decorator: file a data set under its `name` and its `aliases`."""
+    """Class decorator: file a data set under its `name` and its `aliases`.
+
+    Raises:
+        ValueError: if it has no split to train on.
+    """
+    if "train" not in dataset.split_names:
+        raise ValueError(
+            f"{dataset.name}: split_names must have 'train', got {', '.join(dataset.split_names)}"
+        )
     DATASETS.register(dataset.name, *dataset.aliases)(dataset)
     return dataset
 

@@ -10,16 +10,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int32, Shaped
+from jaxtyping import Shaped
 
-from lru.dataloaders.arrays import Dense, Pairs, Ragged, Split
+from lru.dataloaders.arrays import Dense, Labels, Pairs, Ragged, Split
 
 try:
     import fcntl
 except ImportError:
     fcntl = None
 
-SPLITS = ("train", "val", "test")
 ABANDONED_AFTER = 3600.0
 """Seconds without a write after which a partial folder is taken for a killed process's."""
 
@@ -35,10 +34,7 @@ class CacheError(RuntimeError):
 
 
 def write_dense(
-    folder: Path,
-    split: str,
-    inputs: Shaped[np.ndarray, "n T F"],
-    labels: Int32[np.ndarray, " n"] | Int32[np.ndarray, "n T"],
+    folder: Path, split: str, inputs: Shaped[np.ndarray, "n T F"], labels: Labels
 ) -> None:
     """Store a dense split that fits into memory."""
     np.save(file_of(folder, split, "inputs"), inputs, allow_pickle=False)

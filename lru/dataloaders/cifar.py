@@ -79,7 +79,7 @@ class Cifar(HeldOut):
         return Description(
             kind="values",
             n_classes=len(self.class_names),
-            targets="sequence",
+            targets="class",
             provenance=f"Read from the six python batches in {test_file.parent.name}.",
             comparable=(
                 f"The test set is the published one. {self.validated_on(sizes['train'])}"

@@ -13,7 +13,6 @@ import numpy as np
 
 from lru.dataloaders.arrays import NO_TARGET
 from lru.dataloaders.base import Dataset, Description, check_at_least, register
-from lru.dataloaders.cache import SPLITS
 from lru.dataloaders.writers import RaggedWriter
 
 _ROWS_AT_ONCE = 4096
@@ -51,7 +50,7 @@ class Copy(Dataset):
     def build(self, raw_dir: Path, folder: Path) -> Description:
         """Generate the splits, each from a stream of its own, so that sizes do not interact."""
         del raw_dir
-        for stream, split in enumerate(SPLITS):
+        for stream, split in enumerate(self.split_names):
             rng = np.random.default_rng([self.seed, stream])
             with RaggedWriter(folder, split, np.uint8, steps=self._length) as writer:
                 left = getattr(self, f"n_{split}")
@@ -64,7 +63,7 @@ class Copy(Dataset):
         return Description(
             kind="tokens",
             n_classes=self.n_symbols,
-            targets="step",
+            targets="class_per_step",
             vocabulary=("<pad>", *symbols, "<blank>", "<go>"),
             provenance=f"Generated with seed {self.seed}.",
             comparable=(

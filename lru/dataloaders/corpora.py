@@ -20,7 +20,6 @@ from jaxtyping import Int64, Integer
 
 from lru.dataloaders.arrays import NO_TARGET
 from lru.dataloaders.base import Dataset, Description, check_at_least
-from lru.dataloaders.cache import SPLITS
 from lru.dataloaders.writers import RaggedWriter
 
 END, UNKNOWN = "<eos>", "<unk>"
@@ -71,7 +70,7 @@ class Corpus(Dataset):
         return Description(
             kind="text",
             n_classes=len(vocabulary),
-            targets="step",
+            targets="tokens",
             vocabulary=tuple(vocabulary),
             provenance=f"Read from {', '.join(path.name for path in files)}.",
             comparable=(
@@ -108,14 +107,14 @@ class Words(Corpus):
     def raw_files(self, raw_dir: Path) -> tuple[Path, ...]:
         """The three files, from the first place that has them all."""
         for place in self.places:
-            files = tuple(raw_dir / place / self.file_names[split] for split in SPLITS)
+            files = tuple(raw_dir / place / self.file_names[split] for split in self.split_names)
             if all(path.is_file() for path in files):
                 return files
         return ()
 
     def build(self, raw_dir: Path, folder: Path) -> Description:
         """Make the vocabulary of the training part, and encode all."""
-        files = dict(zip(SPLITS, self.raw_files(raw_dir), strict=True))
+        files = dict(zip(self.split_names, self.raw_files(raw_dir), strict=True))
         counts: Counter[str] = Counter()
         for line in read_lines(files["train"]):
             counts.update(line)
@@ -217,11 +216,13 @@ class Characters(Corpus):
         ids = np.zeros(kinds, np.min_scalar_type(len(known) - 1))
         ids[known] = np.arange(len(known))
         ends = np.cumsum([n_train, self.n_val, self.n_test])
-        for split, part in zip(SPLITS, np.split(codes, ends[:-1]), strict=True):
+        for split, part in zip(self.split_names, np.split(codes, ends[:-1]), strict=True):
             with RaggedWriter(folder, split, ids.dtype) as writer:
                 lengths = line_lengths(part)
                 writer.append(ids[part], lengths, unlabelled(len(lengths)))
-        sizes: dict[str, int] = dict(zip(SPLITS, [n_train, self.n_val, self.n_test], strict=True))
+        sizes: dict[str, int] = dict(
+            zip(self.split_names, [n_train, self.n_val, self.n_test], strict=True)
+        )
         return self.described([path], [self._text(code) for code in known.tolist()], sizes)
 
     def _codes(self, path: Path) -> Integer[np.ndarray, " n"]:

@@ -92,7 +92,7 @@ class IdxImages(HeldOut):
         return Description(
             kind="values",
             n_classes=N_CLASSES,
-            targets="sequence",
+            targets="class",
             provenance=f"Read from the four idx files in {where}; their sha256: {state}.",
             comparable=(
                 f"The test set is the published one. {self.validated_on(sizes['train'])}"

@@ -91,7 +91,7 @@ class Reviews(HeldOut):
         return Description(
             kind="tokens",
             n_classes=len(OPINIONS),
-            targets="sequence",
+            targets="class",
             vocabulary=coder.vocabulary,
             provenance=f"Read from the reviews in {folders[0].parents[1].name}.",
             comparable=(

@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import UInt8
 
 from lru.dataloaders.base import Description, check_at_least, register
-from lru.dataloaders.cache import SPLITS
 from lru.dataloaders.fetch import Source
 from lru.dataloaders.listops_grammar import (
     CLOSE,
@@ -75,7 +74,8 @@ class ListOps(OfficialOrGenerated):
     def candidates(self, raw_dir: Path) -> list[tuple[Path, ...]]:
         """The three official files in each of the places."""
         return [
-            tuple(raw_dir / place / f"basic_{split}.tsv" for split in SPLITS) for place in PLACES
+            tuple(raw_dir / place / f"basic_{split}.tsv" for split in self.split_names)
+            for place in PLACES
         ]
 
     def build(self, raw_dir: Path, folder: Path) -> Description:
@@ -84,7 +84,7 @@ class ListOps(OfficialOrGenerated):
         if files:
             sizes = {
                 split: self._convert(path, folder, split)
-                for split, path in zip(SPLITS, files, strict=True)
+                for split, path in zip(self.split_names, files, strict=True)
             }
             provenance = f"Read from {files[0].parent.name}/basic_{{train,val,test}}.tsv."
             comparable = lra_compares(sizes, PUBLISHED_SIZES, "examples")
@@ -95,7 +95,7 @@ class ListOps(OfficialOrGenerated):
         return Description(
             kind="tokens",
             n_classes=10,
-            targets="sequence",
+            targets="class",
             vocabulary=VOCABULARY,
             provenance=provenance,
             comparable=comparable,

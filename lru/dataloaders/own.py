@@ -3,15 +3,22 @@
 A data set that flags can name is a `Dataset` in a file of its own; see docs/data.md.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from lru.dataloaders.arrays import NO_TARGET, Dense, Ragged, Split
+from lru.dataloaders.arrays import (
+    NO_TARGET,
+    Dense,
+    Ragged,
+    Split,
+    are_of_steps,
+    are_values,
+    no_target,
+)
 from lru.dataloaders.base import Prepared
-from lru.dataloaders.cache import SPLITS
-from lru.dataloaders.card import Description, make_card
+from lru.dataloaders.card import Description, Targets, make_card
 
 Examples = tuple[np.ndarray | Sequence[Any], np.ndarray | Sequence[Any]]
 """Inputs and labels, row by row."""
@@ -23,6 +30,7 @@ def from_arrays(
     val: Examples | None = None,
     test: Examples | None = None,
     *,
+    extra: Mapping[str, Examples] | None = None,
     vocabulary: Sequence[str] | None = None,
     n_classes: int | None = None,
     held_out: float = 0.1,
@@ -32,8 +40,13 @@ def from_arrays(
 
     Inputs are tokens if they are whole numbers without an axis of features: an array `[n, T]`, or
     a list of rows of any lengths. They are real values if they are floats `[n, T]`, or floats or
-    bytes `[n, T, F]`; bytes are scaled to [0, 1]. Labels are classes from 0 on: one a row `[n]`, or
-    one a step with -1 where there is none: `[n, T]`, or a list of rows as long as those of inputs.
+    bytes `[n, T, F]`, or a list of such rows of any lengths; bytes are scaled to [0, 1].
+
+    Labels are classes if they are whole numbers, from 0 on: one a row `[n]`, or one a step with -1
+    where there is none: `[n, T]`, or a list of rows as long as those of inputs. They are values to
+    be predicted if they are floats: one number a row `[n]`, K of them `[n, K]`, or K a step with
+    NaN where there is none: `[n, T, K]`, or a list of rows `[T, K]` as long as those of inputs.
+
     What an array has beyond the end of a row is not looked at.
 
     Args:
@@ -41,38 +54,50 @@ def from_arrays(
         train: inputs and labels.
         val: the same to validate on; None cuts them from train.
         test: the same to test on; None cuts them from train.
+        extra: further splits to evaluate on, by name.
         vocabulary: text of each token, from 0 on; None for the numbers up to the largest.
-        n_classes: number of classes; None for the labels up to the largest.
+        n_classes: number of classes; None for the labels up to the largest. Values have none.
         held_out: share of train that becomes each missing split.
         seed: of the choice of these rows.
 
     Raises:
         ValueError: if something has another shape, type or range than the rest.
     """
-    given = _cut(name, {"train": train, "val": val, "test": test}, held_out, seed)
-    splits = {split: _split(f"{name}: {split}", *given[split]) for split in SPLITS}
-    forms = {(type(split), split.labels.ndim) for split in splits.values()}
+    usual = {"train": train, "val": val, "test": test}
+    if taken := [split for split in extra or {} if split in usual]:
+        raise ValueError(f"{name}: extra must not have {' or '.join(usual)}, got {taken[0]}")
+    given = {**_cut(name, usual, held_out, seed), **(extra or {})}
+    splits = {split: _split(f"{name}: {split}", *rows) for split, rows in given.items()}
+    forms = {(split.blank.shape, *_form(split.labels)) for split in splits.values()}
     if len(forms) > 1:
-        raise ValueError(f"{name}: all splits must be tokens, or all values, with labels alike")
-    ((kind, axes_of_labels),) = forms
-    largest = max(int(split.labels.max()) for split in splits.values())
-    n_classes = largest + 1 if n_classes is None else n_classes
-    if largest >= n_classes:
-        raise ValueError(f"{name}: n_classes is {n_classes}, but there is a label {largest}")
-    if kind is Ragged:
+        raise ValueError(
+            f"{name}: all splits must be tokens, or values of as many features, with labels alike"
+        )
+    ((features, targets, _),) = forms
+    if not features:
         vocabulary = _vocabulary(name, splits.values(), vocabulary)
+    elif not all(isinstance(split, Dense) for split in splits.values()):
+        splits = {split: _as_ragged(rows) for split, rows in splits.items()}
     description = Description(
-        kind="tokens" if kind is Ragged else "values",
-        n_classes=n_classes,
-        targets="step" if axes_of_labels == 2 else "sequence",
+        kind="values" if features else "tokens",
+        n_classes=_n_classes(name, splits.values(), n_classes),
+        targets=targets,
         provenance="Arrays in memory.",
         comparable="Comparable with results on the same arrays.",
         vocabulary=None if vocabulary is None else tuple(vocabulary),
     )
-    return Prepared(make_card(description, splits, name=name, version=1), **splits)
+    return Prepared(make_card(description, splits, name=name, version=1), splits)
 
 
-def from_torch(name: str, train: Any, val: Any = None, test: Any = None, **more: Any) -> Prepared:
+def from_torch(
+    name: str,
+    train: Any,
+    val: Any = None,
+    test: Any = None,
+    *,
+    extra: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Prepared:
     """Any `torch.utils.data.Dataset`, read into memory once.
 
     Items are `(x, y)`, or `(x, y, length)` with x, and labels of steps, padded on the right. x is
@@ -84,17 +109,18 @@ def from_torch(name: str, train: Any, val: Any = None, test: Any = None, **more:
         train: the examples to train on.
         val: to validate on; None cuts them from train.
         test: to test on; None cuts them from train.
+        extra: further ones to evaluate on, by the name of their split.
         more: as for `from_arrays`.
 
     Raises:
         ValueError: if an item is something else.
     """
-    given = {"train": train, "val": val, "test": test}
-    read = {
+    usual = {
         split: None if dataset is None else _items(f"{name}: {split}", dataset)
-        for split, dataset in given.items()
+        for split, dataset in {"train": train, "val": val, "test": test}.items()
     }
-    return from_arrays(name, **read, **more)
+    read = {split: _items(f"{name}: {split}", dataset) for split, dataset in (extra or {}).items()}
+    return from_arrays(name, **usual, extra=read, **more)
 
 
 def _items(where: str, dataset: Any) -> Examples:
@@ -139,7 +165,7 @@ def _cut(
     parts = np.split(order, np.arange(1, len(missing) + 1) * size)
     for split, rows in zip([*missing, "train"], parts, strict=True):
         present[split] = (_take(inputs, rows), _take(labels, rows))
-    return present
+    return {split: present[split] for split in given}
 
 
 def _take(part: np.ndarray | Sequence[Any], rows: np.ndarray) -> np.ndarray | list[Any]:
@@ -152,18 +178,29 @@ def _split(where: str, inputs: Any, labels: Any) -> Split:
         labels = _label_array(inputs, labels)
         if labels.size == 0:
             raise ValueError("there are no rows, or no labels")
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(f"labels must be whole numbers, got {labels.dtype}")
-        if labels.min() < (0 if labels.ndim == 1 else NO_TARGET):
-            raise ValueError(f"labels must be at least 0, got {labels.min()}")
-        labels = labels.astype(np.int32)
+        labels = _checked(labels)
         rows = [np.asarray(row) for row in inputs]
         filled = [row for row in rows if row.size] or rows
         if all(row.ndim == 1 and np.issubdtype(row.dtype, np.integer) for row in filled):
-            return _ragged(rows, labels)
-        return Dense(_values(inputs if isinstance(inputs, np.ndarray) else rows), labels)
+            return _ragged(_tokens(rows), rows, labels)
+        if len({len(row) for row in rows}) == 1:
+            _check_features(rows)
+            return Dense(_values(np.asarray(inputs), 2), labels)
+        _check_features(filled)
+        return _ragged(_values(_concatenated(rows), 1), rows, labels)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+
+
+def _checked(labels: np.ndarray) -> np.ndarray:
+    """Labels in the type in which they are stored."""
+    if labels.dtype.kind == "f":
+        return (labels[:, None] if labels.ndim == 1 else labels).astype(np.float32)
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"labels must be whole numbers or floats, got {labels.dtype}")
+    if labels.min() < (0 if labels.ndim == 1 else NO_TARGET):
+        raise ValueError(f"labels must be at least 0, got {labels.min()}")
+    return labels.astype(np.int32)
 
 
 def _check_as_many(where: str, inputs: Any, labels: Any) -> None:
@@ -177,34 +214,49 @@ def _label_array(inputs: Any, labels: Any) -> np.ndarray:
         return np.asarray(labels)
     rows = [np.asarray(row) for row in labels]
     for number, (row, label) in enumerate(zip(inputs, rows, strict=True)):
-        if label.ndim != 1 or len(label) != len(row):
+        if label.shape[:1] != (len(row),) or label.shape[1:] != rows[0].shape[1:]:
             raise ValueError(
                 f"labels of row {number} have shape {label.shape}, but must be one a step like "
                 f"others, and it has {len(row)} steps"
             )
     flat = _concatenated(rows)
+    if flat.ndim == 1 and flat.dtype.kind == "f":
+        raise ValueError("labels that are values, one a step, must be rows of shape [T, K]")
     lengths = np.array([len(row) for row in rows])
-    padded = np.full((len(rows), lengths.max()), NO_TARGET, np.result_type(flat, np.int8))
+    shape = (len(rows), lengths.max(), *flat.shape[1:])
+    padded = np.full(shape, no_target(flat), np.result_type(flat, np.int8))
     padded[_has_step(lengths, padded.shape[1])] = flat
     return padded
 
 
-def _ragged(rows: list[np.ndarray], labels: np.ndarray) -> Ragged:
-    values = _concatenated(rows)
-    if values.min(initial=0) < 0:
+def _tokens(rows: list[np.ndarray]) -> np.ndarray:
+    """All rows in one, in the smallest type."""
+    tokens = _concatenated(rows)
+    if tokens.min(initial=0) < 0:
         raise ValueError("tokens must be whole numbers of at least 0, one a step")
+    return tokens.astype(np.min_scalar_type(tokens.max(initial=0)))
+
+
+def _ragged(values: np.ndarray, rows: list[np.ndarray], labels: np.ndarray) -> Ragged:
+    """Rows as long as `rows`, with no labels beyond their ends."""
     lengths = np.array([len(row) for row in rows])
-    if labels.ndim == 2:
-        labels = labels[:, : lengths.max()]
-        labels = np.where(_has_step(lengths, labels.shape[1]), labels, np.int32(NO_TARGET))
-    smallest_type = np.min_scalar_type(values.max(initial=0))
-    offsets = np.cumsum([0, *lengths], dtype=np.int64)
-    return Ragged(values.astype(smallest_type), offsets, labels)
+    if are_of_steps(labels):
+        labels = labels[:, : lengths.max()].copy()
+        labels[~_has_step(lengths, labels.shape[1])] = no_target(labels)
+    return Ragged(values, np.cumsum([0, *lengths], dtype=np.int64), labels)
+
+
+def _as_ragged(split: Split) -> Split:
+    if not isinstance(split, Dense):
+        return split
+    rows, steps, features = split.inputs.shape
+    offsets = steps * np.arange(rows + 1, dtype=np.int64)
+    return Ragged(split.inputs.reshape(-1, features), offsets, split.labels)
 
 
 def _concatenated(rows: list[np.ndarray]) -> np.ndarray:
     """All rows in one; an empty one, which is of floats unless stated, has no say in the type."""
-    return np.concatenate([row if row.size else np.zeros(0, np.uint8) for row in rows])
+    return np.concatenate([row for row in rows if row.size] or [np.zeros(0, np.uint8)])
 
 
 def _has_step(lengths: np.ndarray, width: int) -> np.ndarray:
@@ -212,21 +264,44 @@ def _has_step(lengths: np.ndarray, width: int) -> np.ndarray:
     return np.arange(width) < lengths[:, None]
 
 
-def _values(inputs: np.ndarray | list[np.ndarray]) -> np.ndarray:
-    shapes = sorted({row.shape for row in inputs})
+def _check_features(rows: list[np.ndarray]) -> None:
+    shapes = sorted({row.shape[1:] for row in rows})
     if len(shapes) > 1:
         raise ValueError(
-            f"rows of values must have one shape, got {shapes[0]}, {shapes[-1]}: only rows of "
-            "whole numbers, which are tokens, may vary in length"
+            f"rows of values must have as many features, got {shapes[0]}, {shapes[-1]}"
         )
-    inputs = np.asarray(inputs)
-    values = inputs[..., None] if inputs.ndim == 2 else inputs
-    if values.ndim != 3 or not (values.dtype == np.uint8 or values.dtype.kind == "f"):
+
+
+def _values(given: np.ndarray, axes: int) -> np.ndarray:
+    """Values with `axes` axes before that of features, in the type in which they are stored."""
+    values = given[..., None] if given.ndim == axes else given
+    if values.ndim != axes + 1 or not (values.dtype == np.uint8 or values.dtype.kind == "f"):
+        letters = ("[n, T]", "[n, T, F]") if axes == 2 else ("[T]", "[T, F]")
         raise ValueError(
-            "values must be floats [n, T], or floats or bytes [n, T, F], got "
-            f"{inputs.dtype} of shape {inputs.shape}"
+            f"values must be floats {letters[0]}, or floats or bytes {letters[1]}, got "
+            f"{given.dtype} of shape {given.shape}"
         )
     return values if values.dtype == np.uint8 else values.astype(np.float32)
+
+
+def _form(labels: np.ndarray) -> tuple[Targets, int]:
+    """What labels are, and the number of values of one."""
+    if are_values(labels):
+        return "values_per_step" if are_of_steps(labels) else "values", labels.shape[-1]
+    return "class_per_step" if are_of_steps(labels) else "class", 0
+
+
+def _n_classes(name: str, splits: Iterable[Split], n_classes: int | None) -> int:
+    largest = -1
+    for split in splits:
+        if are_values(split.labels):
+            if n_classes is not None:
+                raise ValueError(f"{name}: n_classes is {n_classes}, but labels are values")
+            return 0
+        largest = max(largest, int(split.labels.max()))
+    if n_classes is not None and largest >= n_classes:
+        raise ValueError(f"{name}: n_classes is {n_classes}, but there is a label {largest}")
+    return largest + 1 if n_classes is None else n_classes
 
 
 def _vocabulary(

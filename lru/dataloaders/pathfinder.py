@@ -17,7 +17,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from lru.dataloaders.base import Description, check_at_least, register
-from lru.dataloaders.cache import SPLITS
 from lru.dataloaders.fetch import Source
 from lru.dataloaders.lra import lra_compares, lra_places, lra_source
 from lru.dataloaders.official import OfficialOrGenerated
@@ -107,14 +106,14 @@ class Pathfinder(OfficialOrGenerated):
                 else lra_compares(sizes, PUBLISHED_SIZES, "pictures")
             )
         else:
-            for stream, split in enumerate(SPLITS):
+            for stream, split in enumerate(self.split_names):
                 self._generate(np.random.default_rng([self.seed, stream]), folder, split)
             provenance = self.generated_from(self.seed)
             comparable = self.generated_compares()
         return Description(
             kind="values",
             n_classes=2,
-            targets="sequence",
+            targets="class",
             provenance=provenance,
             comparable=comparable,
         )
@@ -132,16 +131,19 @@ class Pathfinder(OfficialOrGenerated):
         tenth = len(samples) // 10
         if not tenth:
             raise ValueError(f"{level} has {len(samples)} pictures, but three splits need 10")
-        dealt = np.repeat(np.array(SPLITS), [len(samples) - 2 * tenth, tenth, tenth])
+        dealt = np.repeat(np.array(self.split_names), [len(samples) - 2 * tenth, tenth, tenth])
         dealt = np.random.default_rng(self.seed).permutation(dealt)
         with ExitStack() as stack:
-            writers = {split: stack.enter_context(self._writer(folder, split)) for split in SPLITS}
+            writers = {
+                split: stack.enter_context(self._writer(folder, split))
+                for split in self.split_names
+            }
             for (name, label), split in zip(
                 tqdm(samples, desc=self.name, **_BAR), dealt, strict=True
             ):
                 image = read_picture(level / name, self.side)
                 writers[split].append(image.reshape(1, -1, 1), np.array([label]))
-        return {split: int((dealt == split).sum()) for split in SPLITS}
+        return {split: int((dealt == split).sum()) for split in self.split_names}
 
     def _generate(self, rng: np.random.Generator, folder: Path, split: str) -> None:
         left = getattr(self, f"n_{split}")

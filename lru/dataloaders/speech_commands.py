@@ -15,7 +15,6 @@ from jaxtyping import Int16
 from tqdm import tqdm
 
 from lru.dataloaders.base import Dataset, Description, check_at_least, register
-from lru.dataloaders.cache import SPLITS
 from lru.dataloaders.fetch import Source
 from lru.dataloaders.writers import DenseWriter
 
@@ -85,11 +84,11 @@ class SpeechCommands(Dataset):
         """Deal the clips out to the splits."""
         place = self.raw_files(raw_dir)[0].parent
         deal = self._official(place) if self.words == "35" else self._by_class(place)
-        sizes: dict[str, int] = dict.fromkeys(SPLITS, 0)
+        sizes: dict[str, int] = dict.fromkeys(self.split_names, 0)
         with ExitStack() as stack:
             writers: dict[str, DenseWriter] = {
                 split: stack.enter_context(DenseWriter(folder, split, np.int16, (SAMPLES, 1)))
-                for split in SPLITS
+                for split in self.split_names
             }
             for clip, label, split in tqdm(
                 deal, desc=self.name, unit=" clips", leave=False, disable=None
@@ -109,7 +108,7 @@ class SpeechCommands(Dataset):
         return Description(
             kind="values",
             n_classes=len(self._words),
-            targets="sequence",
+            targets="class",
             provenance=f"Read from the clips in {place.relative_to(raw_dir).as_posix()}.",
             comparable=(
                 compares
@@ -136,7 +135,7 @@ class SpeechCommands(Dataset):
             clips = [read_clip(path) for path in sorted((place / word).glob("*.wav"))]
             whole = [clip for clip in clips if len(clip) == SAMPLES]
             train, most = (round(share * len(whole)) for share in (0.7, 0.85))
-            dealt = np.repeat(np.array(SPLITS), [train, most - train, len(whole) - most])
+            dealt = np.repeat(np.array(self.split_names), [train, most - train, len(whole) - most])
             for clip, split in zip(whole, rng.permutation(dealt).tolist(), strict=True):
                 yield clip, label, split
 

@@ -1,5 +1,6 @@
 """Looking at prepared data: rows as text or pictures, and how long rows are."""
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -8,9 +9,8 @@ import numpy as np
 from jaxtyping import Float64, Int64, Shaped, UInt8
 from PIL import Image
 
-from lru.dataloaders.arrays import Dense, Pairs, Ragged, Split
+from lru.dataloaders.arrays import Dense, Pairs, Ragged, Split, are_of_steps, are_values
 from lru.dataloaders.base import Dataset, Prepared
-from lru.dataloaders.cache import SPLITS
 from lru.dataloaders.card import Card
 
 BINS = 20
@@ -30,25 +30,34 @@ def class_name(dataset: Dataset, label: int) -> str:
     return f"{label} ({names[label]})" if label < len(names) else str(label)
 
 
+def label_text(dataset: Dataset, split: Split, index: int) -> str:
+    """The label of a row in words; "-" at steps that have none."""
+    label = split.labels[index].tolist()
+    if are_of_steps(split.labels):
+        return "labels: " + " ".join(map(_target_text, label))
+    return (
+        f"label: {_target_text(label) if are_values(split.labels) else class_name(dataset, label)}"
+    )
+
+
+def _target_text(target: int | Sequence[float]) -> str:
+    if isinstance(target, int):
+        return "-" if target < 0 else str(target)
+    return ",".join("-" if math.isnan(value) else f"{value:g}" for value in target)
+
+
 def row_text(dataset: Dataset, card: Card, split: Split, index: int) -> Iterator[str]:
     """A row in words: its label, and its tokens or its first values."""
-    labels = split.labels[index]
-    if card.kind == "text":
-        yield f"line {index}"
-    elif np.ndim(labels):
-        yield "labels: " + " ".join("-" if label < 0 else str(label) for label in labels)
-    else:
-        yield f"label: {class_name(dataset, int(labels))}"
-    if isinstance(split, Dense):
-        values = split.inputs[index]
-        yield f"{len(values)} steps, the first:"
-        yield from (" ".join(f"{value:g}" for value in step) for step in values[:_STEPS_SHOWN])
-        return
+    yield f"line {index}" if card.targets == "tokens" else label_text(dataset, split, index)
     documents = (split.first, split.second) if isinstance(split, Pairs) else (split,)
     for document in documents:
-        tokens = _tokens(document, index)
-        yield f"{len(tokens)} tokens:"
-        yield decoded(dataset, card, tokens)
+        row = _row(document, index)
+        if row.ndim == 1:
+            yield f"{len(row)} tokens:"
+            yield decoded(dataset, card, row)
+            continue
+        yield f"{len(row)} steps, the first:"
+        yield from (" ".join(f"{value:g}" for value in step) for step in row[:_STEPS_SHOWN])
 
 
 def decoded(dataset: Dataset, card: Card, tokens: Shaped[np.ndarray, " T"]) -> str:
@@ -96,7 +105,7 @@ def histogram_picture(prepared: Prepared, path: Path) -> None:
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    by_split = {name: getattr(prepared, name).lengths for name in SPLITS}
+    by_split = {name: split.lengths for name, split in prepared.splits.items()}
     bounds = bounds_of(np.concatenate(list(by_split.values())))
     for name, lengths in by_split.items():
         counts, _ = np.histogram(lengths, bounds)
@@ -107,5 +116,7 @@ def histogram_picture(prepared: Prepared, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _tokens(split: Ragged, index: int) -> Shaped[np.ndarray, " T"]:
+def _row(split: Dense | Ragged, index: int) -> Shaped[np.ndarray, "T *F"]:
+    if isinstance(split, Dense):
+        return split.inputs[index]
     return split.values[split.offsets[index] : split.offsets[index + 1]]

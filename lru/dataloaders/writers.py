@@ -71,24 +71,32 @@ class RaggedWriter:
     Args:
         folder: where the split's files go.
         split: name of the split.
-        dtype: type of the token ids.
-        steps: steps with a target in each row if targets are per step, else None.
+        dtype: type of the token ids, or of the values.
+        steps: steps of the longest row if targets are per step, else None.
+        n_features: number F of values a step; None for tokens.
+        n_targets: number K of values of a target; None if targets are classes.
     """
 
     def __init__(
-        self, folder: Path, split: str, dtype: np.typing.DTypeLike, steps: int | None = None
+        self,
+        folder: Path,
+        split: str,
+        dtype: np.typing.DTypeLike,
+        steps: int | None = None,
+        *,
+        n_features: int | None = None,
+        n_targets: int | None = None,
     ):
-        self._rows = _RowWriter(folder, split, dtype)
-        row_shape = () if steps is None else (steps,)
-        self._labels = ArrayWriter(file_of(folder, split, "labels"), np.int32, row_shape)
+        self._rows = _RowWriter(folder, split, dtype, n_features)
+        self._labels = _label_writer(folder, split, steps, n_targets)
 
     def append(
         self,
-        values: UInt[np.ndarray, " total"],
+        values: Shaped[np.ndarray, "total *F"],
         lengths: Int[np.ndarray, " n"],
-        labels: Integer[np.ndarray, " n"] | Integer[np.ndarray, "n T"],
+        labels: Shaped[np.ndarray, "n ..."],
     ) -> None:
-        """Add rows: their ids one after the other, their lengths and their labels."""
+        """Add rows: their steps one after the other, their lengths and their labels."""
         self._rows.append(values, lengths)
         self._labels.append(labels)
 
@@ -106,23 +114,32 @@ class RaggedWriter:
 
 
 class DenseWriter:
-    """One dense split with a class per row, written a chunk of rows at a time.
+    """One dense split, written a chunk of rows at a time.
 
     Args:
         folder: where the split's files go.
         split: name of the split.
         dtype: type of the inputs.
         row_shape: steps and features of a row.
+        per_step: targets are one a step, not one a row.
+        n_targets: number K of values of a target; None if targets are classes.
     """
 
     def __init__(
-        self, folder: Path, split: str, dtype: np.typing.DTypeLike, row_shape: tuple[int, int]
+        self,
+        folder: Path,
+        split: str,
+        dtype: np.typing.DTypeLike,
+        row_shape: tuple[int, int],
+        *,
+        per_step: bool = False,
+        n_targets: int | None = None,
     ):
         self._inputs = ArrayWriter(file_of(folder, split, "inputs"), dtype, row_shape)
-        self._labels = ArrayWriter(file_of(folder, split, "labels"), np.int32)
+        self._labels = _label_writer(folder, split, row_shape[0] if per_step else None, n_targets)
 
     def append(
-        self, inputs: Shaped[np.ndarray, "n T F"], labels: Integer[np.ndarray, " n"]
+        self, inputs: Shaped[np.ndarray, "n T F"], labels: Shaped[np.ndarray, "n ..."]
     ) -> None:
         """Add rows and their labels."""
         self._inputs.append(inputs)
@@ -180,17 +197,34 @@ class PairWriter:
             writer.close()
 
 
+def _label_writer(
+    folder: Path, split: str, steps: int | None, n_targets: int | None
+) -> ArrayWriter:
+    dtype = np.int32 if n_targets is None else np.float32
+    row_shape = tuple(size for size in (steps, n_targets) if size is not None)
+    return ArrayWriter(file_of(folder, split, "labels"), dtype, row_shape)
+
+
 class _RowWriter:
     """Rows of any length: `NAME.values.npy` and `NAME.offsets.npy`."""
 
-    def __init__(self, folder: Path, name: str, dtype: np.typing.DTypeLike):
-        self._values = ArrayWriter(file_of(folder, name, "values"), dtype)
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        dtype: np.typing.DTypeLike,
+        n_features: int | None = None,
+    ):
+        row_shape = () if n_features is None else (n_features,)
+        self._values = ArrayWriter(file_of(folder, name, "values"), dtype, row_shape)
         self._offsets = ArrayWriter(file_of(folder, name, "offsets"), np.int64)
         self._offsets.append(np.zeros(1, np.int64))
         self._total = 0
 
-    def append(self, values: UInt[np.ndarray, " total"], lengths: Int[np.ndarray, " n"]) -> None:
-        """Add rows: their ids one after the other, and their lengths."""
+    def append(
+        self, values: Shaped[np.ndarray, "total *F"], lengths: Int[np.ndarray, " n"]
+    ) -> None:
+        """Add rows: their steps one after the other, and their lengths."""
         self._values.append(values)
         self._offsets.append(self._total + np.cumsum(lengths, dtype=np.int64))
         self._total += len(values)

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lru.dataloaders import Dense
 from lru.experiment import load_model
 from lru.export.writer import Streaming, write_model
 from lru.training.runs import Run
@@ -29,12 +28,8 @@ def export_run(run: Run, folder: Path, lane: int = 0) -> dict[str, Any]:
             f"the model of {run.path} cannot be exported: {type(task).__name__} does not answer to "
             "inputs alone, whole and step by step"
         )
-    stored = trained.data.train
-    inputs_t = (
-        jax.ShapeDtypeStruct(stored.inputs.shape[2:], stored.inputs.dtype)
-        if isinstance(stored, Dense)
-        else jax.ShapeDtypeStruct((), jnp.int32)
-    )
+    step = trained.data.train.blank
+    inputs_t = jax.ShapeDtypeStruct(step.shape, step.dtype if step.ndim else jnp.int32)
     facts = {
         "run": run.path.resolve().name,
         "update": trained.update,

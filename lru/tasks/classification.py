@@ -42,12 +42,14 @@ class Classification(Task):
 
     Attributes:
         kinds: of data that it learns from.
+        targets: that it predicts.
         pooling: of the network: mean for `auto` where there is one label a sequence, none where
             there is one a step.
     """
 
     Options = ClassificationOptions
     kinds: tuple[str, ...] = ("tokens", "values")
+    targets: tuple[str, ...] = ("class", "class_per_step")
     metrics = {"accuracy": Mean}  # noqa: RUF012
     objective = "accuracy"
     higher_is_better = True
@@ -61,29 +63,35 @@ class Classification(Task):
             ValueError: if the kind of data does not fit the task, or the pooling the labels.
         """
         super().__init__(card, model, options)
-        if card.kind not in self.kinds:
-            raise ValueError(
-                f"the data of this task must be {' or '.join(self.kinds)}, "
-                f"but those of {card.name} are {card.kind}"
-            )
-        per_step = card.targets == "step"
+        for what, allowed in (("kind", self.kinds), ("targets", self.targets)):
+            if getattr(card, what) not in allowed:
+                raise ValueError(
+                    f"{what} of data must be {' or '.join(allowed)} for this task, but that of "
+                    f"{card.name} is {getattr(card, what)}"
+                )
+        per_step = card.targets == self.targets[-1]
         pooling = self.options.pooling
         if pooling == "auto":
             pooling = "none" if per_step else "mean"
         if per_step != (pooling == "none"):
             wanted = "none" if per_step else "mean or last"
             raise ValueError(
-                f"pooling must be {wanted} for {card.name}, whose labels are one a {card.targets}, "
-                f"got {pooling!r}"
+                f"pooling must be {wanted} for {card.name}, whose labels are one a "
+                f"{'step' if per_step else 'sequence'}, got {pooling!r}"
             )
         self.pooling = pooling
 
-    def build_model(self, rngs: nnx.Rngs) -> Classifier:
-        """A freshly initialised classifier."""
+    @property
+    def n_outputs(self) -> int:
+        """Number of outputs of the network."""
+        return self.card.n_classes
+
+    def build_model(self, rngs: nnx.Rngs) -> nnx.Module:
+        """A freshly initialised network."""
         card = self.card
         return Classifier(
             self.model,
-            card.n_classes,
+            self.n_outputs,
             pooling=self.pooling,
             vocab_size=card.vocab_size,
             n_features=card.n_features,
@@ -107,7 +115,7 @@ class Classification(Task):
     def scores(
         self, model: nnx.Module, batch: Batch, key: Key[Array, ""] | None, *, train: bool
     ) -> Float[Array, "B C"] | Float[Array, "B T C"]:
-        """Scores of the classes (logits)."""
+        """Outputs of the network: scores of the classes (logits)."""
         scores, _ = cast(Classifier, model)(
             self.prepare(batch.inputs), lengths=batch.lengths, train=train, key=key
         )

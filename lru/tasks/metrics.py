@@ -87,6 +87,7 @@ def merged(before: Metrics, batch: Metrics) -> Metrics:
         raise ValueError(
             f"metrics must be those that the task declares, {_kinds(before)}; got {_kinds(batch)}"
         )
+
     def joined(old: Any, new: Metric) -> Metric:
         # In the type of the sums: a batch in half precision would make them half as wide.
         return jax.tree.map(lambda x, like: x.astype(like.dtype), old.merge(new), old)

@@ -21,7 +21,7 @@ class Retrieval(Classification):
         """A freshly initialised two-tower network."""
         return TwoTower(
             self.model,
-            self.card.n_classes,
+            self.n_outputs,
             pooling=self.pooling,
             vocab_size=cast(int, self.card.vocab_size),
             rngs=rngs,

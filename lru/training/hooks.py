@@ -97,9 +97,7 @@ class Log(Hook):
             sums, bad_steps = jax.device_get((interval.sums, interval.bad_step))
             trainer.check_finite(bad_steps)
             reports = trainer.reports(sums, "train")
-            for report, rate, scale in zip(
-                reports, self._rates, trainer.rate_scales, strict=True
-            ):
+            for report, rate, scale in zip(reports, self._rates, trainer.rate_scales, strict=True):
                 report["lr"] = float(rate(interval.step - 1)) * scale
             trainer.log(interval.step, reports)
         self._pending.clear()

@@ -52,7 +52,7 @@ def test_the_card_describes_it(raw_dir, cache_dir):
     write(raw_dir)
     card = Aan(min_frequency=3).load(raw_dir, cache_dir).card
     assert (card.kind, card.n_classes, card.targets, card.n_features) == (
-        "token_pairs", 2, "sequence", None,
+        "token_pairs", 2, "class", None,
     )  # fmt: skip
     assert card.vocabulary == ["<pad>", "<unk>", "<eos>", "a", "b"]
     assert card.splits["train"] == {

@@ -55,6 +55,20 @@ def test_an_index_outside_is_refused(bad):
         ragged([[1], [2]]).padded([bad], 4)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_ragged_rows_of_values_come_back_padded_with_zeros(dtype):
+    values = np.arange(1, 9).reshape(4, 2).astype(dtype)
+    split = Ragged(values, np.array([0, 1, 1, 4]), np.zeros(3, np.int32))
+    padded = split.padded([2, 0, 1], 4)
+    assert padded.dtype == split.blank.dtype == dtype
+    zero = split.blank.tolist()
+    assert padded.tolist() == [
+        [[3, 4], [5, 6], [7, 8], zero],
+        [[1, 2], zero, zero, zero],
+        [zero] * 4,
+    ]
+
+
 @settings(max_examples=40, deadline=None)
 @given(n=st.integers(1, 5), steps=st.integers(1, 6), extra=st.integers(0, 3), data=st.data())
 def test_dense_rows_and_labels_of_steps_are_padded(n, steps, extra, data):
@@ -90,6 +104,16 @@ def test_labels_of_steps_of_short_rows_are_cut_like_them():
         split.labels_of([1], 2)
 
 
+@pytest.mark.parametrize("of_steps", [False, True])
+def test_labels_that_are_values_are_padded_with_nan(of_steps):
+    labels = np.arange(12, dtype=np.float32).reshape((2, 3, 2) if of_steps else (2, 6))
+    for split in (ragged([[1, 2], [3, 4, 5]], labels), Dense(np.ones((2, 3, 1), np.uint8), labels)):
+        chosen = split.labels_of([1], 4)
+        assert chosen.dtype == np.float32
+        beyond = [[[np.nan, np.nan]]] if of_steps else np.empty((1, 0))
+        np.testing.assert_array_equal(chosen, np.append(labels[1:], beyond, axis=1))
+
+
 def test_what_is_returned_can_be_written_to():
     inputs = np.ones((2, 4, 1), np.uint8)
     split = Dense(inputs, np.zeros(2, np.int32))
@@ -103,6 +127,8 @@ def test_labels_and_offsets_must_fit():
         Dense(np.ones((2, 4, 1), np.uint8), np.zeros(3, np.int32))
     with pytest.raises(ValueError, match="labels have shape"):
         ragged([[1, 2], [3, 4]], np.zeros((2, 3), np.int32))
+    with pytest.raises(ValueError, match=r"shape \(2, 3, 1\), but the rows need \(2, 2, K\)"):
+        ragged([[1, 2], [3, 4]], np.zeros((2, 3, 1), np.float32))
     with pytest.raises(ValueError, match="offsets must run"):
         Ragged(np.ones(3, np.uint8), np.array([0, 2], np.int64), np.zeros(1, np.int32))
 

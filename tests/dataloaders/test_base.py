@@ -9,16 +9,17 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
 
 from lru.dataloaders import base, cache
-from lru.dataloaders.base import Dataset, Description
+from lru.dataloaders.base import DATASETS, Dataset, Description
 from lru.dataloaders.cache import CacheError
 from lru.dataloaders.card import CARD_NAME, Card
 from lru.dataloaders.copying import Copy
+from lru.plugins import load_plugins
 
 ROOT = Path(__file__).parents[2]
 SMALL = Copy(n_train=30, n_val=5, n_test=5, delay=4, pattern_length=3)
@@ -39,10 +40,10 @@ class FromFile(Dataset):
 
     def build(self, raw_dir: Path, folder: Path) -> Description:
         numbers = np.loadtxt(raw_dir / "numbers.txt", dtype=np.float32).reshape(-1, 2, 1)
-        for split in cache.SPLITS:
+        for split in self.split_names:
             labels = np.zeros(len(numbers), np.int32)
             cache.write_dense(folder, split, numbers + np.float32(self.offset), labels)
-        return Description("values", 1, "sequence", "A file.", "Not at all.")
+        return Description("values", 1, "class", "A file.", "Not at all.")
 
 
 def names(folder: Path) -> list[str]:
@@ -226,6 +227,55 @@ def test_changed_raw_files_are_read_again_and_missing_ones_are_not_missed(raw_di
     assert names(cache_dir) == ["from-file"]
 
 
+PLUGIN = """
+from dataclasses import dataclass
+import numpy as np
+from lru.dataloaders.base import Description, register
+from lru.dataloaders import Dataset
+from lru.dataloaders.cache import write_dense
+
+@register
+@dataclass(frozen=True)
+class Plugged(Dataset):
+    name = "plugged"
+
+    def build(self, raw_dir, folder):
+        for split in self.split_names:
+            value = np.full((1, 1, 1), {value}, np.float32)
+            write_dense(folder, split, value, np.zeros(1, np.int32))
+        return Description("values", 1, "class", "Written down.", "With itself.")
+"""
+
+
+@pytest.fixture
+def plugged(monkeypatch, tmp_path):
+    """The data set of a plugin whose file is written anew each time, in a process of its own."""
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def defined(value: float) -> Dataset:
+        path = tmp_path / "plugged.py"
+        path.write_text(PLUGIN.format(value=value))
+        sys.modules.pop(f"plugin {path}", None)
+        DATASETS._entries.pop("plugged", None)
+        load_plugins(str(path))
+        return DATASETS["plugged"]()
+
+    yield defined
+    sys.modules.pop(f"plugin {tmp_path / 'plugged.py'}", None)
+
+
+def test_a_data_set_is_made_again_when_the_file_that_defines_it_has_changed(
+    raw_dir, cache_dir, plugged
+):
+    folder = plugged(0.5).prepare(raw_dir, cache_dir)
+    made = folder.stat().st_ino
+    assert plugged(0.5).load(raw_dir, cache_dir).train.inputs.item() == 0.5
+    assert folder.stat().st_ino == made
+    assert SMALL.load(raw_dir, cache_dir).card.code == "", "its version says it"
+    assert plugged(0.25).load(raw_dir, cache_dir).train.inputs.item() == 0.25
+
+
 @dataclass(frozen=True)
 class Given(Dataset):
     """Has the same rows, of 1 to 3 tokens, in all splits."""
@@ -233,19 +283,23 @@ class Given(Dataset):
     name: ClassVar[str] = "given"
     labels: ClassVar[Any]
     rows: ClassVar[list[list[int]]] = [[1], [2, 1, 2], [2, 2]]
-    targets: ClassVar[Any] = "sequence"
+    targets: ClassVar[Any] = "class"
 
     def build(self, raw_dir: Path, folder: Path) -> Description:
-        for split in cache.SPLITS:
+        for split in self.split_names:
             values = np.array([token for row in self.rows for token in row], np.uint8)
             np.save(cache.file_of(folder, split, "values"), values)
             offsets = np.cumsum([0, *map(len, self.rows)])
             np.save(cache.file_of(folder, split, "offsets"), offsets)
-            np.save(cache.file_of(folder, split, "labels"), np.array(self.labels, np.int32))
+            labels = np.array(self.labels)
+            stored = labels.astype(np.float32 if labels.dtype.kind == "f" else np.int32)
+            np.save(cache.file_of(folder, split, "labels"), stored)
         return Description("tokens", 2, self.targets, "None.", "Not.", vocabulary=("", "a", "b"))
 
 
 STEPS = [[0, -1, -1], [1, -1, 0], [1, 1, -1]]
+NAN = np.nan
+VALUES = [[[NAN], [NAN], [NAN]], [[1.0], [NAN], [2.0]], [[1.0], [6.0], [NAN]]]
 
 
 @pytest.mark.parametrize(
@@ -255,30 +309,112 @@ STEPS = [[0, -1, -1], [1, -1, 0], [1, 1, -1]]
         ({"labels": [0, 1, -1]}, "given, train: labels are not all 0 to 1"),
         ({"labels": [0, 1, -2]}, "given, train: labels are not all 0 to 1"),
         (
-            {"labels": np.array(STEPS) * 2, "targets": "step"},
+            {"labels": np.array(STEPS) * 2, "targets": "class_per_step"},
             "given, train: labels are not all 0 to 1, or -1 where a step has none",
         ),
-        ({"labels": STEPS}, r"labels have shape \(3, 3\), but the targets are one a sequence"),
-        ({"labels": [0, 1, 1], "targets": "step"}, r"shape \(3,\), but the targets are one a step"),
         (
-            {"labels": np.abs(STEPS), "targets": "step"},
+            {"labels": STEPS},
+            r"labels are int32 of shape \(3, 3\), but those of targets 'class' are classes \[n\]",
+        ),
+        (
+            {"labels": [0, 1, 1], "targets": "class_per_step"},
+            r"are classes \[n, T\]",
+        ),
+        (
+            {"labels": np.abs(STEPS), "targets": "class_per_step"},
             "given, train: there are labels beyond the ends of rows",
         ),
+        (
+            {"labels": [[1.0], [NAN], [1.0]], "targets": "values"},
+            "given, train: labels are not all finite numbers$",
+        ),
+        (
+            {"labels": np.array(VALUES) * np.inf, "targets": "values_per_step"},
+            "labels are not all finite numbers, or NaN where a step has none",
+        ),
+        (
+            {"labels": np.nan_to_num(VALUES), "targets": "values_per_step"},
+            "given, train: there are labels beyond the ends of rows",
+        ),
+        ({"labels": VALUES, "targets": "values"}, r"'values' are values \[n, K\]"),
+        ({"targets": "tokens"}, "targets must be tokens for a text and for nothing else"),
         ({"labels": [0, 1, 1], "rows": [[0], [1], [2]]}, "given, train: ids are 0 to 2"),
         ({"labels": [0, 1, 1], "rows": [[1], [2], [3]]}, "given, train: ids are 1 to 3"),
-        ({"labels": [], "rows": []}, "given: split 'train' has no rows"),
+        ({"labels": np.zeros(0, np.int32), "rows": []}, "given: split 'train' has no rows"),
     ],
 )
 def test_wrong_contents_do_not_get_into_the_cache(raw_dir, cache_dir, monkeypatch, facts, message):
     monkeypatch.setattr(Given, "labels", STEPS, raising=False)
-    monkeypatch.setattr(Given, "targets", "step")
+    monkeypatch.setattr(Given, "targets", "class_per_step")
     assert Given().load(raw_dir, cache_dir / "right").train.labels.tolist() == STEPS
-    monkeypatch.setattr(Given, "targets", "sequence")
+    monkeypatch.setattr(Given, "targets", "class")
     for name, value in facts.items():
         monkeypatch.setattr(Given, name, value)
     with pytest.raises(ValueError, match=message):
         Given().prepare(raw_dir, cache_dir)
     assert names(cache_dir) == ["right"]
+
+
+@dataclass(frozen=True)
+class Longer(FromFile):
+    """Has rows to train on, and two splits to evaluate on."""
+
+    name: ClassVar[str] = "longer"
+    split_names: ClassVar[tuple[str, ...]] = ("train", "short", "longest")
+
+
+def test_splits_are_those_that_the_data_set_names(raw_dir, cache_dir, monkeypatch):
+    (raw_dir / "numbers.txt").write_text("0.25\n0.75\n")
+    prepared = Longer().load(raw_dir, cache_dir)
+    assert list(prepared.splits) == list(prepared.card.splits) == ["train", "short", "longest"]
+    assert prepared.train is prepared.splits["train"]
+    with pytest.raises(AttributeError, match="longer has no split 'val'; it has train, short, lon"):
+        _ = prepared.val
+    monkeypatch.setattr(Longer, "split_names", ("train", "short"))
+    assert list(Longer().load(raw_dir, cache_dir).splits) == ["train", "short"]
+
+
+def test_a_data_set_without_rows_to_train_on_is_not_registered(monkeypatch):
+    monkeypatch.setattr(Longer, "split_names", ("short",))
+    with pytest.raises(ValueError, match="longer: split_names must have 'train', got short"):
+        base.register(Longer)
+
+
+def test_targets_of_no_known_type_are_refused():
+    # Here the annotations are enforced as well, and come first.
+    with pytest.raises((ValueError, TypeError), match="class_per_step"):
+        Description("tokens", 2, cast(Any, "step"), "None.", "Not.")
+
+
+def test_targets_that_are_values_have_moments_and_no_classes(raw_dir, cache_dir, monkeypatch):
+    monkeypatch.setattr(Given, "labels", VALUES, raising=False)
+    monkeypatch.setattr(Given, "targets", "values_per_step")
+    card = Given().load(raw_dir, cache_dir).card
+    assert (card.targets, card.n_targets) == ("values_per_step", 1)
+    assert card.target_mean == [2.5]
+    assert card.target_std == pytest.approx([np.std([1, 2, 1, 6])])
+    assert card.splits["val"]["class_counts"] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "former", "targets"),
+    [
+        ("tokens", "sequence", "class"),
+        ("tokens", "step", "class_per_step"),
+        ("text", "step", "tokens"),
+    ],
+)
+def test_cards_from_before_targets_had_types_are_read(
+    raw_dir, cache_dir, monkeypatch, kind, former, targets
+):
+    folder = SMALL.prepare(raw_dir, cache_dir)
+    facts = json.loads((folder / CARD_NAME).read_text())
+    for new in ("n_targets", "target_mean", "target_std"):
+        del facts[new]
+    (folder / CARD_NAME).write_text(json.dumps(facts | {"kind": kind, "targets": former}))
+    monkeypatch.setattr(Copy, "build", None)
+    card = SMALL.load(raw_dir, cache_dir).card
+    assert (card.targets, card.n_targets, card.target_mean) == (targets, 0, None)
 
 
 def test_the_card_of_values_has_moments_and_figures(raw_dir, cache_dir):

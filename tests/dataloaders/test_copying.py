@@ -21,7 +21,12 @@ def test_targets_are_the_pattern_at_the_end(raw_dir, cache_dir):
 
 def test_the_card_describes_it(raw_dir, cache_dir):
     card = SMALL.load(raw_dir, cache_dir).card
-    assert (card.kind, card.targets, card.n_classes, card.vocab_size) == ("tokens", "step", 5, 8)
+    assert (card.kind, card.targets, card.n_classes, card.vocab_size) == (
+        "tokens",
+        "class_per_step",
+        5,
+        8,
+    )
     assert (card.max_length, card.n_features, card.mean) == (14, None, None)
     assert card.splits["train"]["examples"] == 40
     assert sum(card.splits["train"]["class_counts"]) == 40 * 4

@@ -5,7 +5,7 @@ import pytest
 
 from lru.dataloaders import DATASETS, Prepared, Ragged
 from lru.dataloaders.__main__ import main
-from lru.dataloaders.cache import SPLITS
+from lru.dataloaders.base import Dataset
 from lru.dataloaders.corpora import Characters, Words, boundary
 from lru.dataloaders.ptb import PennTreebank, PennTreebankCharacters
 from lru.dataloaders.shakespeare import Shakespeare
@@ -76,7 +76,7 @@ def test_words_of_all_lines_follow_one_another(raw_dir, cache_dir, place):
     assert card.vocabulary == ["<eos>", "cat", "the", "<unk>", "a", "sat"]
     assert prepared.train.lengths.tolist() == [5, 1, 4]
     assert (card.kind, card.vocab_size, card.n_classes) == ("text", 6, 6)
-    assert [card.splits[split]["class_counts"] for split in SPLITS] == [[], [], []]
+    assert [card.splits[split]["class_counts"] for split in Dataset.split_names] == [[], [], []]
     assert "not the published sizes" in card.comparable
 
 
@@ -88,7 +88,7 @@ def test_a_word_that_nothing_stands_for_is_refused(raw_dir, cache_dir):
     assert not list(cache_dir.glob("*"))
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", Dataset.split_names)
 def test_a_file_without_words_is_refused(raw_dir, cache_dir, split):
     (write_words(raw_dir, WikiText2) / WikiText2.file_names[split]).write_text(" \n\n")
     with pytest.raises(ValueError, match=r"wiki\..*\.tokens is empty: it has no words"):
@@ -110,7 +110,11 @@ def test_spaced_characters(raw_dir, cache_dir):
 def test_one_file_is_cut_in_three_in_its_order(raw_dir, cache_dir):
     write_text(raw_dir, Shakespeare)
     prepared = Shakespeare(n_val=2, n_test=3).load(raw_dir, cache_dir)
-    assert [text_of(prepared, split) for split in SPLITS] == ["to be\nor not ", "to", " be"]
+    assert [text_of(prepared, split) for split in Dataset.split_names] == [
+        "to be\nor not ",
+        "to",
+        " be",
+    ]
     assert prepared.train.lengths.tolist() == [6, 7]
     assert prepared.card.vocabulary == [" ", "o", "t", "\n", "b", "e", "n", "r"]
 
@@ -170,7 +174,7 @@ def test_the_real_texts_have_the_published_tokens(real_data, cache_dir, name, fi
     real_file(real_data / file)
     kind = DATASETS[name]
     prepared = kind().load(real_data, cache_dir)
-    sizes = {split: len(getattr(prepared, split).values) for split in SPLITS}
+    sizes = {split: len(getattr(prepared, split).values) for split in Dataset.split_names}
     assert sizes == kind.published
     assert (prepared.card.vocab_size, prepared.card.comparable) == (vocab_size, kind.compares)
     assert len(np.unique(prepared.train.values)) == vocab_size

@@ -90,7 +90,7 @@ def test_the_card_describes_it(raw_dir, cache_dir):
     prepared = SMALL.load(raw_dir, cache_dir)
     card, scaled = prepared.card, prepared.train.inputs / 255.0
     assert (card.kind, card.n_features, card.vocab_size) == ("values", 1, None)
-    assert (card.n_classes, card.max_length, card.targets) == (10, 784, "sequence")
+    assert (card.n_classes, card.max_length, card.targets) == (10, 784, "class")
     assert card.mean == pytest.approx([scaled.mean()])
     assert card.std == pytest.approx([scaled.std()])
     assert len(card.raw_files) == 4

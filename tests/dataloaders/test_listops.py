@@ -8,7 +8,7 @@ from scipy import stats
 
 from lru.dataloaders import listops
 from lru.dataloaders.arrays import Ragged
-from lru.dataloaders.cache import SPLITS
+from lru.dataloaders.base import Dataset
 from lru.dataloaders.fetch import MIRROR_VARIABLE
 from lru.dataloaders.listops import ListOps, read_tsv
 from lru.dataloaders.listops_grammar import VOCABULARY
@@ -39,14 +39,14 @@ def write(path: Path, lines: tuple[bytes, ...], end: bytes = b"\r\n") -> Path:
 def official(raw_dir: Path, place: str = "listops-1000") -> list[Path]:
     return [
         write(raw_dir / place / f"basic_{split}.tsv", LINES[: index + 1])
-        for index, split in enumerate(SPLITS)
+        for index, split in enumerate(Dataset.split_names)
     ]
 
 
 def test_generated_splits_have_their_sizes_right_answers_and_no_sequence_twice(raw_dir, cache_dir):
     prepared = SHORT.load(raw_dir, cache_dir)
     seen = set()
-    for split, size in zip(SPLITS, SIZES.values(), strict=True):
+    for split, size in zip(Dataset.split_names, SIZES.values(), strict=True):
         rows = getattr(prepared, split)
         assert len(rows) == size
         for row in range(size):
@@ -61,7 +61,7 @@ def test_generated_splits_have_their_sizes_right_answers_and_no_sequence_twice(r
 
 def test_the_card_describes_it(raw_dir, cache_dir):
     card = SHORT.load(raw_dir, cache_dir).card
-    assert (card.kind, card.targets, card.n_classes) == ("tokens", "sequence", 10)
+    assert (card.kind, card.targets, card.n_classes) == ("tokens", "class", 10)
     assert (card.vocab_size, card.n_features) == (16, None)
     assert card.vocabulary == ["<pad>", "[MIN", "[MAX", "[MED", "[SM", "]", *"0123456789"]
     assert card.max_length == max(figures["max_length"] for figures in card.splits.values()) < 60
@@ -188,7 +188,7 @@ def test_source_generated_ignores_the_files(raw_dir):
 
 def test_files_that_come_or_change_after_caching_are_read(raw_dir, cache_dir, monkeypatch):
     def generated(self, folder: Path) -> None:
-        for split in SPLITS:
+        for split in Dataset.split_names:
             self._convert(write(raw_dir / "elsewhere.tsv", LINES[:1]), folder, split)
 
     monkeypatch.setattr(ListOps, "_generate", generated)

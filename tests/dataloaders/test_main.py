@@ -5,14 +5,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
 
-from lru.dataloaders import DATASETS
+from lru.dataloaders import DATASETS, Dataset
 from lru.dataloaders.__main__ import main
+from lru.dataloaders.base import Description, register
 from lru.dataloaders.copying import Copy
 from lru.dataloaders.fetch import MIRROR_VARIABLE, sha256_of
 from lru.dataloaders.mnist import Mnist
+from lru.dataloaders.writers import RaggedWriter
 
 from .test_idx import NAMES as MNIST_NAMES
 from .test_idx import write as write_mnist
@@ -87,7 +91,9 @@ def test_show_prints_text_and_saves_images(capsys, tmp_path, folders):
     assert Path(picture).exists()
 
 
-def test_a_row_that_is_not_there_is_named(folders):
+def test_a_row_or_split_that_is_not_there_is_named(folders):
+    with pytest.raises(SystemExit, match=r"--split is 'dev', but copy-.* has train, val, test"):
+        main(["show", "copy-classification", "--split", "dev", *folders, *SMALL])
     with pytest.raises(SystemExit, match="--index is 3, but val has rows 0 to 2"):
         main(["show", "copy-classification", "--index", "3", "--split", "val", *folders, *SMALL])
 
@@ -127,6 +133,40 @@ def test_data_sets_outside_the_package_have_all_verbs(capsys, monkeypatch, tmp_p
         assert "waves" in capsys.readouterr().out
     main(["download", "waves", *folders[:2], *plugin])
     assert capsys.readouterr().out == "waves: nothing to download\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sounds(Dataset):
+    """Rows of 1 to 3 steps, with a value to be predicted at all steps but the first."""
+
+    name: ClassVar[str] = "sounds"
+    split_names: ClassVar[tuple[str, ...]] = ("train", "loud")
+
+    def build(self, raw_dir, folder):
+        for split in self.split_names:
+            with RaggedWriter(
+                folder, split, np.float32, steps=3, n_features=2, n_targets=1
+            ) as writer:
+                labels = [[[np.nan]] * 3, [[np.nan], [0.5], [np.nan]], [[np.nan], [1.5], [2.5]]]
+                writer.append(np.ones((6, 2)), np.array([1, 2, 3]), np.array(labels))
+        return Description("values", 0, "values_per_step", "Written down.", "With itself.")
+
+
+def test_all_verbs_know_values_of_several_lengths_to_be_predicted(capsys, monkeypatch, folders):
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
+    register(Sounds)
+    main(["prepare", "sounds", *folders])
+    printed = capsys.readouterr().out
+    assert "values (2 features), targets of size 1, one a step" in printed
+    assert "    loud: 3 rows of 1 to 3 steps, mean 2.0" in printed
+    main(["verify", "sounds", *folders])
+    main(["stats", "sounds", *folders])
+    printed = capsys.readouterr().out
+    assert "    mean 1.0000 1.0000\n" in printed
+    assert "    mean of targets 1.5000\n" in printed
+    assert "by class" not in printed
+    main(["show", "sounds", "--split", "loud", "--index", "1", *folders])
+    assert "sounds, loud 1\nlabels: - 0.5 -\n2 steps" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

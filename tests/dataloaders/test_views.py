@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lru.dataloaders import views
+from lru.dataloaders import Dense, from_arrays, views
 from lru.dataloaders.aan import Aan
 from lru.dataloaders.card import check_contents
 from lru.dataloaders.cifar import Cifar, GreyCifar
@@ -23,6 +23,22 @@ def test_tokens_are_shown_as_text_and_labels_of_steps_in_their_places(raw_dir, c
     pattern = text.split()[:2]
     assert text == f"{' '.join(pattern)} <blank> <go> <blank> <blank>"
     assert labels.split()[-2:] == pattern
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [([0.5, 2.0], "label: 0.5,2"), ([[0.5, 2], [np.nan, np.nan]], "labels: 0.5,2 -,-")],
+)
+def test_values_to_be_predicted_are_shown(labels, text):
+    split = Dense(np.zeros((1, 2, 1), np.uint8), np.array([labels], np.float32))
+    assert views.label_text(SMALL, split, 0) == text
+
+
+def test_rows_of_values_of_several_lengths_are_shown_as_numbers():
+    data = from_arrays("mine", *[([[[0.5, 2]], [[1, 1.5], [3, 4]]], [0, 1])] * 3)
+    assert list(views.row_text(SMALL, data.card, data.train, 1)) == [
+        "label: 1", "2 steps, the first:", "1 1.5", "3 4",
+    ]  # fmt: skip
 
 
 def test_both_documents_of_a_pair_are_shown(raw_dir, cache_dir):

@@ -47,6 +47,16 @@ def test_ragged_chunks_join(tmp_path):
     assert not split.values.flags.writeable
 
 
+def test_ragged_chunks_of_values_join(tmp_path):
+    sound = np.arange(8, dtype=np.float32).reshape(4, 2)
+    with RaggedWriter(tmp_path, "train", np.float32, n_features=2) as writer:
+        writer.append(sound[:1], np.array([1]), np.array([7]))
+        writer.append(sound[1:], np.array([0, 3]), np.array([8, 9]))
+    split = cache.read_split(tmp_path, "train")
+    assert split.lengths.tolist() == [1, 0, 3]
+    np.testing.assert_array_equal(split.padded([2], 3)[0], sound[1:])
+
+
 def write_pairs(folder, first: list[int]) -> None:
     with PairWriter(folder, "val", np.uint8) as writer:
         writer.append(
@@ -89,3 +99,15 @@ def test_dense_chunks_join(tmp_path):
     np.testing.assert_array_equal(split.padded([0, 1, 2], 4), rows)
     assert split.labels.tolist() == [2, 0, 1]
     assert split.labels.dtype == np.int32
+
+
+def test_targets_that_are_values_are_written_for_rows_and_for_steps(tmp_path):
+    rows, labels = np.ones((2, 3, 1), np.float32), np.arange(12, dtype=np.float32)
+    with DenseWriter(tmp_path, "train", np.float32, (3, 1), per_step=True, n_targets=2) as dense:
+        dense.append(rows, labels.reshape(2, 3, 2))
+    with RaggedWriter(tmp_path, "val", np.uint8, n_targets=6) as ragged:
+        ragged.append(np.array([1, 2, 3], np.uint8), np.array([1, 2]), labels.reshape(2, 6))
+    for split, shape in (("train", (2, 3, 2)), ("val", (2, 6))):
+        read = cache.read_split(tmp_path, split).labels
+        assert read.dtype == np.float32
+        np.testing.assert_array_equal(read, labels.reshape(shape))

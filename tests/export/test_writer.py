@@ -79,7 +79,7 @@ def test_bytes_are_scaled_and_normalised_inside(tmp_path):
         kind="values",
         n_classes=2,
         n_features=3,
-        targets="sequence",
+        targets="class",
         max_length=T,
         mean=[0.2, 0.5, 0.1],
         std=[0.3, 0.0, 0.2],

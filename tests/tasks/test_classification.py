@@ -24,7 +24,7 @@ def card(**facts) -> Card:
         kind="tokens",
         n_classes=C,
         vocab_size=V,
-        targets="sequence",
+        targets="class",
         max_length=5,
     )
     return Card(**(defaults | facts))
@@ -45,7 +45,7 @@ def by_sequence():
 
 @pytest.fixture(scope="module")
 def by_step():
-    return task(card(targets="step"), norm="layer")
+    return task(card(targets="class_per_step"), norm="layer")
 
 
 @pytest.fixture(scope="module")
@@ -166,10 +166,10 @@ def test_training_updates_statistics_and_evaluation_does_not():
 @pytest.mark.parametrize(
     ("pooling", "targets", "resolved"),
     [
-        ("auto", "sequence", "mean"),
-        ("last", "sequence", "last"),
-        ("auto", "step", "none"),
-        ("none", "step", "none"),
+        ("auto", "class", "mean"),
+        ("last", "class", "last"),
+        ("auto", "class_per_step", "none"),
+        ("none", "class_per_step", "none"),
     ],
 )
 def test_pooling_fits_the_labels(pooling, targets, resolved):
@@ -179,11 +179,20 @@ def test_pooling_fits_the_labels(pooling, targets, resolved):
 
 @pytest.mark.parametrize(
     ("pooling", "targets", "wanted"),
-    [("none", "sequence", "mean or last"), ("mean", "step", "none"), ("last", "step", "none")],
+    [
+        ("none", "class", "mean or last"),
+        ("mean", "class_per_step", "none"),
+        ("last", "class_per_step", "none"),
+    ],
 )
 def test_pooling_that_does_not_fit_is_refused(pooling, targets, wanted):
     with pytest.raises(ValueError, match=f"pooling must be {wanted} for toy.*got '{pooling}'"):
         task(card(targets=targets), pooling=pooling)
+
+
+def test_targets_that_are_no_classes_are_refused():
+    with pytest.raises(ValueError, match="must be class or class_per_step, but those of toy are"):
+        task(card(targets="values"))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from lru.tasks import TASKS, Carries, Derives, Predicts, Task
 from lru.tasks.language_modelling import LanguageModelling
 
 V, TOTAL = 7, 61
-CARD = Card(name="text", version=1, kind="text", n_classes=V, targets="step", max_length=TOTAL)
+CARD = Card(name="text", version=1, kind="text", n_classes=V, targets="tokens", max_length=TOTAL)
 CONFIG = ModelConfig("qrnn", n_layers=1, d_model=4, d_hidden=4, p_dropout=0.0)
 VALUES = np.random.default_rng(0).integers(V, size=TOTAL).astype(np.uint8)
 TEXT = Ragged(VALUES, np.array([0, TOTAL]), np.array([-1], np.int32))

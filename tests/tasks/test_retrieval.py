@@ -22,7 +22,7 @@ CARD = Card(
     kind="token_pairs",
     n_classes=2,
     vocab_size=V,
-    targets="sequence",
+    targets="class",
     max_length=T,
 )
 

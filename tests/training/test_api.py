@@ -39,6 +39,18 @@ def test_learns_from_arrays_and_leaves_a_run_that_is_not_made_twice(config, tmp_
     np.testing.assert_array_equal(again.head.kernel[...], model.head.kernel[...])
 
 
+def test_learns_from_rows_of_values_of_several_lengths(config):
+    lengths = rng.integers(1, 12, len(SIGNS))
+    rows = [rng.normal(size=(n, 2)) + 2 * s - 1 for n, s in zip(lengths, SIGNS, strict=True)]
+    data = from_arrays("sounds", (rows, SIGNS))
+    _, summary = fit(data, config)
+    assert summary.best["test/accuracy"] >= 0.8
+    on_device = dataclasses.replace(config.run, name="other", on_device=True)
+    plain = dataclasses.replace(config.data, bucketing=False)
+    _, other = fit(data, dataclasses.replace(config, run=on_device, data=plain))
+    assert other.best["test/accuracy"] >= 0.8
+
+
 def test_what_does_not_fit_is_refused(config):
     with pytest.raises(ValueError, match="must be token_pairs, but those of signs are values"):
         fit(DATA, config, task="retrieval")

@@ -24,7 +24,7 @@ CARD = Card(
     kind="values",
     n_classes=3,
     n_features=1,
-    targets="sequence",
+    targets="class",
     max_length=T,
 )
 MODEL = ModelConfig(model="lru", n_layers=1, d_model=4, d_hidden=3, p_dropout=0.3)
