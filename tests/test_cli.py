@@ -64,6 +64,16 @@ def test_reports_to_tensorboard_and_wandb_without_an_account(flags, tmp_path, mo
     assert (folder / "wandb_id").read_text() == identity
 
 
+def test_a_folder_may_have_any_name(flags, tmp_path, capsys):
+    place = ["--runs_dir", tmp_path / "exp[1]", "--name", "a[1]*"]
+    assert run("--model", "lru", *flags, *place) == 0
+    last = read_jsonl(tmp_path / "exp[1]" / "a[1]*" / "metrics.jsonl")[-1]
+    assert run("--model", "lru", *flags, *place) == 0
+    capsys.readouterr()
+    assert run(*place, "--eval_only") == 0
+    assert f"{last['val/loss']:.4f}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

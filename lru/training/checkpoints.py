@@ -5,6 +5,7 @@ object of the loop's own state. Orbax commits by renaming, so a run killed while
 the checkpoint before.
 """
 
+import glob
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
@@ -37,9 +38,15 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, read_only: bool = False):
+        # Orbax joins the files of its database by a pattern that begins with the folder's own path.
+        literal = str(folder.absolute()) == glob.escape(str(folder.absolute()))
         self._managers = {
             kind: ocp.CheckpointManager(
                 folder.absolute() / kind,
+                item_handlers={
+                    "state": ocp.StandardCheckpointHandler(use_ocdbt=literal),
+                    "progress": ocp.JsonCheckpointHandler(),
+                },
                 options=ocp.CheckpointManagerOptions(
                     max_to_keep=1,
                     cleanup_tmp_directories=not read_only,
