@@ -101,7 +101,8 @@ class Classification:
         labels = jnp.where(labelled, batch.labels, 0)
         weights = labelled * batch.weights.reshape((-1,) + (1,) * (labels.ndim - 1))
         loss = optax.softmax_cross_entropy_with_integer_labels(scores, labels)
-        correct = scores.argmax(axis=-1) == labels
+        # The largest of scores that are not numbers would be the first: class 0.
+        correct = (scores.argmax(axis=-1) == labels) & jnp.isfinite(scores).all(axis=-1)
         return (
             jnp.sum(loss * weights),
             jnp.sum(weights),

@@ -7,6 +7,7 @@ function of the configuration alone, so an interrupted run that is resumed logs 
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -335,13 +336,22 @@ class Trainer:
             self.state = self.state._replace(opt_state=begin_averaging(self.state.opt_state))
             logger.info("the weights are averaged from update %d on", self.step)
 
+    def _score(self, metrics: Metrics) -> float:
+        """The objective on the validation split, higher is better; -inf if it is not finite."""
+        value = metrics[f"val/{self._task.objective}"]
+        score = value if self._task.higher_is_better else -value
+        return score if math.isfinite(score) else -math.inf
+
     def _end_epoch(self, step: int, metrics: Metrics, trackers: Trackers) -> None:
         """Log an evaluation, remember the best, lower the rate on a plateau, save."""
         trackers.log(step, {"epoch": self._epoch(step), **metrics})
         loop, train = self._loop, self._config.train
-        selector = f"val/{self._task.objective}"
-        sign = 1 if self._task.higher_is_better else -1
-        if not loop.best or sign * metrics[selector] > sign * loop.best[selector]:
+        score = self._score(metrics)
+        if not math.isfinite(score):
+            name = f"val/{self._task.objective}"
+            message = "%s after update %d is %s, which is not finite: any finite value is better"
+            logger.warning(message, name, step, metrics[name])
+        if not loop.best or score > self._score(loop.best):
             loop.best_step, loop.best = step, metrics
             loop.epochs_since_best = loop.epochs_since_reduction = 0
         else:
@@ -354,7 +364,7 @@ class Trainer:
             self.state = self.state._replace(lr_scale=jnp.float32(loop.lr_scale))
         if loop.best_step == step:
             self._save("best", step)
-        self._average_if_due(self._epoch(step), -sign * metrics[selector])
+        self._average_if_due(self._epoch(step), -score)
         self._save_last(step, trackers)
 
     def evaluate(self) -> Metrics:

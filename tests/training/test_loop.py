@@ -176,6 +176,23 @@ def test_the_validation_split_selects_and_the_test_split_does_not(flags):
     assert summary.best["test/accuracy"] == 0.1
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_validation_that_is_not_finite_is_worse_than_any_that_is(flags, bad, caplog):
+    accuracies = iter([bad, 0.2, 0.1, 0.05])
+
+    def script(trainer):
+        trainer._evaluate = lambda evaluate: {"val/accuracy": next(accuracies)}
+
+    arguments = [*flags, "--epochs", "9", "--early_stop_patience", "2"]
+    summary, _ = train(arguments, change=script)
+    assert (summary.steps, summary.best_step, summary.stopped_early) == (20, 10, True)
+    (message,) = caplog.messages
+    assert f"val/accuracy after update 5 is {bad}, which is not finite" in message
+    _, trainer = make_trainer([*arguments, "--eval_only"])
+    assert trainer.step == 10
+    trainer.close()
+
+
 def test_stops_early_and_stays_stopped(flags):
     def script(trainer):
         trainer._evaluate = lambda evaluate: {"val/accuracy": 0.5, "val/loss": 1.0}
@@ -206,15 +223,16 @@ def test_does_not_lower_the_rate_below_its_least(flags):
     np.testing.assert_allclose(losses(records, "lr"), [1e-3, 1e-3, 4e-4], rtol=1e-6)
 
 
-def test_the_trigger_follows_the_validation_split(flags, caplog):
-    accuracies = iter([0.5, 0.7, 0.4, 0.3, 0.2])
+@pytest.mark.parametrize("accuracies", [[0.5, 0.7, 0.4], [np.nan, 0.7, 0.6, 0.4]])
+def test_the_trigger_follows_the_validation_split(flags, accuracies, caplog):
+    last, scripted = 5 * len(accuracies), iter([*accuracies, 0.3])
 
     def script(trainer):
-        trainer._evaluate = lambda evaluate: {"val/accuracy": next(accuracies)}
+        trainer._evaluate = lambda evaluate: {"val/accuracy": next(scripted)}
 
     with caplog.at_level("INFO", "lru.training.loop"):
-        train([*flags, "--epochs", "5", "--nonmono", "1"], change=script)
-    assert caplog.messages == ["the weights are averaged from update 15 on"]
+        train([*flags, "--epochs", str(len(accuracies) + 1), "--nonmono", "1"], change=script)
+    assert caplog.messages[-1] == f"the weights are averaged from update {last} on"
 
 
 def test_the_average_is_evaluated_and_kept_and_training_goes_on_without_it(flags):
