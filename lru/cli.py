@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 
 import jax
 from flax import nnx
@@ -91,9 +92,7 @@ def _run(config: Config) -> None:
     config, dataset = resolve(config)
     data = dataset.load(config.run.raw_dir, config.run.dir_name)
     task = TASKS[dataset.task](data.card, config.model)
-    run = open_run(config)
-    trainer = Trainer(config, task, data, run)
-    try:
+    with closing(open_run(config)) as run, closing(Trainer(config, task, data, run)) as trainer:
         print(format_table(_facts(config, data, trainer)))
         if config.run.eval_only:
             print(format_table(metric_rows(trainer.evaluate())))
@@ -107,8 +106,6 @@ def _run(config: Config) -> None:
         if config.run.plots:
             _plot(config, task, trainer, run)
         print(f"  {run.path}")
-    finally:
-        trainer.close()
 
 
 def _facts(config: Config, data: Prepared, trainer: Trainer) -> dict[str, str]:

@@ -74,6 +74,41 @@ def test_a_folder_may_have_any_name(flags, tmp_path, capsys):
     assert f"{last['val/loss']:.4f}" in capsys.readouterr().out
 
 
+def test_a_second_process_on_a_run_is_refused_and_may_evaluate(flags, tmp_path, capsys):
+    place = ["--runs_dir", tmp_path / "runs", "--name", "one"]
+    command = ["--model", "lru", *flags, *place, "--max_steps", "100000"]
+    script = Path(__file__).parents[1] / "run_train.py"
+    folder = tmp_path / "runs" / "one"
+    words = [sys.executable, script, *command]
+    first = subprocess.Popen(
+        list(map(str, words)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        while not any(p.name.isdigit() for p in folder.glob("checkpoints/best/*")):
+            assert first.poll() is None
+            time.sleep(0.05)
+        for more in ([], ["--reset"]):
+            assert run(*command, *more) == 2
+            error = capsys.readouterr().err
+            assert f"is being trained by process {first.pid} on " in error
+            assert len(error.splitlines()) == 1
+        assert run(*place, "--eval_only") == 0
+        assert not (tmp_path / "runs" / "one.old1").exists()
+    finally:
+        first.kill()
+        first.wait()
+    assert run("--model", "lru", *flags, *place, "--reset") == 0
+
+
+def test_trains_where_files_cannot_be_locked(flags, monkeypatch, capsys):
+    def flock(file, operation):
+        raise OSError("no locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    assert run("--model", "lru", *flags) == 0
+    assert "cannot be locked (no locks available)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

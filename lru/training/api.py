@@ -1,6 +1,7 @@
 """Training as one call from Python: a prepared data set in, a model and how it went out."""
 
 import dataclasses
+from contextlib import closing
 
 from flax import nnx
 
@@ -32,11 +33,8 @@ def fit(data: Prepared, config: Config, task: str = "classification") -> tuple[n
         model=dataclasses.replace(config.model, options=options),
         data=dataclasses.replace(config.data, dataset=data.card.name, data_options={}),
     )
-    learned, run = TASKS[task](data.card, config.model), open_run(config)
-    trainer = Trainer(config, learned, data, run)
-    try:
+    learned = TASKS[task](data.card, config.model)
+    with closing(open_run(config)) as run, closing(Trainer(config, learned, data, run)) as trainer:
         with open_trackers(config, run, trainer.step) as trackers:
             summary = trainer.fit(trackers)
         return trainer.model(), summary
-    finally:
-        trainer.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lru.training.config import Config, RunConfig
+from lru.training.lock import lock, unlock
 from lru.training.trackers import JsonLinesTracker, TensorBoardTracker, Trackers, WandbTracker
 
 
@@ -41,6 +42,10 @@ class Run(NamedTuple):
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
+    def close(self) -> None:
+        """Let other processes train in the folder."""
+        unlock(self.path)
+
 
 def run_path(config: Config) -> Path:
     """The folder of a configuration's run."""
@@ -63,7 +68,10 @@ def _default_name(config: Config) -> str:
 def open_run(config: Config) -> Run:
     """Create the folder of a run, or find it again.
 
+    Unless only an evaluation is asked for, no other process may train in it until it is closed.
+
     Raises:
+        InUseError: if another process trains in the folder.
         RunMismatchError: if the folder belongs to another configuration.
         FileNotFoundError: if only an evaluation is asked for and there is no run.
         ValueError: if the run is to be restored from itself.
@@ -78,8 +86,9 @@ def open_run(config: Config) -> Run:
     if config.run.eval_only and not file.exists():
         raise FileNotFoundError(f"eval_only needs a run, but there is none in {path}")
     if config.run.reset and path.exists():
-        aside = (path.with_name(f"{path.name}.old{i}") for i in itertools.count(1))
-        path.rename(next(name for name in aside if not name.exists()))
+        lock(path)
+        path.rename(_aside(path))
+        unlock(path)
     if _has_checkpoint(path):
         differences = Config.load(file).differences(config)
         if differences:
@@ -93,9 +102,16 @@ def open_run(config: Config) -> Run:
     if config.run.eval_only:
         return Run(path)
     path.mkdir(parents=True, exist_ok=True)
+    lock(path)
     once = dataclasses.replace(config.run, reset=False)
     dataclasses.replace(config, run=once).save(file)
     return Run(path)
+
+
+def _aside(path: Path) -> Path:
+    """The first free name to keep a folder under."""
+    names = (path.with_name(f"{path.name}.old{i}") for i in itertools.count(1))
+    return next(name for name in names if not name.exists())
 
 
 def find_run(run: str) -> Run:
