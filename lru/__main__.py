@@ -13,15 +13,16 @@ from lru.models.cache_pointer import CachePointer
 from lru.models.sampling import Sampler
 from lru.text import draw_gates, with_pointer, write
 from lru.text.trained import load_text
+from lru.training.config import Config
 from lru.training.report import format_table, metric_rows
-from lru.training.runs import find_run
+from lru.training.runs import Run, find_run
 
 
 def export(arguments: argparse.Namespace) -> None:
     """Write the model of a run as StableHLO, to be called without its code."""
     run = find_run(arguments.run)
     folder = Path(arguments.out) if arguments.out else run.path / "export"
-    card = export_run(run, folder)
+    card = export_run(run, folder, _plugins(arguments, run))
     rows = {name: f"{(folder / name).stat().st_size:,} bytes" for name in card["sha256"]}
     rows["platforms"] = ", ".join(card["platforms"])
     if "no_step" in card:
@@ -34,7 +35,7 @@ def generate(arguments: argparse.Namespace) -> None:
     """Write a text with the language model of a run."""
     sampler = Sampler(arguments.temperature, arguments.top_k, arguments.top_p)
     run = find_run(arguments.run)
-    loaded = load_text(run)
+    loaded = load_text(run, _plugins(arguments, run))
     written = write(loaded, arguments.prompt, arguments.n_tokens, sampler, arguments.seed)
     print(written.text)
     if arguments.plot_gates:
@@ -45,9 +46,17 @@ def generate(arguments: argparse.Namespace) -> None:
 def pointer(arguments: argparse.Namespace) -> None:
     """Evaluate the language model of a run with a continuous cache of what it has read."""
     mixture = CachePointer(arguments.window, arguments.theta, arguments.weight)
-    loaded = load_text(find_run(arguments.run))
+    run = find_run(arguments.run)
+    loaded = load_text(run, _plugins(arguments, run))
     metrics = with_pointer(loaded, mixture, "val") | with_pointer(loaded, mixture, "test")
     print(format_table(metric_rows(metrics)))
+
+
+def _plugins(arguments: argparse.Namespace, run: Run) -> str | None:
+    """The plugins that may be run."""
+    if arguments.plugins is None and arguments.trust_plugins:
+        return Config.load(run.config_file).run.plugins
+    return arguments.plugins
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +71,10 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
         verb.add_argument("run", metavar="RUN", help="name of a run, or its folder")
+        verb.add_argument("--plugins", help="files or modules to run first, as in training")
+        verb.add_argument(
+            "--trust_plugins", action="store_true", help="run the plugins that the run names"
+        )
         verb.set_defaults(do=do)
         return verb
 

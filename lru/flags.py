@@ -17,9 +17,9 @@ from lru.dataloaders.options import converted
 from lru.dataloading import DataConfig
 from lru.layers import LAYERS, layer_options
 from lru.models import ModelConfig
-from lru.plugins import load_plugins
+from lru.plugins import load_plugins, load_saved_plugins
 from lru.training.config import Config, RunConfig, TrainConfig
-from lru.training.runs import Run
+from lru.training.runs import Run, has_checkpoint
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -52,6 +52,8 @@ class CommandConfig:
     """Start from the values of this recipe; other flags override them."""
     list: bool = False
     """Print the models, data sets and recipes, and stop."""
+    trust_plugins: bool = False
+    """Run the plugins that the folder of the run names; else they must be named by plugins."""
     protocol: Literal["standard", "lra"] | None = None
     """Option of data sets without a validation split: lra validates on the test split instead."""
 
@@ -163,6 +165,19 @@ def expand(arguments: Sequence[str], flags: Mapping[str, bool]) -> list[str]:
     return out
 
 
+def _gathered(arguments: Sequence[str], flag: str) -> list[str]:
+    """Put all values of a flag behind one of it: the parser keeps those of the last alone."""
+    others: list[str] = []
+    values: list[str] = []
+    current = others
+    for argument in arguments:
+        if argument.startswith("--"):
+            current = values if argument == flag else others
+        if argument != flag:
+            current.append(argument)
+    return [*others, flag, *values] if flag in arguments else others
+
+
 def _is_boolean(kind: Any) -> bool:
     return bool in (kind, *typing.get_args(kind))
 
@@ -216,12 +231,13 @@ def _checked(values: Flat, kinds: Mapping[str, Any], origin: str) -> Flat:
 def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     """Read a command line.
 
-    The values start from a recipe, else from the run that `--restore` or an existing `--name`
-    names, else from the defaults. Plugins that are named on it or there are loaded.
+    The values start from a recipe, else from the run of this `--name` if it has a checkpoint, else
+    from the run that `--restore` names, else from the defaults. Plugins that are named on the
+    command line are loaded, or, with `--trust_plugins`, those that are named there.
 
     Raises:
         UsageError: if the command line cannot be understood.
-        ValueError: if a value is out of range.
+        ValueError: if a value is out of range, or plugins are named there and may not be loaded.
         SystemExit: by the parser, after `--help` or an unknown flag.
     """
     load_plugins(_typed_plugins(arguments))
@@ -232,9 +248,8 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     }
     commands, options = kinds.pop("command"), kinds["recurrence"]
     values_kinds = {name: kind for group in kinds.values() for name, kind in group.items()}
-    typed = expand(
-        arguments, {name: _is_boolean(kind) for name, kind in (commands | values_kinds).items()}
-    )
+    booleans = {name: _is_boolean(kind) for name, kind in (commands | values_kinds).items()}
+    typed = _gathered(expand(arguments, booleans), "--data_options")
 
     def read(base: Flat) -> Any:
         return tyro.cli(
@@ -248,7 +263,12 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
 
     first = read({})
     base, origin = _base(first.command, first.run)
-    if load_plugins(base.get("plugins")):
+    if first.run.plugins is not None:
+        new_flags = load_plugins(first.run.plugins)
+    else:
+        trust = first.command.trust_plugins or first.command.recipe is not None
+        new_flags = load_saved_plugins(base.get("plugins"), origin, trust)
+    if new_flags:
         return parse(arguments)
     base = _checked(base, values_kinds, origin)
     args = read(base)
@@ -287,13 +307,16 @@ def _base(command: CommandConfig, run: Any) -> tuple[Flat, str]:
     """The values to start from, and where they come from."""
     if command.recipe is not None:
         return load_recipe(command.recipe)["config"], f"recipe {command.recipe}"
+    if run.name is not None and not run.reset:
+        path = Path(run.runs_dir) / run.name
+        if has_checkpoint(path):
+            return Config.load(Run(path).config_file).flat(), str(Run(path).config_file)
     if run.restore is not None:
         path = Run(Path(run.restore)).config_file
         if not path.is_file():
-            raise UsageError(f"restore must be the folder of a run, but {path} does not exist")
+            raise UsageError(
+                f"restore must be the folder of a run, but {path} does not exist; a run that has "
+                "been restored from there resumes by its --name"
+            )
         return Config.load(path).flat() | {"name": None, "finetune": False}, str(path)
-    if run.name is not None and not run.reset:
-        path = Run(Path(run.runs_dir) / run.name).config_file
-        if path.is_file():
-            return Config.load(path).flat(), str(path)
     return {}, "the defaults"

@@ -13,17 +13,22 @@ from lru.training.runs import Run
 from lru.training.trained import load_trained
 
 
-def export_run(run: Run, folder: Path) -> dict[str, Any]:
+def export_run(run: Run, folder: Path, plugins: str | None = None) -> dict[str, Any]:
     """Write a run's model; the card.
 
     Programs take inputs as the data set stores them, tokens as int32: scaling and normalisation
     are inside.
 
+    Args:
+        run: its folder.
+        folder: to write to.
+        plugins: see `load_trained`.
+
     Raises:
         FileNotFoundError: if the run has no checkpoint.
         ValueError: if the data is not what the run was trained on, or its task cannot be exported.
     """
-    trained = load_trained(run)
+    trained = load_trained(run, plugins)
     card, task = trained.data.card, trained.task
     if not isinstance(task, Predicts) or not isinstance(trained.model, Streaming):
         raise ValueError(

@@ -89,7 +89,7 @@ def open_run(config: Config) -> Run:
         lock(path)
         path.rename(_aside(path))
         unlock(path)
-    if _has_checkpoint(path):
+    if has_checkpoint(path):
         differences = Config.load(file).differences(config)
         if differences:
             listed = ", ".join(
@@ -130,8 +130,8 @@ def find_run(run: str) -> Run:
     )
 
 
-def _has_checkpoint(path: Path) -> bool:
-    """Whether there is anything to resume; a run that failed before may be started anew."""
+def has_checkpoint(path: Path) -> bool:
+    """Tell if a folder has anything to resume; a run that failed before may be started anew."""
     # Checkpoints half-written have more than the number of their update as a name.
     return any(entry.name.isdigit() for entry in (path / "checkpoints").glob("*/*"))
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from flax import nnx
 
 from lru.dataloaders import Prepared, dataset_from_options
-from lru.plugins import load_plugins
+from lru.plugins import load_plugins, load_saved_plugins
 from lru.tasks import TASKS, Task
 from lru.training.config import Config
 from lru.training.loop import Trainer
@@ -31,15 +31,22 @@ class Trained(NamedTuple):
     config: Config
 
 
-def load_trained(run: Run) -> Trained:
-    """Read the best checkpoint of a run; its plugins are loaded and its data prepared if need be.
+def load_trained(run: Run, plugins: str | None = None) -> Trained:
+    """Read the best checkpoint of a run; its data is prepared if need be.
+
+    Args:
+        run: its folder.
+        plugins: to load in place of those that the folder names, which are not run unasked.
 
     Raises:
         FileNotFoundError: if there is no checkpoint.
-        ValueError: if the data is not what the run was trained on.
+        ValueError: if the data is not what the run was trained on, or if the folder names plugins
+            that have not been loaded.
     """
     config = Config.load(run.config_file)
-    load_plugins(config.run.plugins)
+    if plugins is None:
+        load_saved_plugins(config.run.plugins, str(run.config_file))
+    load_plugins(plugins)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, eval_only=True))
     dataset = dataset_from_options(config.data.dataset, config.data.data_options)
     data = dataset.load(config.run.raw_dir, config.run.dir_name)
