@@ -75,8 +75,18 @@ class Checkpoints:
             ),
         )
 
+    def clear(self, kind: Kind) -> None:
+        """Remove all of this kind."""
+        manager = self._managers[kind]
+        for step in manager.all_steps():
+            manager.delete(step)
+
     def restore(
-        self, kind: Kind, like: TrainState, only: Collection[str] = TrainState._fields
+        self,
+        kind: Kind,
+        like: TrainState,
+        only: Collection[str] = TrainState._fields,
+        optional: Collection[str] = (),
     ) -> tuple[TrainState, dict[str, Any]]:
         """Read the checkpoint into the structure of `like`.
 
@@ -84,6 +94,8 @@ class Checkpoints:
             kind: which one.
             like: a state with arrays of the same shapes.
             only: fields of the state to read; the others stay those of `like`.
+            optional: parts of the paths of arrays that stay those of `like` if the checkpoint has
+                none, and are left out if `like` has none.
 
         Raises:
             FileNotFoundError: if there is none.
@@ -104,6 +116,8 @@ class Checkpoints:
         arrays = {name: a for name, a in saved["state"].items() if _field(name) in only}
         for name in sorted({*wanted, *arrays}):
             if name not in arrays or name not in wanted:
+                if not {*optional}.isdisjoint(name.split("/")):
+                    continue
                 where = "missing from" if name in wanted else "unknown to the model but in"
                 raise ValueError(f"{name} is {where} the checkpoint {manager.directory}/{step}")
             if arrays[name].shape != wanted[name].shape:
@@ -111,8 +125,8 @@ class Checkpoints:
                     f"{name} has shape {arrays[name].shape} in the checkpoint "
                     f"{manager.directory}/{step}, but {wanted[name].shape} in the model"
                 )
-        for name, leaf in wanted.items():
-            leaves[name] = jax.numpy.asarray(arrays[name], leaf.dtype)
+        for name in wanted.keys() & arrays.keys():
+            leaves[name] = jax.numpy.asarray(arrays[name], wanted[name].dtype)
         return jax.tree_util.tree_unflatten(treedef, leaves.values()), saved["progress"]
 
     def wait(self) -> None:

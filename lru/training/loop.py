@@ -6,6 +6,8 @@ function of the configuration alone, so an interrupted run that is resumed logs 
 """
 
 import dataclasses
+import hashlib
+import json
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -25,6 +27,7 @@ from lru.streams import Streams
 from lru.tasks import Derives, Task
 from lru.tasks.base import Sums
 from lru.training.averaging import (
+    AveragingState,
     averaged_params,
     begin_averaging,
     end_averaging,
@@ -44,8 +47,9 @@ logger = logging.getLogger(__name__)
 
 Metrics = dict[str, float]
 
-# In a checkpoint's progress, beside the fields of `LoopState`: the checksum of the data.
-DATA = "data"
+# In a checkpoint's progress, beside the fields of `LoopState`: checksums of the data, and of what
+# its ids mean.
+DATA, VOCABULARY = "data", "vocabulary"
 
 
 class NonFiniteError(FloatingPointError):
@@ -157,7 +161,8 @@ class Trainer:
         self._steps = make_steps(task, self._graphdef, optimizer)
         self._loop = LoopState()
         self._pending: list[_Interval] = []
-        self._data_checksum = data.card.checksum
+        vocabulary = hashlib.sha256(json.dumps(data.card.vocabulary).encode()).hexdigest()
+        self._data = {DATA: data.card.checksum, VOCABULARY: vocabulary}
         self._checkpoints = Checkpoints(run.checkpoints, read_only=config.run.eval_only)
         self._restore()
 
@@ -183,10 +188,13 @@ class Trainer:
             return
         if self._checkpoints.latest_step("last") is not None:
             self._load("last")
-        elif restore is not None and self._config.train.finetune:
-            self._start_from(Path(restore))
-        elif restore is not None:
-            self._continue_from(Path(restore))
+        else:
+            # Of a process that ended before there was anything to resume, maybe on other data.
+            self._checkpoints.clear("best")
+            if restore is not None and self._config.train.finetune:
+                self._start_from(Path(restore))
+            elif restore is not None:
+                self._continue_from(Path(restore))
         # Lines after the checkpoint will be written again.
         truncate(self._run.metrics_file, self.step)
 
@@ -194,17 +202,31 @@ class Trainer:
         """Take over the best weights of another run, and the statistics that go with them."""
         source = Checkpoints(Run(other).checkpoints, read_only=True)
         try:
-            self.state, _ = source.restore("best", self.state, only=("params", "stats"))
+            self.state, saved = source.restore("best", self.state, only=("params", "stats"))
         finally:
             source.close()
+        if VOCABULARY not in saved and saved[DATA] != self._data[DATA]:
+            message = "the run in %s has not noted its vocabulary: make sure that ids mean the same"
+            logger.warning(message, other)
+        elif saved.get(VOCABULARY, self._data[VOCABULARY]) != self._data[VOCABULARY]:
+            raise ValueError(
+                f"finetune: the vocabulary is not that of the run in {other}, so its weights would "
+                "be taken for other tokens; choose data with the same vocabulary"
+            )
 
     def _continue_from(self, other: Path) -> None:
         """Take over the state and the log of another run; the best epoch is sought anew."""
         source = Checkpoints(Run(other).checkpoints, read_only=True)
         try:
-            self.state, saved = source.restore("last", self.state)
+            state, saved = source.restore("last", self.state, optional=AveragingState._fields)
         finally:
             source.close()
+        if saved[DATA] != self._data[DATA]:
+            raise ValueError(
+                f"restore: the data is not what the run in {other} was trained on; to take over "
+                "nothing but its weights, add --finetune"
+            )
+        self.state = state._replace(seed=self.state.seed)
         if self.step >= self.total_steps:
             raise ValueError(
                 f"restore: the run in {other} has made {self.step} updates, and this one would end "
@@ -217,7 +239,8 @@ class Trainer:
 
     def _load(self, kind: Kind) -> None:
         self.state, saved = self._checkpoints.restore(kind, self.state)
-        if saved.pop(DATA) != self._data_checksum:
+        saved.pop(VOCABULARY, None)
+        if saved.pop(DATA) != self._data[DATA]:
             raise ValueError(
                 f"the data is not what the run in {self._run.path} was trained on: other files in "
                 "raw_dir, or another version of their preparation; choose another --name"
@@ -317,7 +340,7 @@ class Trainer:
         self._save("last", step)
 
     def _save(self, kind: Kind, step: int) -> None:
-        progress = dataclasses.asdict(self._loop) | {DATA: self._data_checksum}
+        progress = dataclasses.asdict(self._loop) | self._data
         state = self.state
         if kind == "best":
             # The average is kept as plain parameters: whoever reads them need not know of it.

@@ -1,5 +1,6 @@
 """The loop: what it logs, how it selects and stops, and that a resumed run is the same run."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -359,17 +360,77 @@ def test_restore_with_and_without_clipping(flags, tmp_path, clip):
     assert train(["--restore", str(tmp_path / "first"), *more])[0].steps == 20
 
 
-def test_a_run_is_not_resumed_on_other_data(flags, monkeypatch):
-    train(flags)
+@pytest.fixture
+def change_data(monkeypatch):
+    """Other facts on the cards of the data sets that are prepared from now on."""
     prepare = Dataset.load
 
-    def other_data(*arguments):
-        data = prepare(*arguments)
-        return replace(data, card=replace(data.card, checksum="other"))
+    def change(**facts):
+        def changed(*arguments):
+            data = prepare(*arguments)
+            return replace(data, card=replace(data.card, checksum="other", **facts))
 
-    monkeypatch.setattr(Dataset, "load", other_data)
+        monkeypatch.setattr(Dataset, "load", changed)
+
+    return change
+
+
+def test_a_run_is_not_resumed_or_continued_on_other_data(flags, tmp_path, change_data):
+    train([*flags, "--name", "one"])
+    change_data()
     with pytest.raises(ValueError, match=r"the data is not what the run in .* was trained on"):
-        make_trainer(flags)
+        make_trainer([*flags, "--name", "one"])
+    more = ["--restore", str(tmp_path / "one"), "--name", "two", "--epochs", "4"]
+    with pytest.raises(ValueError, match=r"restore: the data is not what .*/one .*--finetune"):
+        make_trainer(more)
+
+
+def test_fine_tuning_needs_data_whose_ids_mean_the_same(flags, tmp_path, change_data):
+    train([*flags, "--name", "one"])
+    more = ["--restore", str(tmp_path / "one"), "--finetune", "--name", "two", "--epochs", "1"]
+    change_data()
+    assert train(more)[0].steps == 5
+    change_data(vocabulary=["", "c", "b", "a", "?"])
+    with pytest.raises(ValueError, match=r"finetune: the vocabulary is not that of .*/one"):
+        make_trainer([*more, "--name", "three"])
+
+
+def test_a_run_that_starts_over_forgets_the_best_of_other_data(flags, tmp_path, change_data):
+    train([*flags, "--name", "one"])
+    # As after an end between the first best checkpoint and the first to resume from.
+    shutil.rmtree(tmp_path / "one" / "checkpoints" / "last")
+    change_data()
+    summary, _ = train([*flags, "--name", "one"])
+    _, trainer = make_trainer([*flags, "--name", "one", "--eval_only"])
+    assert trainer.evaluate() == summary.best
+    trainer.close()
+
+
+def test_restore_with_another_seed_drops_out_by_it(flags, tmp_path):
+    train([*flags, "--name", "first"])
+    more = ["--restore", str(tmp_path / "first"), "--name", "second", "--epochs", "4"]
+    _, trainer = make_trainer([*more, "--jax_seed", "7"])
+    assert trainer.state.seed == 7
+    trainer.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (["--average_from", "0"], ["--average_from", "None"]),
+        ([], ["--average_from", "0"]),
+        (["--nonmono", "1"], ["--nonmono", "None"]),
+    ],
+)
+def test_restore_switches_averaging_on_and_off(flags, tmp_path, before, after):
+    common = [*flags, "--lr_base", "0.05", "--cosine_anneal", "False"]
+    train([*common, "--name", "first", *before])
+    more = ["--restore", str(tmp_path / "first"), "--epochs", "4"]
+    _, averaging = train([*more, "--name", "second", *after])
+    _, never = train([*more, "--name", "third", "--average_from", "None", "--nonmono", "None"])
+    assert losses(averaging) == losses(never)
+    same = averaging[-1]["val/loss"] == never[-1]["val/loss"]
+    assert same == ("None" in after)
 
 
 def test_evaluating_and_restoring_leave_the_other_folder_as_it_is(flags, tmp_path):
