@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, CacheError, DownloadError, NonFiniteError) as error:
         print(f"run_train.py: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(["interrupted", *interrupt.args]), file=sys.stderr)
         return 130
 
 
@@ -92,7 +92,15 @@ def _run(config: Config) -> None:
     config, dataset = resolve(config)
     data = dataset.load(config.run.raw_dir, config.run.dir_name)
     task = TASKS[dataset.task](data.card, config.model)
-    with closing(open_run(config)) as run, closing(Trainer(config, task, data, run)) as trainer:
+    with closing(open_run(config)) as run:
+        try:
+            _run_in(run, config, task, data)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(*_what_is_saved(run, config)) from None
+
+
+def _run_in(run: Run, config: Config, task: Task, data: Prepared) -> None:
+    with closing(Trainer(config, task, data, run)) as trainer:
         print(format_table(_facts(config, data, trainer)))
         if config.run.eval_only:
             print(format_table(metric_rows(trainer.evaluate())))
@@ -106,6 +114,17 @@ def _run(config: Config) -> None:
         if config.run.plots:
             _plot(config, task, trainer, run)
         print(f"  {run.path}")
+
+
+def _what_is_saved(run: Run, config: Config) -> list[str]:
+    """A sentence for whoever has interrupted a training; none for an evaluation."""
+    if config.run.eval_only:
+        return []
+    saved = run.saved_update
+    if saved is None:
+        return ["nothing is saved yet"]
+    command = "the same command without --reset" if config.run.reset else "the same command"
+    return [f"update {saved} is saved, and {command} resumes there"]
 
 
 def _facts(config: Config, data: Prepared, trainer: Trainer) -> dict[str, str]:

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +38,7 @@ from lru.training.averaging import (
 from lru.training.checkpoints import Checkpoints, Kind
 from lru.training.config import Config
 from lru.training.feeds import make_feeds
+from lru.training.interrupts import noted_interrupts
 from lru.training.optimizer import make_optimizer, make_schedule
 from lru.training.progress import Progress, Stopwatch
 from lru.training.runs import Run
@@ -260,6 +262,7 @@ class Trainer:
         """Train until the last step or an early stop, from wherever the state is.
 
         Raises:
+            KeyboardInterrupt: at the first Ctrl-C once the state is saved, at a second one at once.
             NonFiniteError: if the loss or the gradient of an update is not finite.
         """
         config, step, per_epoch = self._config, self.step, self._steps_per_epoch
@@ -267,8 +270,10 @@ class Trainer:
         train = _CompiledByShape(self._steps.train, (0,), progress.paused)
         evaluate = _CompiledByShape(self._steps.evaluate, (2,), Stopwatch())
         take_sums = jax.jit(self._steps.take_sums, donate_argnums=0)
-        try:
+        with closing(progress), noted_interrupts() as interrupted:
             while step < self.total_steps and not self._exhausted:
+                if interrupted():
+                    raise KeyboardInterrupt
                 feed = self._feeds["train"].epoch(step // per_epoch, step % per_epoch)
                 epoch_end = min(self.total_steps, (step // per_epoch + 1) * per_epoch)
                 while step < epoch_end:
@@ -283,15 +288,17 @@ class Trainer:
                         # A copy of the flag: the next update reuses the state's buffers.
                         bad, rate = self.state.first_bad_step + 0, self._schedule(step - 1)
                         self._pending.append(_Interval(step, sums, bad, rate))
-                    if step % config.run.checkpoint_every == 0 and step < epoch_end:
+                    stop = interrupted()
+                    due = stop or step % config.run.checkpoint_every == 0
+                    if due and step < epoch_end:
                         with progress.paused.running():
                             self._emit(trackers, progress)
                             self._save_last(step, trackers)
+                        if stop:
+                            raise KeyboardInterrupt
                 self._emit(trackers, progress)
                 with progress.paused.running():
                     self._end_epoch(step, self._evaluate(evaluate), trackers)
-        finally:
-            progress.close()
         return Summary(
             steps=step,
             best_step=self._loop.best_step,

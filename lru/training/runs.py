@@ -42,6 +42,12 @@ class Run(NamedTuple):
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
+    @property
+    def saved_update(self) -> int | None:
+        """The update that would be resumed from; None if there is none."""
+        names = [entry.name for entry in self.checkpoints.glob("last/*")]
+        return max((int(name) for name in names if name.isdigit()), default=None)
+
     def close(self) -> None:
         """Let other processes train in the folder."""
         unlock(self.path)
