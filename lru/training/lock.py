@@ -3,8 +3,8 @@
 import logging
 import os
 import socket
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TextIO
 
 try:
     import fcntl
@@ -13,7 +13,8 @@ except ImportError:  # Windows has no such locks.
 
 logger = logging.getLogger(__name__)
 
-_held: dict[Path, TextIO] = {}
+# Close the file, and with it the lock, of each folder.
+_held: dict[Path, ExitStack] = {}
 
 
 class InUseError(OSError):
@@ -31,29 +32,24 @@ def lock(folder: Path) -> None:
     folder = folder.resolve()
     if fcntl is None or folder in _held:
         return
-    file = (folder / ".lock").open("a+")
+    path = folder / ".lock"
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with ExitStack() as opened:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            opened.callback(os.close, file)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(file, 0)
+            os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            _held[folder] = opened.pop_all()
     except BlockingIOError:
-        with file:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
         raise InUseError(
-            f"the run in {folder} is being trained by {owner}; wait for it, or choose another "
-            "--name"
+            f"the run in {folder} is being trained by {path.read_text() or 'another process'}; "
+            "wait for it, or choose another --name"
         ) from None
     except OSError as error:
-        file.close()
         logger.warning("%s cannot be locked (%s): start no second process on it", folder, error)
-        return
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
-    _held[folder] = file
 
 
 def unlock(folder: Path) -> None:
     """Let other processes train there; does nothing if this one does not have the lock."""
-    file = _held.pop(folder.resolve(), None)
-    if file is not None:
-        file.close()
+    _held.pop(folder.resolve(), ExitStack()).close()

@@ -48,6 +48,7 @@ def train(arguments, kill_after=None, change=None):
             summary = trainer.fit(_dying(trackers, kill_after))
     finally:
         trainer.close()
+        run.close()
     return summary, read_jsonl(run.metrics_file)
 
 
