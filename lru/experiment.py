@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
-from lru.config import Config
+from lru.config import Config, read_values
 from lru.dataloaders import DATASETS, Prepared, dataset_from_options
 from lru.files import write_atomically
-from lru.plugins import load_plugins
+from lru.plugins import load_plugins, load_saved_plugins
 from lru.tasks import TASKS, Task
 from lru.training.checkpoints import Checkpoints
 from lru.training.loop import Summary, Trainer
@@ -139,9 +139,13 @@ def make_trainer(config: Config, data: Prepared, task: Task, run: Run) -> Traine
         train,
         config.make_optimizer(),
         Checkpoints(run.checkpoints, read_only=config.run.eval_only),
-        data_checksum=data.card.checksum,
+        data={"data": data.card.checksum, "vocabulary": _vocabulary_checksum(data)},
         save_every=config.run.checkpoint_every,
     )
+
+
+def _vocabulary_checksum(data: Prepared) -> str:
+    return hashlib.sha256(json.dumps(data.card.vocabulary).encode()).hexdigest()
 
 
 def start(trainer: Trainer, config: Config, run: Run) -> None:
@@ -257,20 +261,25 @@ def fit(
     return models[0] if len(models) == 1 else models, summary
 
 
-def load_model(run: str | Path | Run, lane: int = 0) -> Trained:
-    """The best checkpoint of a run; its plugins are loaded and its data prepared if need be.
+def load_model(run: str | Path | Run, lane: int = 0, plugins: str | None = None) -> Trained:
+    """The best checkpoint of a run; its data is prepared if need be.
 
     Args:
         run: its name, or its folder.
         lane: which of several lanes.
+        plugins: to load in place of those that the folder names, which are not run unasked.
 
     Raises:
         FileNotFoundError: if there is no such run, or no checkpoint.
-        ValueError: if there is no such lane, or the data is not what the run was trained on.
+        ValueError: if there is no such lane, the data is not what the run was trained on, or the
+            folder names plugins that have not been loaded.
     """
     folder = run if isinstance(run, Run) else find_run(str(run))
+    if plugins is None:
+        named = read_values(folder.config_file)[0].get("plugins")
+        load_saved_plugins(named, str(folder.config_file))
+    load_plugins(plugins)
     config = Config.load(folder.config_file)
-    load_plugins(config.run.plugins)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, eval_only=True))
     data = load_data(config)
     task = make_task(config, data)

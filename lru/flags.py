@@ -27,7 +27,7 @@ from lru.config import (
 from lru.dataloaders import DATASETS
 from lru.dataloaders.options import converted
 from lru.options import Option, of_dataclass
-from lru.plugins import load_plugins
+from lru.plugins import load_plugins, load_saved_plugins
 from lru.training.config import RunConfig
 from lru.training.runs import Run
 
@@ -72,6 +72,8 @@ class CommandConfig:
     """Print the models, tasks, data sets, optimisers and recipes, and stop."""
     help_all: bool = False
     """Print the flags of all models, tasks and optimisers, and stop."""
+    trust_plugins: bool = False
+    """Run the plugins that the folder of the run names; else they must be named by plugins."""
     protocol: Literal["standard", "lra"] | None = None
     """Option of data sets without a validation split: lra validates on the test split instead."""
 
@@ -96,19 +98,22 @@ def load_recipe(name: str) -> Flat:
 def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     """Read a command line.
 
-    The values start from a recipe, else from the run that `--restore` or an existing `--name`
-    names, else from the defaults. Plugins that are named on it or there are loaded.
+    The values start from a recipe, else from the run of this `--name` if it has a checkpoint, else
+    from the run that `--restore` names, else from the defaults. Plugins that are named on the
+    command line are loaded, or, with `--trust_plugins`, those that are named there.
 
     Raises:
         UsageError: if the command line cannot be understood.
-        ValueError: if a value is out of range.
+        ValueError: if a value is out of range, or plugins are named there and may not be loaded.
         SystemExit: by the parser, after `--help` or an unknown flag.
     """
-    load_plugins(_typed(arguments, "plugins")["plugins"])
+    plugins = _typed(arguments, "plugins")["plugins"]
+    load_plugins(plugins)
     everything = all_options()
     words = expand(arguments, {name: _is_boolean(o.kind) for name, o in everything.items()})
     base, origin, lenient = _base(words)
-    if load_plugins(base.get("plugins")):
+    trust = _typed_flag(words, "trust_plugins") or _typed(words, "recipe")["recipe"] is not None
+    if plugins is None and load_saved_plugins(base.get("plugins"), origin, trust):
         return parse(arguments)
     kinds = {name: option.kind for name, option in everything.items()}
     base = _checked(base, kinds, origin)

@@ -19,12 +19,44 @@ def load_plugins(names: str | None) -> bool:
         ValueError: if there is no such file or module.
     """
     # Every one is run, whatever the first one gives.
-    return any([_load(name.strip()) for name in (names or "").split(",") if name.strip()])
+    return any([_load(name) for name in _split(names)])
+
+
+def load_saved_plugins(names: str | None, origin: str, trust: bool = False) -> bool:
+    """Run the plugins that a run folder names, which may come from somebody else.
+
+    Args:
+        names: see `load_plugins`.
+        origin: the file that names them.
+        trust: run them; else only those that have been run before may be named.
+
+    Returns:
+        See `load_plugins`.
+
+    Raises:
+        ValueError: if one has not been run before, or if there is no such file or module.
+    """
+    new = [name for name in _split(names) if _module(name) not in sys.modules]
+    if new and not trust:
+        raise ValueError(
+            f"{origin} names plugins, which are programs that would be run: {', '.join(new)}; if "
+            f"you trust them, give --plugins {names} or --trust_plugins"
+        )
+    return load_plugins(names)
+
+
+def _split(names: str | None) -> list[str]:
+    return [name.strip() for name in (names or "").split(",") if name.strip()]
+
+
+def _module(name: str) -> str:
+    """The key in `sys.modules`."""
+    path = Path(name)
+    return f"plugin {path.resolve()}" if path.suffix == ".py" else name
 
 
 def _load(name: str) -> bool:
-    path = Path(name)
-    module = f"plugin {path.resolve()}" if path.suffix == ".py" else name
+    path, module = Path(name), _module(name)
     if module in sys.modules:
         return False
     if path.suffix != ".py":

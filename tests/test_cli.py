@@ -1,11 +1,14 @@
 """The command from end to end: listings, runs, reports, and one clear sentence for bad input."""
 
 import dataclasses
+import itertools
 import math
 import re
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from lru.commands import run_train as main
 from lru.dataloaders import DATASETS
 from lru.flags import recipe_names
 from lru.layers import LAYERS, RecurrentLayer
-from lru.training.trackers import read_jsonl
+from lru.training.trackers import JsonLinesTracker, read_jsonl
 
 
 def run(*arguments):
@@ -62,6 +65,106 @@ def test_reports_to_tensorboard_and_wandb_without_an_account(flags, tmp_path, mo
     identity = (folder / "wandb_id").read_text()
     assert run("--name", "one", "--runs_dir", tmp_path / "runs") == 0
     assert (folder / "wandb_id").read_text() == identity
+
+
+def test_a_folder_may_have_any_name(flags, tmp_path, capsys):
+    place = ["--runs_dir", tmp_path / "exp[1]", "--name", "a[1]*"]
+    assert run("--model", "lru", *flags, *place) == 0
+    last = read_jsonl(tmp_path / "exp[1]" / "a[1]*" / "metrics.jsonl")[-1]
+    assert run("--model", "lru", *flags, *place) == 0
+    capsys.readouterr()
+    assert run(*place, "--eval_only") == 0
+    assert f"{last['val/loss']:.4f}" in capsys.readouterr().out
+
+
+def test_a_second_process_on_a_run_is_refused_and_may_evaluate(flags, tmp_path, capsys):
+    place = ["--runs_dir", tmp_path / "runs", "--name", "one"]
+    command = ["--model", "lru", *flags, *place, "--max_steps", "100000"]
+    script = Path(__file__).parents[1] / "run_train.py"
+    folder = tmp_path / "runs" / "one"
+    words = [sys.executable, script, *command]
+    first = subprocess.Popen(
+        list(map(str, words)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        while not any(p.name.isdigit() for p in folder.glob("checkpoints/best/*")):
+            assert first.poll() is None
+            time.sleep(0.05)
+        for more in ([], ["--reset"]):
+            assert run(*command, *more) == 2
+            error = capsys.readouterr().err
+            assert f"is being trained by process {first.pid} on " in error
+            assert len(error.splitlines()) == 1
+        assert run(*place, "--eval_only") == 0
+        assert not (tmp_path / "runs" / "one.old1").exists()
+    finally:
+        first.kill()
+        first.wait()
+    assert run("--model", "lru", *flags, *place, "--reset") == 0
+
+
+def test_trains_where_files_cannot_be_locked(flags, monkeypatch, capsys):
+    def flock(file, operation):
+        raise OSError("no locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    assert run("--model", "lru", *flags) == 0
+    assert "cannot be locked (no locks available)" in capsys.readouterr().err
+
+
+@pytest.fixture
+def long_flags(flags):
+    """Flags of a run of 12 updates, 10 of them in the first epoch."""
+    longer = ["n_train=80" if flag == "n_train=24" else flag for flag in flags]
+    return [*longer, "--model", "lru", "--max_steps", "12", "--log_every", "1", "--plots", "False"]
+
+
+@pytest.fixture
+def press_ctrl_c(monkeypatch):
+    """Ctrl-C, maybe several times, while a line of the log is written."""
+    log = JsonLinesTracker.log
+
+    def press(line, times=1):
+        lines = itertools.count(1)
+
+        def pressed(tracker, step, metrics):
+            log(tracker, step, metrics)
+            if next(lines) == line:
+                for _ in range(times):
+                    signal.raise_signal(signal.SIGINT)
+
+        monkeypatch.setattr(JsonLinesTracker, "log", pressed)
+
+    return press
+
+
+@pytest.mark.parametrize(("line", "saved"), [(1, 2), (4, 5), (11, 10)])
+def test_ctrl_c_saves_between_two_updates(long_flags, tmp_path, press_ctrl_c, line, saved, capsys):
+    assert run(*long_flags, "--name", "undisturbed") == 0
+    press_ctrl_c(line)
+    assert run(*long_flags, "--name", "stopped", "--reset") == 130
+    message = f"interrupted; update {saved} is saved, and the same command without --reset resumes"
+    assert message in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert run(*long_flags, "--name", "stopped") == 0
+    assert f"{saved} of 12 done" in capsys.readouterr().out
+    logs = [tmp_path / "runs" / name / "metrics.jsonl" for name in ("undisturbed", "stopped")]
+    assert logs[0].read_bytes() == logs[1].read_bytes()
+
+
+def test_a_second_ctrl_c_stops_at_once(long_flags, press_ctrl_c, capsys):
+    press_ctrl_c(1, times=2)
+    assert run(*long_flags) == 130
+    assert "interrupted; nothing is saved yet\n" in capsys.readouterr().err
+    press_ctrl_c(13, times=2)
+    assert run(*long_flags) == 130
+    message = "interrupted; update 10 is saved, and the same command resumes there\n"
+    assert message in capsys.readouterr().err
+
+
+def test_trains_in_a_thread(flags):
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(run, "--model", "lru", *flags).result() == 0
 
 
 @pytest.mark.parametrize(

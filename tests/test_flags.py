@@ -193,6 +193,10 @@ def test_options_of_the_data_set():
         "n_val": "5",
         "protocol": "lra",
     }
+    assert read("--data_options a=1 b=2 --epochs 3 --data_options b=3 --data_o=c=4").flat() == {
+        **read("--epochs 3").flat(),
+        "data_options": {"a": "1", "b": "3", "c": "4"},
+    }
     with pytest.raises(UsageError, match="data_options takes NAME=VALUE, got 'a'"):
         read("--data_options a")
 
@@ -305,10 +309,15 @@ def test_every_recipe_can_be_read(name):
     )
 
 
+def save(config, folder):
+    """Pretend that a run of this configuration has a checkpoint."""
+    (folder / "checkpoints" / "last" / "12").mkdir(parents=True)
+    config.save(folder / "config.yaml")
+
+
 @pytest.fixture
 def saved(tmp_path):
     folder = tmp_path / "runs" / "old"
-    folder.mkdir(parents=True)
     config = Config.from_flat(
         {
             "name": "old",
@@ -318,7 +327,7 @@ def saved(tmp_path):
             "data_options": {"n_train": 5},
         }
     )
-    config.save(folder / "config.yaml")
+    save(config, folder)
     return config
 
 
@@ -335,6 +344,11 @@ def test_reset_or_a_new_name_starts_from_the_defaults(saved):
     assert read("--name new --runs_dir", runs).train.epochs == 100
 
 
+def test_a_run_that_never_saved_lends_no_values(saved, tmp_path):
+    (tmp_path / "runs" / "old" / "checkpoints" / "last" / "12").rmdir()
+    assert read("--name old --runs_dir", saved.run.runs_dir).train.epochs == 100
+
+
 def test_restore_continues_another_run_under_another_name(saved, tmp_path):
     path = str(tmp_path / "runs" / "old")
     config = read("--lr_base 1e-4 --name new --restore", path)
@@ -349,11 +363,19 @@ def test_a_fine_tuned_run_is_restored_as_any_other(saved, tmp_path):
     path = str(tmp_path / "runs" / "old")
     tuned = read("--name tuned --finetune --average_from 0 --restore", path)
     assert tuned.train.finetune
-    (tmp_path / "runs" / "tuned").mkdir()
-    tuned.save(tmp_path / "runs" / "tuned" / "config.yaml")
+    save(tuned, tmp_path / "runs" / "tuned")
     again = read("--name again --restore", str(tmp_path / "runs" / "tuned"))
     assert not again.train.finetune
     assert again.train.average_from == 0
+
+
+def test_a_restored_run_resumes_without_the_run_it_came_from(saved, tmp_path):
+    line = f"--name new --epochs 4 --runs_dir {saved.run.runs_dir} --restore {tmp_path / 'gone'}"
+    (tmp_path / "runs" / "old").rename(tmp_path / "gone")
+    first = read(line)
+    save(first, tmp_path / "runs" / "new")
+    (tmp_path / "gone").rename(tmp_path / "elsewhere")
+    assert read(line) == first
 
 
 def test_restore_needs_a_run(tmp_path):
@@ -399,7 +421,6 @@ def test_defaults_of_the_layers_stand_in_the_help(helped):
 def test_a_saved_command_reads_back_as_itself(tmp_path):
     config = read(f"{PUBLISHED} --name a --runs_dir {tmp_path}")
     folder = tmp_path / "a"
-    folder.mkdir()
-    config.save(folder / "config.yaml")
+    save(config, folder)
     assert read(f"--name a --runs_dir {tmp_path}") == config
     assert yaml.safe_load((folder / "config.yaml").read_text()) == config.flat()

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from lru.commands import main as verbs
 from lru.commands import run_train as main
+from lru.config import Config
 from lru.dataloaders import DATASETS
+from lru.experiment import load_model
 from lru.flags import parse
 from lru.layers import LAYERS
 from lru.plugins import load_plugins
 from lru.training.runs import Run
 from lru.training.trackers import read_jsonl
-from lru.experiment import load_model as load_trained
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_dataset.py"
 
@@ -98,9 +100,40 @@ def test_the_example_trains_and_its_run_remembers_where_the_data_set_is(tmp_path
     assert read_jsonl(tmp_path / "waves" / "metrics.jsonl")[-1]["step"] == 3
     assert main(["--plugins", str(EXAMPLE), "--list"]) == 0
     assert "Tell the period of a noisy wave." in capsys.readouterr().out
-    # As in a new process that is told no more than the name of the run.
-    del sys.modules[f"plugin {EXAMPLE}"], DATASETS._entries["waves"]
-    assert main(["--runs_dir", str(tmp_path), "--name", "waves", "--eval_only"]) == 0
-    assert "test/accuracy" in capsys.readouterr().out
-    del sys.modules[f"plugin {EXAMPLE}"], DATASETS._entries["waves"]
-    assert load_trained(Run(tmp_path / "waves")).data.card.name == "waves"
+    place = ["--runs_dir", str(tmp_path), "--name", "waves", "--eval_only"]
+
+    def forget():
+        """As in a new process."""
+        sys.modules.pop(f"plugin {EXAMPLE}", None)
+        DATASETS._entries.pop("waves", None)
+
+    for allowed in (["--trust_plugins"], ["--plugins", str(EXAMPLE)]):
+        forget()
+        assert main(place) == 2
+        error = capsys.readouterr().err
+        assert len(error.splitlines()) == 1
+        assert f"--plugins {EXAMPLE}" in error
+        assert "--trust_plugins" in error
+        assert "waves" not in DATASETS
+        assert main([*place, *allowed]) == 0
+        assert "test/accuracy" in capsys.readouterr().out
+    folder = str(tmp_path / "waves")
+    for allowed in (["--trust_plugins"], ["--plugins", str(EXAMPLE)]):
+        forget()
+        assert verbs(["export", folder]) == 2
+        assert "--trust_plugins" in capsys.readouterr().err
+        assert verbs(["export", folder, *allowed]) == 0
+    forget()
+    with pytest.raises(ValueError, match="plugins"):
+        load_model(Run(tmp_path / "waves"))
+    trained = load_model(Run(tmp_path / "waves"), plugins=str(EXAMPLE))
+    assert trained.data.card.name == "waves"
+
+
+def test_a_plugin_that_is_named_again_may_have_moved(plugin, tmp_path):
+    path, runs = plugin
+    folder = tmp_path / "old"
+    (folder / "checkpoints" / "last" / "12").mkdir(parents=True)
+    Config.from_flat({"epochs": 3, "plugins": "gone.py"}).save(folder / "config.yaml")
+    config = parse(["--name", "old", "--runs_dir", str(tmp_path), "--plug", str(path)])[1]
+    assert (config.train.epochs, config.run.plugins, runs()) == (3, str(path), 1)

@@ -3,6 +3,7 @@
 A verb is a module with a line of documentation and `run(arguments) -> exit status`.
 """
 
+import argparse
 import importlib
 import logging
 import pkgutil
@@ -12,9 +13,11 @@ from types import ModuleType
 
 from tqdm import tqdm
 
+from lru.config import read_values
 from lru.dataloaders.cache import CacheError
 from lru.dataloaders.fetch import DownloadError
 from lru.training.hooks import NonFiniteError
+from lru.training.runs import Run
 
 logger = logging.getLogger("lru")
 
@@ -37,6 +40,23 @@ def show_messages() -> None:
         logging.getLogger("absl").setLevel(logging.ERROR)
         logger.setLevel(logging.INFO)
         logger.propagate = False
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add what every verb that opens a run takes."""
+    parser.add_argument("run", metavar="RUN", help="name of a run, or its folder")
+    parser.add_argument("--lane", type=int, default=0, help="which of several lanes")
+    parser.add_argument("--plugins", help="files or modules to run first, as in training")
+    parser.add_argument(
+        "--trust_plugins", action="store_true", help="run the plugins that the run names"
+    )
+
+
+def plugins_of(given: argparse.Namespace, run: Run) -> str | None:
+    """The plugins that may be run."""
+    if given.plugins is None and given.trust_plugins:
+        return read_values(run.config_file)[0].get("plugins")
+    return given.plugins
 
 
 def verbs() -> dict[str, ModuleType]:
@@ -63,8 +83,8 @@ def call(verb: str, arguments: Sequence[str], program: str) -> int:
     except EXPECTED as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("; ".join([f"{program}: interrupted", *interrupt.args]), file=sys.stderr)
         return 130
 
 

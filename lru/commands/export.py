@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from lru.commands import add_run, plugins_of
 from lru.export.runs import export_run
 from lru.training.report import format_table
 from lru.training.runs import find_run
@@ -12,15 +13,14 @@ from lru.training.runs import find_run
 def run(arguments: Sequence[str]) -> int:
     """Run the verb."""
     parser = argparse.ArgumentParser(prog="lru export", description=__doc__)
-    parser.add_argument("run", metavar="RUN", help="name of a run, or its folder")
+    add_run(parser)
     parser.add_argument(
         "--out", metavar="DIR", help="where to; export/ in the run's folder if not given"
     )
-    parser.add_argument("--lane", type=int, default=0, help="which of several lanes")
     given = parser.parse_args(arguments)
     found = find_run(given.run)
     folder = Path(given.out) if given.out else found.path / "export"
-    card = export_run(found, folder, given.lane)
+    card = export_run(found, folder, given.lane, plugins_of(given, found))
     rows = {name: f"{(folder / name).stat().st_size:,} bytes" for name in card["sha256"]}
     rows["platforms"] = ", ".join(card["platforms"])
     if "no_step" in card:

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from lru.commands import add_run, plugins_of
 from lru.models.sampling import Sampler
 from lru.text import draw_gates, write
 from lru.text.trained import load_text
@@ -15,7 +16,7 @@ def run(arguments: Sequence[str]) -> int:
     given = _parser().parse_args(arguments)
     sampler = Sampler(given.temperature, given.top_k, given.top_p)
     found = find_run(given.run)
-    loaded = load_text(found, given.lane)
+    loaded = load_text(found, given.lane, plugins_of(given, found))
     written = write(loaded, given.prompt, given.n_tokens, sampler, given.seed)
     print(written.text)
     if given.plot_gates:
@@ -30,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", help="name of a run, or its folder")
+    add_run(parser)
     parser.add_argument("--prompt", default="", help="what the text begins with")
     parser.add_argument("--n_tokens", type=int, default=200, help="tokens to draw")
     parser.add_argument(
@@ -47,7 +48,6 @@ def _parser() -> argparse.ArgumentParser:
         help="draw from the fewest most probable tokens with so much probability",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
-    parser.add_argument("--lane", type=int, default=0, help="which of several lanes")
     parser.add_argument(
         "--plot_gates",
         action="store_true",

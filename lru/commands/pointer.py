@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from lru.commands import add_run, plugins_of
 from lru.models.cache_pointer import CachePointer
 from lru.text import with_pointer
 from lru.text.trained import load_text
@@ -17,16 +18,16 @@ def run(arguments: Sequence[str]) -> int:
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", help="name of a run, or its folder")
+    add_run(parser)
     parser.add_argument("--window", type=int, default=500, help="tokens in the cache")
     parser.add_argument(
         "--theta", type=float, default=1.0, help="how much the cache prefers like features"
     )
     parser.add_argument("--weight", type=float, default=0.1, help="share of the cache")
-    parser.add_argument("--lane", type=int, default=0, help="which of several lanes")
     given = parser.parse_args(arguments)
     mixture = CachePointer(given.window, given.theta, given.weight)
-    loaded = load_text(find_run(given.run), given.lane)
+    found = find_run(given.run)
+    loaded = load_text(found, given.lane, plugins_of(given, found))
     metrics = with_pointer(loaded, mixture, "val") | with_pointer(loaded, mixture, "test")
     print(format_table(report_rows([metrics])))
     return 0

@@ -27,13 +27,13 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     with open_experiment(config) as experiment:
         print(format_table(facts(experiment)))
-        trainer = experiment.trainer
         if config.run.eval_only:
-            print(format_table(report_rows(trainer.evaluate() or [])))
+            print(format_table(report_rows(experiment.trainer.evaluate() or [])))
             return 0
-        summary = experiment.fit()
-        if not trainer.finished:
-            return interrupted(experiment)
+        try:
+            summary = experiment.fit()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_what_is_saved(experiment)) from None
         counts = experiment.data.card.splits.get("test", {}).get("class_counts")
         on_test = experiment.data.card.options.get("protocol") == "lra"
         majority = max(counts) / sum(counts) if counts else None
@@ -44,13 +44,13 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def interrupted(experiment: Experiment) -> int:
-    """Say how to go on."""
-    run = experiment.run.path
-    logger.info(
-        "stopped and saved after update %d; to go on: --name %s", experiment.trainer.step, run.name
-    )
-    return 130
+def _what_is_saved(experiment: Experiment) -> str:
+    """A sentence for whoever has interrupted a training."""
+    saved, reset = experiment.run.saved_update, experiment.config.run.reset
+    if saved is None:
+        return "nothing is saved yet"
+    command = "the same command without --reset" if reset else "the same command"
+    return f"update {saved} is saved, and {command} resumes there"
 
 
 def _listing() -> str:

@@ -11,17 +11,23 @@ from lru.export.writer import Streaming, write_model
 from lru.training.runs import Run
 
 
-def export_run(run: Run, folder: Path, lane: int = 0) -> dict[str, Any]:
+def export_run(run: Run, folder: Path, lane: int = 0, plugins: str | None = None) -> dict[str, Any]:
     """Write the model of a lane of a run; the card.
 
     Programs take inputs as the data set stores them, tokens as int32: scaling and normalisation
     are inside.
 
+    Args:
+        run: its folder.
+        folder: to write to.
+        lane: see `load_model`.
+        plugins: see `load_model`.
+
     Raises:
         FileNotFoundError: if the run has no checkpoint.
         ValueError: if the data is not what the run was trained on, or its task cannot be exported.
     """
-    trained = load_model(run, lane)
+    trained = load_model(run, lane, plugins)
     card, task = trained.data.card, trained.task
     if not isinstance(trained.model, Streaming):
         raise ValueError(

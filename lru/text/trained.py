@@ -59,14 +59,14 @@ class TrainedText(NamedTuple):
         return cast(Corpus, dataset_from_options(data.dataset, data.data_options))
 
 
-def load_text(run: Run, lane: int = 0) -> TrainedText:
-    """Read the best checkpoint of a lane of a run.
+def load_text(run: Run, lane: int = 0, plugins: str | None = None) -> TrainedText:
+    """Read the best checkpoint of a lane of a run; see `load_model`.
 
     Raises:
         FileNotFoundError: if there is no checkpoint.
         ValueError: if the run is not one of language modelling.
     """
-    trained = load_model(run, lane)
+    trained = load_model(run, lane, plugins)
     if not isinstance(trained.task, LanguageModelling):
         raise ValueError(
             f"the run must be one on a text (a data set whose name ends in -lm), but {run.path} "

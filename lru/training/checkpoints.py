@@ -82,12 +82,18 @@ class Checkpoints:
             ),
         )
 
+    def clear(self, kind: Kind) -> None:
+        """Remove all of this kind."""
+        manager = self._managers[kind]
+        for step in manager.all_steps():
+            manager.delete(step)
+
     def restore(
         self,
         kind: Kind,
         like: TrainState,
         only: Collection[str] = TrainState._fields,
-        optional: str = "",
+        optional: Collection[str] = (),
     ) -> tuple[TrainState, dict[str, Any]]:
         """Read the checkpoint into the structure of `like`.
 
@@ -95,7 +101,8 @@ class Checkpoints:
             kind: which one.
             like: a state with arrays of the same shapes.
             only: fields of the state to read; the others stay those of `like`.
-            optional: beginning of the names of arrays that one of the two may lack.
+            optional: parts of the paths of arrays that stay those of `like` if the checkpoint has
+                none, and are left out if `like` has none.
 
         Returns:
             The state, and what was saved as its progress, with the `step`.
@@ -118,12 +125,10 @@ class Checkpoints:
         )
         arrays, progress = as_second_form(saved["state"], saved["progress"])
         arrays = {name: a for name, a in arrays.items() if _field(name) in only}
-        if optional:
-            for one, other in ((wanted, arrays), (arrays, wanted)):
-                for name in [n for n in one if n.startswith(optional) and n not in other]:
-                    del one[name]
         for name in sorted({*wanted, *arrays}):
             if name not in arrays or name not in wanted:
+                if not {*optional}.isdisjoint(name.split("/")):
+                    continue
                 where = "missing from" if name in wanted else "unknown to the model but in"
                 raise ValueError(f"{name} is {where} the checkpoint {manager.directory}/{step}")
             if arrays[name].shape != wanted[name].shape:
@@ -131,8 +136,8 @@ class Checkpoints:
                     f"{name} has shape {arrays[name].shape} in the checkpoint "
                     f"{manager.directory}/{step}, but {wanted[name].shape} in the model"
                 )
-        for name, leaf in wanted.items():
-            leaves[name] = jax.numpy.asarray(arrays[name], leaf.dtype)
+        for name in wanted.keys() & arrays.keys():
+            leaves[name] = jax.numpy.asarray(arrays[name], wanted[name].dtype)
         state = jax.tree_util.tree_unflatten(treedef, leaves.values())
         return state, progress | {"step": step}
 

@@ -150,9 +150,9 @@ class Select(Hook):
                 continue
             if not math.isfinite(report[self.objective]):
                 logger.warning(
-                    "%s after update %d is %s%s: it counts as worse than any number",
-                    *(self.objective, trainer.step, report[self.objective]),
-                    trainer.lane_phrase(lane),
+                    "%s after update %d%s is %s, which is not finite: any finite value is better",
+                    *(self.objective, trainer.step, trainer.lane_phrase(lane)),
+                    report[self.objective],
                 )
             best = self.best[lane]
             better[lane] = not best or self.score(report) > self.score(best)

@@ -33,7 +33,7 @@ from lru.training.hooks import (
     Select,
     summarised,
 )
-from lru.training.interrupts import Interrupts
+from lru.training.interrupts import noted_interrupts
 from lru.training.lanes import Method, lane_of, lanes_of, method_for, over_lanes, stacked
 from lru.training.optimizer import (
     Optimizer,
@@ -107,7 +107,7 @@ class Trainer:
         optimizer: Optimizer,
         checkpoints: Checkpoints,
         *,
-        data_checksum: str = "",
+        data: Mapping[str, str] | None = None,
         save_every: int = 1000,
     ):
         """Build the state before the first update.
@@ -118,7 +118,7 @@ class Trainer:
             train: the training.
             optimizer: the rule of the updates.
             checkpoints: of the run.
-            data_checksum: known again when the run resumes.
+            data: checksums of the "data" and of its "vocabulary", known again when a run goes on.
             save_every: updates between two checkpoints.
 
         Raises:
@@ -129,7 +129,8 @@ class Trainer:
             train, optimizer = self.lanes[0].train(train), self.lanes[0].optimizer(optimizer)
         self.task, self.sources = task, sources
         self._train, self._optimizer = train, optimizer
-        self._checkpoints, self._data_checksum = checkpoints, data_checksum
+        self._checkpoints = checkpoints
+        self._data = {"data": "", "vocabulary": ""} if data is None else dict(data)
         self._per_epoch = sources["train"].steps_per_epoch
         self.total_steps = train.max_steps or train.epochs * self._per_epoch
         self.step, self._evaluated = 0, 0
@@ -149,7 +150,7 @@ class Trainer:
         self._method: Method | None = None
         self._trackers = Trackers()
         self._progress: Progress | None = None
-        self._interrupts: Interrupts | None = None
+        self._interrupted: Callable[[], bool] = lambda: False
         self.hooks = self._make_hooks(save_every)
 
     def _build(self, values: Mapping[str, Any]) -> tuple[Transformation, optax.Schedule]:
@@ -193,22 +194,22 @@ class Trainer:
     def fit(self, trackers: Trackers) -> Summary:
         """Train until the last step or an early stop, from wherever the state is.
 
-        A first interrupt (Ctrl-C) saves and stops between two updates or two batches of an
-        evaluation, a second one stops at once.
+        A first Ctrl-C saves and stops between two updates or two batches of an evaluation, a second
+        one stops at once.
 
         Args:
             trackers: what is told of every log line.
 
         Raises:
+            KeyboardInterrupt: after a Ctrl-C.
             NonFiniteError: if the loss or the gradient of an update is not finite.
         """
         self._trackers = trackers
         progress = self._progress = Progress(self.total_steps, self.step)
         train = self._compiled(self._functions.train, 1, progress.paused)
         feed: Iterator[Fed] = iter(())
-        with closing(progress), Interrupts() as interrupts:
-            self._interrupts = interrupts
-            while not (self.finished or interrupts.asked):
+        with closing(progress), noted_interrupts() as self._interrupted:
+            while not (self.finished or self._interrupted()):
                 if self._evaluation_due:
                     self._end_epoch()
                     continue
@@ -224,7 +225,7 @@ class Trainer:
                     hook.after_update(self)
             if not self.finished:
                 self.save_last()
-        self._interrupts = None
+                raise KeyboardInterrupt
         return Summary(
             steps=self.step,
             best_step=self._select.best_step,
@@ -274,7 +275,7 @@ class Trainer:
             done = stacked([start_evaluation(self.task, model, source.rows) for model in models])
             for fed in source.epoch():
                 done = evaluate(done, weights, fed.batch)
-                if self._interrupts is not None and self._interrupts.asked:
+                if self._interrupted():
                     return None
             for report, more in zip(
                 reports, self.reports(jax.device_get(done.sums), name), strict=True
@@ -433,7 +434,7 @@ class Trainer:
     def _save(self, kind: Kind, state: TrainState) -> None:
         progress = {
             "format": FORMAT,
-            "data": self._data_checksum,
+            **self._data,
             "evaluated": self._evaluated,
             "lane_method": self._method,
             "rate_scales": self.rate_scales,
@@ -451,7 +452,7 @@ class Trainer:
             ValueError: if it does not fit the model, or the data is not what it was.
         """
         self.state, saved = self._checkpoints.restore(kind, self.state)
-        if saved["data"] != self._data_checksum:
+        if saved["data"] != self._data["data"]:
             raise ValueError(
                 f"the data is not what the run in {self._checkpoints.folder.parent} was trained "
                 "on: other files in raw_dir, or another version of their preparation; choose "
@@ -470,28 +471,47 @@ class Trainer:
     def resume(self) -> bool:
         """Take over the last checkpoint of this run, if there is one."""
         if self._checkpoints.latest_step("last") is None:
+            # Of a process that ended before there was anything to resume, maybe on other data.
+            self._checkpoints.clear("best")
             return False
         self.load("last")
         return True
 
     def start_from(self, other: Checkpoints) -> None:
-        """Take over the best weights of another run, and the statistics that go with them."""
-        self.state, _ = other.restore("best", self.state, only=("params", "stats"))
+        """Take over the best weights of another run, and the statistics that go with them.
+
+        Raises:
+            ValueError: if they are of another vocabulary.
+        """
+        self.state, saved = other.restore("best", self.state, only=("params", "stats"))
+        where, vocabulary = other.folder.parent, self._data["vocabulary"]
+        if "vocabulary" not in saved and saved["data"] != self._data["data"]:
+            message = "the run in %s has not noted its vocabulary: make sure that ids mean the same"
+            logger.warning(message, where)
+        elif saved.get("vocabulary", vocabulary) != vocabulary:
+            raise ValueError(
+                f"finetune: the vocabulary is not that of the run in {where}, so its weights would "
+                "be taken for other tokens; choose data with the same vocabulary"
+            )
 
     def continue_from(self, other: Checkpoints) -> None:
         """Take over the last state of another run, but for its seed; the best is sought anew.
 
         Raises:
-            ValueError: if there is nothing left to do.
+            ValueError: if the data is not what that run was trained on, or nothing is left to do.
         """
         fields = [name for name in TrainState._fields if name not in ("seed", "lane")]
-        self.state, saved = other.restore(
-            "last", self.state, only=fields, optional="opt_state/average"
-        )
+        self.state, saved = other.restore("last", self.state, only=fields, optional=("average",))
+        where = other.folder.parent
+        if saved["data"] != self._data["data"]:
+            raise ValueError(
+                f"restore: the data is not what the run in {where} was trained on; to take over "
+                "nothing but its weights, add --finetune"
+            )
         self.step = self._evaluated = saved["step"]
         if self.step >= self.total_steps:
             raise ValueError(
-                f"restore: the run in {other.folder.parent} has made {self.step} updates, and "
+                f"restore: the run in {where} has made {self.step} updates, and "
                 f"this one would end after {self.total_steps}; give more --epochs or --max_steps"
             )
         self.rate_scales = saved["rate_scales"]

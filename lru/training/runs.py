@@ -41,6 +41,12 @@ class Run(NamedTuple):
         # Checkpoints half-written have more than the number of their update as a name.
         return any(entry.name.isdigit() for entry in self.checkpoints.glob("*/*"))
 
+    @property
+    def saved_update(self) -> int | None:
+        """The update that would be resumed from; None if there is none."""
+        names = [entry.name for entry in self.checkpoints.glob("last/*")]
+        return max((int(name) for name in names if name.isdigit()), default=None)
+
     def open(self) -> None:
         """Make the folder, and keep other processes from training there until `close`.
 

@@ -10,7 +10,7 @@ from lru.dataloading import Batches
 from lru.export import load
 from lru.training.runs import find_run
 from lru.training.trackers import read_jsonl
-from lru.experiment import load_model as load_trained
+from lru.experiment import load_model
 
 
 def train(tmp_path, *arguments):
@@ -60,7 +60,7 @@ def test_a_run_of_tokens(copy_run, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "step.jax_export" in printed
     assert str(out) in printed
-    exported, trained = load(out), load_trained(find_run(str(copy_run)))
+    exported, trained = load(out), load_model(find_run(str(copy_run)))
     card = exported.card
     assert (card["run"], card["update"]) == ("one", trained.update)
     assert len(card["vocabulary"]) == trained.data.card.vocab_size
@@ -73,7 +73,7 @@ def test_a_run_of_bytes_takes_bytes(few_files, tmp_path):
     assert train(tmp_path, *data, "--raw_dir", few_files, "--max_steps", "2") == 0
     folder = tmp_path / "runs" / "one"
     assert main(["export", str(folder)]) == 0
-    exported, trained = load(folder / "export"), load_trained(find_run(str(folder)))
+    exported, trained = load(folder / "export"), load_model(find_run(str(folder)))
     assert exported.card["whole"]["inputs"]["dtype"] == "uint8"
     assert exported.card["mean"] == trained.data.card.mean
     assert accuracy(exported, trained) == pytest.approx(logged_accuracy(folder, trained.update))

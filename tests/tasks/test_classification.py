@@ -112,6 +112,16 @@ def test_rows_without_weight_do_not_count_whatever_they_hold(by_sequence, evalua
     np.testing.assert_allclose(evaluate(by_sequence, batch), expected, rtol=1e-6)
 
 
+def test_scores_that_are_not_finite_are_not_correct(by_step):
+    batch = next(Batches(split_of(2, per_step=True), DataConfig(batch_size=2)).epoch())
+    graphdef, state = nnx.split(by_step.build_model(nnx.Rngs(0)))
+    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), state)
+    batch.labels[:] = 0
+    batch = jax.tree.map(jnp.asarray, batch)
+    _, _, metrics = by_step.loss_and_metrics(nnx.merge(graphdef, broken), batch, None)
+    assert metrics["accuracy"] == 0
+
+
 def test_steps_without_label_do_not_count(by_step, evaluate):
     split = split_of(3, per_step=True)
     split.labels[:, :2] = -1

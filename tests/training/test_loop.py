@@ -1,5 +1,6 @@
 """The loop: what it logs, how it selects and stops, and that a resumed run is the same run."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,7 @@ def train(arguments, kill_after=None, change=None):
             summary = trainer.fit(_dying(trackers, kill_after))
     finally:
         trainer.close()
+        run.close()
     return summary, read_jsonl(run.metrics_file)
 
 
@@ -172,6 +174,23 @@ def test_the_validation_split_selects_and_the_test_split_does_not(flags):
     assert summary.best[0]["test/accuracy"] == 0.1
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_validation_that_is_not_finite_is_worse_than_any_that_is(flags, bad, caplog):
+    accuracies = iter([bad, 0.2, 0.1, 0.05])
+
+    def script(trainer):
+        trainer.evaluate = lambda: [{"val/accuracy": next(accuracies)}]
+
+    arguments = [*flags, "--epochs", "9", "--early_stop_patience", "2"]
+    summary, _ = train(arguments, change=script)
+    assert (summary.steps, summary.best_step, summary.stopped_early) == (20, [10], True)
+    (message,) = caplog.messages
+    assert f"val/accuracy after update 5 is {bad}, which is not finite" in message
+    _, trainer = make_trainer([*arguments, "--eval_only"])
+    assert trainer.step == 10
+    trainer.close()
+
+
 def test_stops_early_and_stays_stopped(flags):
     def script(trainer):
         trainer.evaluate = lambda: [{"val/accuracy": 0.5, "val/loss": 1.0}]
@@ -202,15 +221,16 @@ def test_does_not_lower_the_rate_below_its_least(flags):
     np.testing.assert_allclose(losses(records, "lr"), [1e-3, 1e-3, 4e-4], rtol=1e-6)
 
 
-def test_the_trigger_follows_the_validation_split(flags, caplog):
-    accuracies = iter([0.5, 0.7, 0.4, 0.3, 0.2])
+@pytest.mark.parametrize("accuracies", [[0.5, 0.7, 0.4], [np.nan, 0.7, 0.6, 0.4]])
+def test_the_trigger_follows_the_validation_split(flags, accuracies, caplog):
+    last, scripted = 5 * len(accuracies), iter([*accuracies, 0.3])
 
     def script(trainer):
-        trainer.evaluate = lambda: [{"val/accuracy": next(accuracies)}]
+        trainer.evaluate = lambda: [{"val/accuracy": next(scripted)}]
 
     with caplog.at_level("INFO", "lru.training.hooks"):
-        train([*flags, "--epochs", "5", "--nonmono", "1"], change=script)
-    assert caplog.messages == ["the weights are averaged from update 15 on"]
+        train([*flags, "--epochs", str(len(accuracies) + 1), "--nonmono", "1"], change=script)
+    assert caplog.messages[-1] == f"the weights are averaged from update {last} on"
 
 
 def test_the_average_is_evaluated_and_kept_and_training_goes_on_without_it(flags):
@@ -337,17 +357,77 @@ def test_restore_with_and_without_clipping(flags, tmp_path, clip):
     assert train(["--restore", str(tmp_path / "first"), *more])[0].steps == 20
 
 
-def test_a_run_is_not_resumed_on_other_data(flags, monkeypatch):
-    train(flags)
+@pytest.fixture
+def change_data(monkeypatch):
+    """Other facts on the cards of the data sets that are prepared from now on."""
     prepare = Dataset.load
 
-    def other_data(*arguments):
-        data = prepare(*arguments)
-        return replace(data, card=replace(data.card, checksum="other"))
+    def change(**facts):
+        def changed(*arguments):
+            data = prepare(*arguments)
+            return replace(data, card=replace(data.card, checksum="other", **facts))
 
-    monkeypatch.setattr(Dataset, "load", other_data)
+        monkeypatch.setattr(Dataset, "load", changed)
+
+    return change
+
+
+def test_a_run_is_not_resumed_or_continued_on_other_data(flags, tmp_path, change_data):
+    train([*flags, "--name", "one"])
+    change_data()
     with pytest.raises(ValueError, match=r"the data is not what the run in .* was trained on"):
-        make_trainer(flags)
+        make_trainer([*flags, "--name", "one"])
+    more = ["--restore", str(tmp_path / "one"), "--name", "two", "--epochs", "4"]
+    with pytest.raises(ValueError, match=r"restore: the data is not what .*/one .*--finetune"):
+        make_trainer(more)
+
+
+def test_fine_tuning_needs_data_whose_ids_mean_the_same(flags, tmp_path, change_data):
+    train([*flags, "--name", "one"])
+    more = ["--restore", str(tmp_path / "one"), "--finetune", "--name", "two", "--epochs", "1"]
+    change_data()
+    assert train(more)[0].steps == 5
+    change_data(vocabulary=["", "c", "b", "a", "?"])
+    with pytest.raises(ValueError, match=r"finetune: the vocabulary is not that of .*/one"):
+        make_trainer([*more, "--name", "three"])
+
+
+def test_a_run_that_starts_over_forgets_the_best_of_other_data(flags, tmp_path, change_data):
+    train([*flags, "--name", "one"])
+    # As after an end between the first best checkpoint and the first to resume from.
+    shutil.rmtree(tmp_path / "one" / "checkpoints" / "last")
+    change_data()
+    summary, _ = train([*flags, "--name", "one"])
+    _, trainer = make_trainer([*flags, "--name", "one", "--eval_only"])
+    assert trainer.evaluate() == summary.best
+    trainer.close()
+
+
+def test_restore_with_another_seed_drops_out_by_it(flags, tmp_path):
+    train([*flags, "--name", "first"])
+    more = ["--restore", str(tmp_path / "first"), "--name", "second", "--epochs", "4"]
+    _, trainer = make_trainer([*more, "--jax_seed", "7"])
+    assert trainer.state.seed == 7
+    trainer.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (["--average_from", "0"], ["--average_from", "None"]),
+        ([], ["--average_from", "0"]),
+        (["--nonmono", "1"], ["--nonmono", "None"]),
+    ],
+)
+def test_restore_switches_averaging_on_and_off(flags, tmp_path, before, after):
+    common = [*flags, "--lr_base", "0.05", "--cosine_anneal", "False"]
+    train([*common, "--name", "first", *before])
+    more = ["--restore", str(tmp_path / "first"), "--epochs", "4"]
+    _, averaging = train([*more, "--name", "second", *after])
+    _, never = train([*more, "--name", "third", "--average_from", "None", "--nonmono", "None"])
+    assert losses(averaging) == losses(never)
+    same = averaging[-1]["val/loss"] == never[-1]["val/loss"]
+    assert same == ("None" in after)
 
 
 def test_evaluating_and_restoring_leave_the_other_folder_as_it_is(flags, tmp_path):

@@ -67,6 +67,7 @@ def fit(arguments, kill_after=-1):
             trainer.fit(Dying(trackers, kill_after))
     finally:
         trainer.close()
+        run.close()
     return trainer, read_jsonl(run.metrics_file)
 
 
