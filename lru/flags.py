@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import itertools
 import logging
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ from lru.config import (
 )
 from lru.dataloaders import DATASETS
 from lru.dataloaders.options import converted
+from lru.dataloading import DataConfig
 from lru.options import Option, of_dataclass
 from lru.plugins import load_plugins, load_saved_plugins
 from lru.training.config import RunConfig
@@ -115,25 +117,26 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     trust = _typed_flag(words, "trust_plugins") or _typed(words, "recipe")["recipe"] is not None
     if plugins is None and load_saved_plugins(base.get("plugins"), origin, trust):
         return parse(arguments)
-    kinds = {name: option.kind for name, option in everything.items()}
+    commands = of_dataclass(CommandConfig)
+    kinds = {name: o.kind for name, o in everything.items() if name not in commands}
     base = _checked(base, kinds, origin)
     picks = _typed(words, "model", "dataset", "task", "optimizer")
     base, names = _settle(base, {name: value for name, value in picks.items() if value is not None})
-    applying = {
-        **own_fields_of_all(),
-        **{n: o for choice in CHOICES for n, o in choice.of(names[choice.flag]).items()},
-    }
-    known = applying.keys() | of_dataclass(CommandConfig).keys()
+    of_classes = {n: o for choice in CHOICES for n, o in choice.of(names[choice.flag]).items()}
+    applying = {**own_fields_of_all(), **of_classes}
+    known = applying.keys() | commands.keys()
     for name in [name for name in base if name not in known]:
         refuse(name, names, lenient=lenient)
         del base[name]
+    names = {**names, "dataset": picks["dataset"] or base.get("dataset", DataConfig.dataset)}
     words = _with_effect(words, known, everything, names)
     defaults = {name: option.default for name, option in applying.items()}
     defaults |= declared_defaults(names["model"], names["task"]) | base
-    groups = _groups(names, help_all=_typed_flag(words, "help_all"))
+    help_all = _typed_flag(words, "help_all")
+    groups = _groups(names, help_all=help_all)
     args: Any = tyro.cli(
         _cli_type(groups, defaults | {"task": names["task"], "optimizer": names["optimizer"]}),
-        args=words,
+        args=["--help"] if help_all else words,
         prog="run_train.py",
         description="Train, resume or evaluate a recurrent sequence model.",
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
@@ -143,6 +146,8 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     for name in groups:
         if name != "command" and name not in _OTHERS:
             values |= vars(getattr(args, name))
+    unset = [name for name in of_classes if values[name] is None]
+    values |= {name: of_classes[name].default for name in unset}
     given = (*base.get("data_options", ()), *values["data_options"])
     if args.command.protocol is not None:
         given = (*given, f"protocol={args.command.protocol}")
@@ -216,7 +221,7 @@ def _joined(words: list[str], flag: str) -> list[str]:
 def _spans(words: Sequence[str]) -> list[tuple[int, int]]:
     """Where each flag and its values begin and end; what stands before the first flag is one."""
     starts = [i for i, word in enumerate(words) if word.startswith("--") or i == 0]
-    return list(zip(starts, [*starts[1:], len(words)], strict=True))
+    return list(itertools.pairwise([*starts, len(words)]))
 
 
 def _is_boolean(kind: Any) -> bool:
@@ -322,14 +327,18 @@ def _groups(names: Mapping[str, str], *, help_all: bool) -> dict[str, type]:
     for group, kind in GROUPS.items():
         fields = dict(own_fields(group))
         if group == "data":
-            fields["data_options"] = _data_options(fields["data_options"])
+            fields["data_options"] = _data_options(fields["data_options"], names["dataset"])
         groups[group] = _as_type(group.capitalize(), _new(fields, seen, names), kind.__doc__)
         if group in of_choices:
             choice = of_choices[group]
             name = names[choice.flag]
             title = f"Options of {choice.kind} {name}."
+            options = {
+                n: o._replace(kind=o.kind | None)
+                for n, o in _new(choice.of(name), seen, names).items()
+            }
             groups[choice.flag + "_options"] = _as_type(
-                f"{choice.group.capitalize()}Options", _new(choice.of(name), seen, names), title
+                f"{choice.group.capitalize()}Options", options, title
             )
     if help_all:
         for choice in CHOICES:
@@ -373,8 +382,11 @@ def _new(
     return new
 
 
-def _data_options(option: Option) -> Option:
-    return Option(tuple[str, ...], (), f"{option.sentence} They are listed below.")
+def _data_options(option: Option, dataset: str) -> Option:
+    """The flag, with the options of the data set in its sentence."""
+    options = of_dataclass(DATASETS[dataset]) if dataset in DATASETS else {}
+    listed = "; ".join(f"{name}={o.default}: {o.sentence}" for name, o in options.items())
+    return Option(tuple[str, ...], (), f"{option.sentence} Those of {dataset}: {listed}")
 
 
 def _as_type(title: str, options: Mapping[str, Option], doc: str | None) -> type:
@@ -423,10 +435,3 @@ def _parse_options(items: Sequence[str]) -> dict[str, str]:
         if not (name and equals):
             raise UsageError(f"data_options takes NAME=VALUE, got {item!r}")
     return {name: value for name, _, value in pairs}
-
-
-def data_options_help(dataset: str) -> str:
-    """The options of a data set in lines, for the end of the help."""
-    options = of_dataclass(DATASETS[dataset]) if dataset in DATASETS else {}
-    lines = [f"  {name}={o.default}: {o.sentence}" for name, o in options.items()]
-    return "\n".join([f"data_options of {dataset}:", *lines])

@@ -9,11 +9,10 @@ import pytest
 import yaml
 
 from lru import flags
-from lru.dataloading import DataConfig
+from lru.config import CHOICES, GROUPS, Config
 from lru.flags import CommandConfig, UsageError, expand, load_recipe, parse, recipe_names
-from lru.layers import LAYERS, layer_options
-from lru.models import ModelConfig
-from lru.training.config import Config, RunConfig, TrainConfig
+from lru.layers import LAYERS
+from lru.tasks import TASKS
 
 
 def read(line, *more):
@@ -21,9 +20,11 @@ def read(line, *more):
 
 
 def changed(config):
-    """The values that are not defaults."""
-    defaults = Config().flat()
-    return {k: v for k, v in config.flat().items() if k not in defaults or v != defaults[k]}
+    """The values that are not defaults of what is chosen; the task follows from the data."""
+    flat, plain = config.flat(), Config.from_flat({}).flat()
+    picked = {name: flat[name] for name in ("model", "dataset", "task", "optimizer")}
+    defaults = Config.from_flat(picked).flat() | {name: plain[name] for name in picked}
+    return {k: v for k, v in flat.items() if v != defaults[k] and k != "task"}
 
 
 # Published commands.
@@ -125,7 +126,7 @@ def test_every_published_flag(flag, text, value):
 
 def test_no_arguments_give_the_defaults():
     command, config = parse([])
-    assert config == Config()
+    assert config == Config.from_flat({})
     assert command == CommandConfig()
 
 
@@ -250,7 +251,7 @@ def test_another_model_drops_the_recurrence_of_a_recipe(recipe):
         "A_init": "glorot",
         "epochs": 3,
     }
-    assert read("--recipe toy --model lru").model.options == {"r_min": 0.2}
+    assert read("--recipe toy --model lru").model.options["r_min"] == 0.2
 
 
 def test_options_of_the_data_set_in_a_recipe(recipe):
@@ -396,26 +397,81 @@ def helped():
     return re.sub(r"[\s│]+", " ", out.getvalue())
 
 
-def test_every_value_and_every_layer_option_has_a_flag_and_a_sentence(helped):
-    groups = (CommandConfig, ModelConfig, DataConfig, TrainConfig, RunConfig)
+SENTENCE = r"[A-Z]((?! --).)+?\. \("
+
+
+def test_the_help_has_what_applies_and_a_sentence_for_each(helped):
+    groups = (CommandConfig, *GROUPS.values())
     names = {part.name for group in groups for part in dataclasses.fields(group)} - {"options"}
-    names |= {option for layer in LAYERS.values() for option in layer_options(layer)}
+    for choice, chosen in zip(CHOICES, ("lru", "classification", "adamw"), strict=True):
+        names |= choice.of(chosen).keys()
     for name in names:
-        sentence = r"[A-Z]((?! --).)+?\. \("
-        assert re.search(rf"--{name} (\S+|\[.*?\]\]) {sentence}", helped), name
-
-
-def test_layers_agree_on_the_types_of_their_options():
-    kinds = {}
-    for layer in LAYERS.values():
-        for name, parameter in layer_options(layer).items():
-            assert kinds.setdefault(name, parameter.annotation) is parameter.annotation, name
-
-
-def test_defaults_of_the_layers_stand_in_the_help(helped):
+        assert re.search(rf"--{name} (\S+|\[.*?\]\]) {SENTENCE}", helped), name
+    assert "--bptt" not in helped
     assert "--r_max {None}|FLOAT Largest initial modulus" in helped
-    assert "(diag-rnn: 1; lru: 0.9)" in helped
-    assert "(diag-rnn: 6.283; lru: 3.142)" in helped
+    assert "n_train=96000" in helped, "the options of the data set"
+
+
+def test_the_whole_help_has_the_options_of_all_with_their_owners(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help_all", "--model", "qrnn"])
+    printed = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
+    names = {n for choice in CHOICES for entry in choice.registry for n in choice.of(entry)}
+    for name in names:
+        assert f"--{name} " in printed, name
+    assert re.search(r"--r_max \S+ Largest initial modulus.*?\(of diag-rnn, lru\)", printed)
+
+
+def test_classes_of_a_kind_agree_on_the_types_of_their_options():
+    for choice in CHOICES:
+        kinds = {}
+        for entry in choice.registry:
+            for name, option in choice.of(entry).items():
+                assert kinds.setdefault(name, option.kind) == option.kind, name
+
+
+# Options and their owners.
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--model qrnn --r_min 0.5", r"r_min is an option of model 'diag-rnn', model 'lru', but"),
+        ("--ar 2", r"ar is an option of task 'language_modelling', but this run has .*'classifi"),
+        ("--history_size 3", r"history_size is an option of optimizer 'lbfgs', but .*'adamw'"),
+        ("--optimizer lbfgs --clip_norm 1", r"clip_norm is an option of optimizer 'adamw', "),
+        ("--optimizer adamm", r"unknown optimizer 'adamm'; known: adamw, lbfgs, rmsprop, sgd"),
+        ("--task guess", r"unknown task 'guess'; known: classification, "),
+    ],
+)
+def test_options_of_nobody_chosen_are_refused_with_their_owners(line, message):
+    with pytest.raises(ValueError, match=message):
+        read(line)
+
+
+def test_published_options_without_effect_are_taken_with_a_warning(caplog):
+    with caplog.at_level("WARNING", "lru.flags"):
+        assert changed(read("--bptt 35 --epochs 3")) == {"epochs": 3}
+    (message,) = caplog.messages
+    assert "--bptt has no effect here" in message
+
+
+def test_a_model_and_a_task_declare_defaults_for_others_and_flags_win(monkeypatch):
+    layer, task = LAYERS["lru"], TASKS["classification"]
+    monkeypatch.setattr(layer, "defaults", {"lr_base": 0.1})
+    monkeypatch.setattr(task, "defaults", {"optimizer": "sgd", "lr_base": 0.2, "clip_norm": 1.0})
+    config = read("--epochs 3")
+    assert (config.optimizer.optimizer, config.train.lr_base) == ("sgd", 0.1)
+    assert config.optimizer.options["clip_norm"] == 1.0
+    config = read("--optimizer adamw --lr_base 0.3 --clip_norm None")
+    assert (config.optimizer.optimizer, config.train.lr_base) == ("adamw", 0.3)
+    assert config.optimizer.options["clip_norm"] is None
+    assert read("--model rnn").train.lr_base == 0.2
+
+
+def test_published_prefixes_stay_what_they_are(monkeypatch):
+    both = {"warmup_end": False, "warmup_shape": False}
+    assert expand(["--warmup", "3"], both) == ["--warmup_end", "3"]
 
 
 def test_a_saved_command_reads_back_as_itself(tmp_path):
@@ -423,4 +479,4 @@ def test_a_saved_command_reads_back_as_itself(tmp_path):
     folder = tmp_path / "a"
     save(config, folder)
     assert read(f"--name a --runs_dir {tmp_path}") == config
-    assert yaml.safe_load((folder / "config.yaml").read_text()) == config.flat()
+    assert yaml.safe_load((folder / "config.yaml").read_text())["layer"]["A_init"] == "fixed"

@@ -146,7 +146,7 @@ def test_killed_at_five_random_moments_and_resumed_logs_the_same(flags, tmp_path
     summary, resumed = train([*common, "--name", "killed"])
     assert resumed == undisturbed
     _, trainer = make_trainer(["--name", "killed", "--runs_dir", str(tmp_path), "--eval_only"])
-    assert (trainer.step, trainer.evaluate()) == (summary.best_step, summary.best)
+    assert ([trainer.step], trainer.evaluate()) == (summary.best_step, summary.best)
     trainer.close()
 
 
