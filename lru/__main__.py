@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lru.cli import show_messages
-from lru.dataloaders.cache import CacheError
-from lru.dataloaders.fetch import DownloadError
+from lru.dataloaders.files.fetch import DownloadError
+from lru.dataloaders.store.cache import CacheError
 from lru.export.runs import export_run
 from lru.models.cache_pointer import CachePointer
 from lru.models.sampling import Sampler

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from lru.analysis.plots import plot_curves, plot_eigenvalues
 from lru.analysis.spectra import eigenvalues
 from lru.dataloaders import DATASETS, Dataset, Prepared, dataset_from_options
-from lru.dataloaders.cache import CacheError
-from lru.dataloaders.fetch import DownloadError
+from lru.dataloaders.files.fetch import DownloadError
+from lru.dataloaders.store.cache import CacheError
 from lru.flags import load_recipe, parse, recipe_names
 from lru.layers import LAYERS, resolve_options
 from lru.tasks import TASKS, Task

@@ -3,7 +3,7 @@
 from typing import cast
 
 from lru.dataloaders import Prepared, Ragged
-from lru.dataloaders.corpora import boundary
+from lru.dataloaders.sets.corpora import boundary
 from lru.dataloading import Batches
 from lru.device_data import Feed, on_device_by_default
 from lru.streams import StreamFeed, Streams
