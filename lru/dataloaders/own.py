@@ -102,7 +102,7 @@ def from_torch(
 
     Items are `(x, y)`, or `(x, y, length)` with x, and labels of steps, padded on the right. x is
     what `from_arrays` takes as a row: whole numbers `[T]`, floats `[T]`, or floats or bytes
-    `[T, F]`.
+    `[T, F]`; y is what it takes as the labels of a row.
 
     Args:
         name: what to call the data.
