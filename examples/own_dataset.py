@@ -10,8 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lru.dataloaders.base import Dataset, Description, register
-from lru.dataloaders.cache import write_dense
+from lru.dataloaders import Dataset, Description, register, write_dense
 
 PERIODS = np.array([8, 12, 16])
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from lru.dataloaders import Pairs, Split
-from lru.dataloaders.arrays import are_of_steps, no_target
+from lru.dataloaders.store.arrays import are_of_steps, no_target
 from lru.dataloading import FILLER, Batch, Batches, Selection, read_ahead
 
 DEVICE_SHARE = 1 / 8

@@ -36,7 +36,7 @@ def real_data():
 def few_files(tmp_path_factory):
     """A raw folder with a few examples of every data set that is read from files."""
     # Here, as the types of what is imported before the tests are collected are not checked.
-    from lru.dataloaders.speech_commands import OTHER_WORDS, SAMPLES, TEN_WORDS
+    from lru.dataloaders.sets.speech_commands import OTHER_WORDS, SAMPLES, TEN_WORDS
 
     rng = np.random.default_rng(0)
     raw_dir = tmp_path_factory.mktemp("raw_datasets")

@@ -14,8 +14,8 @@ from types import ModuleType
 from tqdm import tqdm
 
 from lru.config import read_values
-from lru.dataloaders.cache import CacheError
-from lru.dataloaders.fetch import DownloadError
+from lru.dataloaders.files.fetch import DownloadError
+from lru.dataloaders.store.cache import CacheError
 from lru.training.hooks import NonFiniteError
 from lru.training.runs import Run
 

@@ -1,13 +1,22 @@
-"""Data sets: fetched, verified, parsed, cached and described; one a file, NumPy only."""
+"""Data sets: fetched, verified, parsed, cached and described; NumPy only.
 
-import sys
+`sets` has one a file, `files` reads what was published, `store` keeps what was made of it.
+"""
 
-from lru.dataloaders.arrays import NO_TARGET, Dense, Pairs, Ragged, Split
-from lru.dataloaders.base import DATASETS, Card, Dataset, Prepared, dataset_from_options
+from lru.dataloaders import sets as sets
+from lru.dataloaders.base import (
+    DATASETS,
+    Card,
+    Dataset,
+    Description,
+    Prepared,
+    dataset_from_options,
+    register,
+)
 from lru.dataloaders.own import from_arrays, from_torch
-from lru.registry import import_submodules
-
-import_submodules(sys.modules[__name__])
+from lru.dataloaders.store.arrays import NO_TARGET, Dense, Pairs, Ragged, Split
+from lru.dataloaders.store.cache import write_dense
+from lru.dataloaders.store.writers import DenseWriter, PairWriter, RaggedWriter
 
 __all__ = [
     "DATASETS",
@@ -15,11 +24,17 @@ __all__ = [
     "Card",
     "Dataset",
     "Dense",
+    "DenseWriter",
+    "Description",
+    "PairWriter",
     "Pairs",
     "Prepared",
     "Ragged",
+    "RaggedWriter",
     "Split",
     "dataset_from_options",
     "from_arrays",
     "from_torch",
+    "register",
+    "write_dense",
 ]

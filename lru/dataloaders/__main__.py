@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lru.dataloaders import DATASETS, Dataset, Prepared, dataset_from_options, views
-from lru.dataloaders.card import CARD_NAME, Targets, check_contents
+from lru.dataloaders.store.card import CARD_NAME, Targets, check_contents
 from lru.plugins import load_plugins
 
 Lines = Iterator[str]

@@ -11,13 +11,20 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from lru.dataloaders import cache
-from lru.dataloaders.arrays import Split
-from lru.dataloaders.card import Card, Description, check_contents, make_card, read_card, write_card
-from lru.dataloaders.fetch import Source, download, set_aside
+from lru.dataloaders.files.fetch import Source, download, set_aside
+from lru.dataloaders.files.stamps import stamps
+from lru.dataloaders.files.unpack import ArchiveError, unpack
 from lru.dataloaders.options import converted
-from lru.dataloaders.stamps import stamps
-from lru.dataloaders.unpack import ArchiveError, unpack
+from lru.dataloaders.store import cache
+from lru.dataloaders.store.arrays import Split
+from lru.dataloaders.store.card import (
+    Card,
+    Description,
+    check_contents,
+    make_card,
+    read_card,
+    write_card,
+)
 from lru.registry import Registry
 
 VERIFIED_ON_LOAD = 256 * 2**20
@@ -65,7 +72,7 @@ class Prepared:
 class Dataset(ABC):
     """A data set: a frozen dataclass whose fields are the user's options, all with defaults.
 
-    A new one is a file in this folder with a subclass under `@register`. It states `name`,
+    A new one is a file in `sets` with a subclass under `@register`. It states `name`,
     `sources` if it can be downloaded, `raw_files` if it reads files, and `build`.
 
     Attributes:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lru.dataloaders.arrays import (
+from lru.dataloaders.base import Prepared
+from lru.dataloaders.store.arrays import (
     NO_TARGET,
     Dense,
     Ragged,
@@ -17,8 +18,7 @@ from lru.dataloaders.arrays import (
     are_values,
     no_target,
 )
-from lru.dataloaders.base import Prepared
-from lru.dataloaders.card import Description, Targets, make_card
+from lru.dataloaders.store.card import Description, Targets, make_card
 
 Examples = tuple[np.ndarray | Sequence[Any], np.ndarray | Sequence[Any]]
 """Inputs and labels, row by row."""
@@ -102,7 +102,7 @@ def from_torch(
 
     Items are `(x, y)`, or `(x, y, length)` with x, and labels of steps, padded on the right. x is
     what `from_arrays` takes as a row: whole numbers `[T]`, floats `[T]`, or floats or bytes
-    `[T, F]`.
+    `[T, F]`; y is what it takes as the labels of a row.
 
     Args:
         name: what to call the data.

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float64, Int64, Shaped, UInt8
 from PIL import Image
 
-from lru.dataloaders.arrays import Dense, Pairs, Ragged, Split, are_of_steps, are_values
 from lru.dataloaders.base import Dataset, Prepared
-from lru.dataloaders.card import Card
+from lru.dataloaders.store.arrays import Dense, Pairs, Ragged, Split, are_of_steps, are_values
+from lru.dataloaders.store.card import Card
 
 BINS = 20
 _WIDTH = 50

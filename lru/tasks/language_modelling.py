@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
 from lru.dataloaders import Card, Prepared, Ragged, Split
-from lru.dataloaders.corpora import boundary
+from lru.dataloaders.sets.corpora import boundary
 from lru.dataloading import DataConfig
 from lru.layers.base import State
 from lru.models import LanguageModel, LanguageModelOptions, ModelConfig

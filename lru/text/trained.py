@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from lru.dataloaders import Card, dataset_from_options
-from lru.dataloaders.corpora import Corpus, boundary
+from lru.dataloaders.sets.corpora import Corpus, boundary
 from lru.experiment import Trained, load_model
 from lru.models import LanguageModel
 from lru.models.generation import encode_prompt

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lru.dataloaders import fetch
+from lru.dataloaders.files import fetch
 
 from .site import Site, serving
 

@@ -14,11 +14,12 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import pytest
 
-from lru.dataloaders import base, cache
+from lru.dataloaders import base
 from lru.dataloaders.base import DATASETS, Dataset, Description
-from lru.dataloaders.cache import CacheError
-from lru.dataloaders.card import CARD_NAME, Card
-from lru.dataloaders.copying import Copy
+from lru.dataloaders.sets.copying import Copy
+from lru.dataloaders.store import cache
+from lru.dataloaders.store.cache import CacheError
+from lru.dataloaders.store.card import CARD_NAME, Card
 from lru.plugins import load_plugins
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +94,7 @@ def test_a_killed_process_leaves_nothing_that_is_taken_for_the_data_set(raw_dir,
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     code = f"""
         import time
-        from lru.dataloaders import copying
+        from lru.dataloaders.sets import copying
         original = copying.Copy._rows
         def slow(self, n, rng):
             print("building", flush=True)
@@ -230,9 +231,7 @@ def test_changed_raw_files_are_read_again_and_missing_ones_are_not_missed(raw_di
 PLUGIN = """
 from dataclasses import dataclass
 import numpy as np
-from lru.dataloaders.base import Description, register
-from lru.dataloaders import Dataset
-from lru.dataloaders.cache import write_dense
+from lru.dataloaders import Dataset, Description, register, write_dense
 
 @register
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ import pytest
 from lru.dataloaders import DATASETS, Dataset
 from lru.dataloaders.__main__ import main
 from lru.dataloaders.base import Description, register
-from lru.dataloaders.copying import Copy
-from lru.dataloaders.fetch import MIRROR_VARIABLE, sha256_of
-from lru.dataloaders.mnist import Mnist
-from lru.dataloaders.writers import RaggedWriter
+from lru.dataloaders.files.fetch import MIRROR_VARIABLE, sha256_of
+from lru.dataloaders.sets.copying import Copy
+from lru.dataloaders.sets.mnist import Mnist
+from lru.dataloaders.store.writers import RaggedWriter
 
-from .test_idx import NAMES as MNIST_NAMES
-from .test_idx import write as write_mnist
+from .sets.test_idx import NAMES as MNIST_NAMES
+from .sets.test_idx import write as write_mnist
 
 ROOT = Path(__file__).parents[2]
 

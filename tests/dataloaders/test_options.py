@@ -3,8 +3,8 @@ from typing import Literal
 import pytest
 
 from lru.dataloaders import DATASETS, dataset_from_options
-from lru.dataloaders.copying import Copy
 from lru.dataloaders.options import converted
+from lru.dataloaders.sets.copying import Copy
 from lru.registry import UnknownNameError
 
 

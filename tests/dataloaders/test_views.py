@@ -5,12 +5,12 @@ import pytest
 from PIL import Image
 
 from lru.dataloaders import Dense, from_arrays, views
-from lru.dataloaders.aan import Aan
-from lru.dataloaders.card import check_contents
-from lru.dataloaders.cifar import Cifar, GreyCifar
-from lru.dataloaders.copying import Copy
+from lru.dataloaders.sets.aan import Aan
+from lru.dataloaders.sets.cifar import Cifar, GreyCifar
+from lru.dataloaders.sets.copying import Copy
+from lru.dataloaders.store.card import check_contents
 
-from . import test_aan, test_cifar
+from .sets import test_aan, test_cifar
 
 SMALL = Copy(n_train=3, n_val=1, n_test=1, delay=2, pattern_length=2, n_symbols=2)
 

@@ -1,0 +1,1 @@
+"""Raw files: fetched, unpacked, known by their stamps, and read with care."""

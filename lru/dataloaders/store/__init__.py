@@ -1,0 +1,1 @@
+"""Prepared data sets: arrays, the card, and the cache on disk."""
