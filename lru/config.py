@@ -23,7 +23,7 @@ from lru.training.optimizer import OPTIMIZERS, Optimizer
 FORMAT = 2
 """Of the file: 1 was flat, and had options of nobody that was chosen."""
 
-WITHOUT_EFFECT = ("bptt", "pooling")
+WITHOUT_EFFECT = ("bptt", "eval_batch_size", "pooling")
 """Options that published commands carry for all data sets, also those that have no use for them."""
 
 

@@ -109,10 +109,12 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
         ValueError: if a value is out of range, or plugins are named there and may not be loaded.
         SystemExit: by the parser, after `--help` or an unknown flag.
     """
-    plugins = _typed(arguments, "plugins")["plugins"]
-    load_plugins(plugins)
+    load_plugins(_typed(arguments, "plugins")["plugins"])
     everything = all_options()
     words = expand(arguments, {name: _is_boolean(o.kind) for name, o in everything.items()})
+    plugins = _typed(words, "plugins")["plugins"]
+    if load_plugins(plugins):
+        return parse(arguments)
     base, origin, lenient = _base(words)
     trust = _typed_flag(words, "trust_plugins") or _typed(words, "recipe")["recipe"] is not None
     if plugins is None and load_saved_plugins(base.get("plugins"), origin, trust):
@@ -237,7 +239,7 @@ def _complete(typed: str, flags: Iterable[str]) -> str:
     fitting = [flag for flag in flags if flag.startswith(typed)]
     if typed in ALIASES and typed not in fitting:
         return ALIASES[typed]
-    if typed in fitting or not fitting:
+    if typed == "help" or typed in fitting or not fitting:
         return typed
     if len(fitting) > 1:
         raise UsageError(f"--{typed} is short for several flags: {', '.join(sorted(fitting))}")

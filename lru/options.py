@@ -36,9 +36,14 @@ def of_dataclass(owner: type) -> dict[str, Option]:
 
 
 def of_constructor(owner: type, leave_out: tuple[str, ...] = ("rngs",)) -> dict[str, Option]:
-    """The keyword-only arguments of a constructor, each with its sentence of the docstring."""
-    documented = docstring_parser.parse(inspect.getdoc(owner.__init__) or "").params
-    sentences = {part.arg_name: part.description or "" for part in documented}
+    """The keyword-only arguments of a constructor, each with its sentence of the docstring.
+
+    One that has none there has that of the constructor of a base class.
+    """
+    sentences: dict[str, str] = {}
+    for base in reversed(owner.__mro__[:-1]):
+        for part in docstring_parser.parse(inspect.getdoc(base.__init__) or "").params:
+            sentences[part.arg_name] = part.description or ""
     return {
         name: Option(part.annotation, part.default, _capitalised(sentences.get(name, "")))
         for name, part in inspect.signature(owner.__init__).parameters.items()

@@ -46,6 +46,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _what_is_saved(experiment: Experiment) -> str:
     """A sentence for whoever has interrupted a training."""
+    experiment.trainer.wait()
     saved, reset = experiment.run.saved_update, experiment.config.run.reset
     if saved is None:
         return "nothing is saved yet"

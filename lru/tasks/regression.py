@@ -38,9 +38,9 @@ class Regression(Classification):
         *,
         train: bool,
     ) -> Outcome:
-        """See `Task.loss`: half the squared error, summed over the K standardised values.
+        """See `Task.loss`: the squared error of a standardised value.
 
-        The metrics are the mean squared and the mean absolute error of a value.
+        The metrics are the mean squared and the mean absolute error in the units of the data.
         """
         outputs = self.scores(model, batch, key if train else None, train=train)
         mean, std = (
@@ -48,14 +48,14 @@ class Regression(Classification):
         )
         # A value that never changes in train has no scale to divide by.
         scale = np.where(std > 0, std, 1)
-        given = ~jnp.isnan(batch.labels).any(axis=-1)
-        weights = given * batch.weights.reshape((-1,) + (1,) * (given.ndim - 1))
-        standardised = (jnp.where(given[..., None], batch.labels, mean) - mean) / scale
+        weights = batch.weights.reshape((-1,) + (1,) * (batch.labels.ndim - 1))
+        given = ~jnp.isnan(batch.labels) & (weights > 0)
+        standardised = (jnp.where(given, batch.labels, mean) - mean) / scale
         # By selection: outputs at padding carry no meaning and may not be numbers.
-        error = jnp.where(weights[..., None] > 0, outputs - standardised, 0)
-        count, values = jnp.sum(weights), jnp.sum(weights) * self.n_outputs
+        error = jnp.where(given, outputs - standardised, 0)
+        count = jnp.sum(given, dtype=jnp.float32)
         metrics: Metrics = {
-            "mse": Mean(jnp.sum((error * scale) ** 2), values),
-            "mae": Mean(jnp.sum(jnp.abs(error * scale)), values),
+            "mse": Mean(jnp.sum((error * scale) ** 2), count),
+            "mae": Mean(jnp.sum(jnp.abs(error * scale)), count),
         }
-        return Outcome(Mean(jnp.sum(error**2) / 2, count), metrics, carry)
+        return Outcome(Mean(jnp.sum(error**2), count), metrics, carry)

@@ -381,16 +381,16 @@ class Trainer:
         Raises:
             NonFiniteError: if no lane is left.
         """
-        bad = np.atleast_1d(bad_steps)
-        new = [self.active[k] and bad[k] != NEVER for k in range(self.n)]
+        bad = np.atleast_1d(bad_steps).tolist()
+        new = [going and step != NEVER for going, step in zip(self.active, bad, strict=True)]
         if not any(new):
             return
         if self.n == 1 or sum(new) == sum(self.active):
-            raise NonFiniteError(self._advice(int(bad.max())))
-        for k in np.flatnonzero(new):
+            raise NonFiniteError(self._advice(max(bad)))
+        for k in [k for k in range(self.n) if new[k]]:
             logger.warning(
                 "the loss or the gradient of update %d is not finite%s: the lane ends there",
-                *(bad[k] + 1, self.lane_phrase(int(k))),
+                *(bad[k] + 1, self.lane_phrase(k)),
             )
         self.end_lanes(new)
 
@@ -521,6 +521,10 @@ class Trainer:
         params = self._each_lane(averaged_params)(self.state.opt_state, self.state.params)
         parts = lane_of((params, self.state.stats), lane, self.n)
         return nnx.merge(self._graphdef, *parts)
+
+    def wait(self) -> None:
+        """Return once all checkpoints are on disk."""
+        self._checkpoints.wait()
 
     def close(self) -> None:
         """Finish writing checkpoints."""

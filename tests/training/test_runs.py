@@ -60,7 +60,7 @@ def test_another_configuration_is_refused_with_what_differs_and_what_to_do(confi
     message = str(caught.value)
     assert str(run.path) in message
     assert "lr_base: 0.001 there, 0.01 now" in message
-    assert "r_min: None there, 0.5 now" in message
+    assert "r_min: 0.4 there, 0.5 now" in message
     assert "epochs" not in message
     assert "--name" in message
     assert "--reset" in message

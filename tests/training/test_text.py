@@ -73,7 +73,7 @@ def fit(arguments, kill_after=-1):
 
 def test_a_run_killed_within_an_epoch_goes_on_with_its_stream_and_state(flags):
     whole_trainer, whole = fit([*flags, "--name", "whole"])
-    per_epoch = whole_trainer.train_batches.steps_per_epoch
+    per_epoch = whole_trainer.sources["train"].steps_per_epoch
     assert 50 < per_epoch < 150
     with pytest.raises(KilledError):
         fit([*flags, "--name", "killed"], kill_after=40)
