@@ -6,10 +6,10 @@ import pytest
 
 from lru.commands import main, run_train
 from lru.dataloading import Batches
+from lru.experiment import load_model
 from lru.export import load
 from lru.training.runs import find_run
 from lru.training.trackers import read_jsonl
-from lru.experiment import load_model
 
 
 def train(tmp_path, *arguments):
