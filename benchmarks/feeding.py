@@ -21,17 +21,16 @@ from typing import Any
 import jax
 
 from benchmarks.provenance import provenance
+from benchmarks.train_step import build_optimizer
 from lru.dataloaders import DATASETS, Prepared, dataset_from_options
 from lru.dataloading import Batches, DataConfig
 from lru.device_data import Feed
 from lru.files import write_atomically
 from lru.models import ModelConfig
 from lru.tasks import TASKS
-from lru.training.config import TrainConfig
 from lru.training.memory import keep_freed_memory
-from lru.training.optimizer import make_optimizer, make_schedule
 from lru.training.progress import Stopwatch
-from lru.training.state import TrainState, init_state, make_steps
+from lru.training.update import TrainState, init_state, make_functions
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "feeding.json"
@@ -73,10 +72,8 @@ def batches_of(name: str, data: Prepared, *, bucketing: bool = True) -> Batches:
 def training_step(task_name: str, data: Prepared) -> tuple[Callable, TrainState]:
     """A training step, compiled at its first call for each shape, and the state before it."""
     task = TASKS[task_name](data.card, MODEL)
-    train = TrainConfig()
-    optimizer = make_optimizer(train, make_schedule(train, 1, 100))
-    graphdef, state = init_state(task, optimizer, 0)
-    return jax.jit(make_steps(task, graphdef, optimizer).train, donate_argnums=0), state
+    graphdef, state = init_state(task, build_optimizer, 0)
+    return jax.jit(make_functions(task, graphdef, build_optimizer).train, donate_argnums=0), state
 
 
 def time_steps(feed: Feed, step: Callable, state: TrainState, seconds: float) -> dict[str, float]:

@@ -13,13 +13,14 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
+import optax
 
 from benchmarks.plain import PlainDiagonalRNN, PlainLRU
 from benchmarks.provenance import provenance, save
@@ -29,8 +30,8 @@ from lru.layers import LAYERS
 from lru.models import ModelConfig
 from lru.tasks.classification import Classification
 from lru.training.config import TrainConfig
-from lru.training.optimizer import make_optimizer, make_schedule
-from lru.training.state import TrainState, init_state, make_steps
+from lru.training.optimizer import AdamW, Transformation, make_optimizer, make_schedule
+from lru.training.update import TrainState, init_state, make_functions
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "train_step.json"
@@ -53,16 +54,21 @@ LAYERS.register("plain-lru")(PlainLRU)
 LAYERS.register("plain-diag-rnn")(PlainDiagonalRNN)
 
 
+def build_optimizer(_: Mapping[str, Any]) -> tuple[Transformation, optax.Schedule]:
+    """The default rule of the updates, and its rates."""
+    train = TrainConfig()
+    schedule = make_schedule(train, 1, 100)
+    return make_optimizer(AdamW(), train, schedule), schedule
+
+
 def make_step(model: str, sizes: argparse.Namespace) -> tuple[Callable, TrainState]:
     """A compiled training step, and the state before it."""
     config = ModelConfig(
         model=model, n_layers=sizes.n_layers, d_model=sizes.d_model, d_hidden=sizes.d_hidden
     )
     task = Classification(CARD, config)
-    train = TrainConfig()
-    optimizer = make_optimizer(train, make_schedule(train, 1, 100))
-    graphdef, state = init_state(task, optimizer, 0)
-    step = jax.jit(make_steps(task, graphdef, optimizer).train, donate_argnums=0)
+    graphdef, state = init_state(task, build_optimizer, 0)
+    step = jax.jit(make_functions(task, graphdef, build_optimizer).train, donate_argnums=0)
     return step, state
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from lru.dataloaders import Ragged
-from lru.dataloading import DataConfig
 from lru.streams import FARTHEST, SHORTEST, StreamFeed, Streams
 
 BOUNDARY = 7
@@ -15,8 +14,10 @@ def text(tokens: int) -> Ragged:
     return Ragged(values, np.array([0, tokens]), np.array([-1], np.int32))
 
 
-def streams(tokens: int = 1000, *, seed: int | None = 0, **config) -> Streams:
-    return Streams(text(tokens), DataConfig(**config), BOUNDARY, seed=seed)
+def streams(
+    tokens: int = 1000, rows: int = 4, bptt: int = 70, *, seed: int | None = None, n_bounds: int = 8
+) -> Streams:
+    return Streams(text(tokens), rows, bptt, boundary=BOUNDARY, seed=seed, n_bounds=n_bounds)
 
 
 def targets_and_inputs(batches) -> tuple[list[int], list[int]]:
@@ -31,9 +32,9 @@ def targets_and_inputs(batches) -> tuple[list[int], list[int]]:
 
 
 @pytest.mark.parametrize("tokens", [1000, 997, 41, 9])
-@pytest.mark.parametrize(("batch_size", "variable"), [(1, False), (8, False), (8, True)])
-def test_each_token_is_a_target_once_an_epoch_after_the_one_before_it(tokens, batch_size, variable):
-    made = streams(tokens, batch_size=batch_size, bptt=20, variable_bptt=variable)
+@pytest.mark.parametrize(("rows", "seed"), [(1, None), (8, None), (8, 0)])
+def test_each_token_is_a_target_once_an_epoch_after_the_one_before_it(tokens, rows, seed):
+    made = streams(tokens, rows, 20, seed=seed)
     for epoch in range(3):
         batches = list(made.epoch(epoch))
         assert len(batches) == made.steps_per_epoch
@@ -44,7 +45,7 @@ def test_each_token_is_a_target_once_an_epoch_after_the_one_before_it(tokens, ba
 
 
 def test_a_row_goes_on_where_it_ended_and_says_where_it_starts():
-    made = streams(batch_size=4, bptt=30)
+    made = streams(bptt=30)
     before, *rest = made.epoch()
     assert before.first
     for batch in rest:
@@ -54,7 +55,7 @@ def test_a_row_goes_on_where_it_ended_and_says_where_it_starts():
 
 
 def test_equal_chunks_have_no_padding_but_the_last():
-    batches = list(streams(1000, batch_size=4, bptt=100).epoch())
+    batches = list(streams(bptt=100).epoch())
     assert [batch.lengths is None for batch in batches] == [True, True, False]
     assert batches[-1].lengths.tolist() == [50] * 4
     assert {batch.inputs.shape for batch in batches} == {(4, 100)}
@@ -62,7 +63,7 @@ def test_equal_chunks_have_no_padding_but_the_last():
 
 
 def test_variable_chunks_are_about_bptt_or_half_of_it_in_few_shapes_with_rates_in_proportion():
-    made = streams(200_000, batch_size=4, bptt=70, variable_bptt=True, n_buckets=4)
+    made = streams(200_000, seed=0, n_bounds=4)
     chunks = made.chunks()
     steps = np.array([chunk.steps for chunk in chunks])
     assert len({chunk.padded for chunk in chunks}) <= 4
@@ -77,22 +78,16 @@ def test_variable_chunks_are_about_bptt_or_half_of_it_in_few_shapes_with_rates_i
 
 def test_chunks_depend_on_the_seed_and_the_epoch_alone():
     def chunks(seed, epoch):
-        return streams(5000, seed=seed, batch_size=4, variable_bptt=True).chunks(epoch)
+        return streams(5000, seed=seed).chunks(epoch)
 
     assert chunks(1, 2) == chunks(1, 2)
     assert chunks(1, 2) != chunks(1, 3)
     assert chunks(1, 2) != chunks(2, 2)
 
 
-def test_evaluation_has_its_own_streams_and_equal_lengths():
-    made = streams(1000, seed=None, batch_size=4, eval_batch_size=2, variable_bptt=True, bptt=50)
-    assert [chunk.steps for chunk in made.chunks()] == [50] * 10
-    assert next(made.epoch()).inputs.shape == (2, 50)
-
-
 @pytest.mark.parametrize("start", [0, 3])
 def test_a_feed_has_the_same_batches_from_any_one_on(start):
-    made = streams(batch_size=4, bptt=30, variable_bptt=True)
+    made = streams(bptt=30, seed=0)
     fed = list(StreamFeed(made).epoch(1, start))
     for one, batch in zip(fed, list(made.epoch(1))[start:], strict=True):
         assert one.examples == batch.weights.sum()
@@ -100,9 +95,8 @@ def test_a_feed_has_the_same_batches_from_any_one_on(start):
             assert np.array_equal(mine, theirs)
 
 
-@pytest.mark.parametrize(("seed", "name"), [(0, "batch_size"), (None, "eval_batch_size")])
-def test_fewer_tokens_than_streams_are_refused(seed, name):
+def test_fewer_tokens_than_streams_are_refused():
     with pytest.raises(
-        ValueError, match=f"^{name} must be at most the 5 tokens of the text, got 8"
+        ValueError, match=r"^batch_size, and eval_batch_size in .*at most the 5 tokens of.* got 8"
     ):
-        streams(5, seed=seed, batch_size=8, eval_batch_size=8)
+        streams(5, 8)

@@ -10,7 +10,7 @@ from lru.analysis.spectra import eigenvalues
 from lru.layers import LAYERS, RecurrentLayer
 from lru.models import Classifier, ModelConfig
 
-TINY = ModelConfig(n_layers=2, d_model=2, d_hidden=3, pooling="mean")
+TINY = ModelConfig(n_layers=2, d_model=2, d_hidden=3)
 
 
 def model(**changes):

@@ -13,13 +13,14 @@ D, N, C, V = 4, 3, 5, 7
 def make_classifier():
     """Builds a classifier of tokens, or of values if `n_features` is given."""
 
-    def make(n_features=None, **changes):
-        settings = dict(n_layers=2, d_model=D, d_hidden=N, pooling="mean", p_dropout=0.5)
+    def make(n_features=None, pooling="mean", **changes):
+        settings = dict(n_layers=2, d_model=D, d_hidden=N, p_dropout=0.5)
         model = Classifier(
             ModelConfig(**(settings | changes)),
             C,
             vocab_size=V if n_features is None else None,
             n_features=n_features,
+            pooling=pooling,
             rngs=nnx.Rngs(0),
         )
         for block in model.encoder.blocks:

@@ -4,20 +4,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lru import cli
-from lru.commands import main
+from lru.commands import main, run_train
 from lru.dataloading import Batches
+from lru.experiment import load_model
 from lru.export import load
 from lru.training.runs import find_run
 from lru.training.trackers import read_jsonl
-from lru.experiment import load_model
 
 
 def train(tmp_path, *arguments):
     sizes = ["--model", "lru", "--n_layers", "1", "--d_model", "4", "--d_hidden", "4"]
     rest = ["--batch_size", "8", "--plots", "False", "--name", "one"]
     folders = ["--runs_dir", tmp_path / "runs", "--dir_name", tmp_path / "cache"]
-    return cli.main([str(word) for word in (*arguments, *sizes, *rest, *folders)])
+    return run_train([str(word) for word in (*arguments, *sizes, *rest, *folders)])
 
 
 @pytest.fixture
@@ -89,7 +88,7 @@ def test_runs_are_found_by_name_or_folder_and_others_are_named(copy_run, monkeyp
     assert find_run("one").path.resolve() == find_run(str(copy_run)).path == copy_run
     assert main(["export", "two"]) == 2
     error = capsys.readouterr().err
-    assert error == "python -m lru: there is no run 'two': runs/two and two have no config.yaml\n"
+    assert error == "lru export: there is no run 'two': runs/two and two have no config.yaml\n"
 
 
 def test_a_run_without_a_checkpoint_is_one_clear_sentence(copy_run, capsys):

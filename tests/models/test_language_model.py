@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from lru.layers import QRNNStack
-from lru.models import LanguageModel, ModelConfig
+from lru.models import LanguageModel, LanguageModelOptions, ModelConfig
 from lru.models.dropout import drop_features, embed
 from lru.models.encoder import Encoder
 
@@ -17,7 +17,9 @@ TOKENS = jnp.array(np.random.default_rng(0).integers(V, size=(B, T)))
 
 
 def model(**changes) -> LanguageModel:
-    return LanguageModel(dataclasses.replace(SMALL, **changes), V, rngs=nnx.Rngs(0))
+    own = {f.name for f in dataclasses.fields(LanguageModelOptions)} & changes.keys()
+    options = LanguageModelOptions(**{name: changes.pop(name) for name in own})
+    return LanguageModel(dataclasses.replace(SMALL, **changes), V, options, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize("name", ["qrnn", "lstm", "gru", "lru", "diag-rnn", "rnn"])
@@ -132,7 +134,7 @@ def test_weights_of_half_precision_have_single_log_probabilities(changes):
         ({"body": "blocks", "first_window": 0}, "first_window is of a body of cells"),
         ({"model": "lstm", "first_window": 2}, "first_window must be None for model 'lstm'"),
         ({"p_input": 1.0}, r"p_input must be in \[0, 1\), got 1.0"),
-        ({"tar": -1.0}, "tar must not be negative"),
+        ({"init_range": -1.0}, "init_range must not be negative, got -1.0"),
         ({"model": "lru", "dense": True}, "dense is of a body of cells"),
         ({"cutoffs": "3,b"}, "cutoffs must be ids separated by commas, got '3,b'"),
         ({"cutoffs": "3,11"}, "less than vocab_size = 11, got .3, 11."),

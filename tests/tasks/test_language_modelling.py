@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lru.dataloaders import Card, Ragged
+from lru.dataloaders import Card, Prepared, Ragged
 from lru.dataloading import DataConfig
 from lru.models import ModelConfig
 from lru.streams import Streams
-from lru.tasks import TASKS, Carries, Derives, Predicts, Task
-from lru.tasks.language_modelling import LanguageModelling
+from lru.tasks import Mean
+from lru.tasks.language_modelling import LanguageModelling, LanguageModellingOptions
 
 V, TOTAL = 7, 61
 CARD = Card(name="text", version=1, kind="text", n_classes=V, targets="tokens", max_length=TOTAL)
@@ -21,31 +21,29 @@ VALUES = np.random.default_rng(0).integers(V, size=TOTAL).astype(np.uint8)
 TEXT = Ragged(VALUES, np.array([0, TOTAL]), np.array([-1], np.int32))
 
 
-def built(**changes):
-    task = LanguageModelling(CARD, dataclasses.replace(CONFIG, **changes))
+def built(**options):
+    task = LanguageModelling(CARD, CONFIG, LanguageModellingOptions(**options))
     return task, task.build_model(nnx.Rngs(0))
 
 
 def batches(rows: int, bptt: int):
-    config = DataConfig(eval_batch_size=rows, bptt=bptt)
-    return [jax.tree.map(jnp.asarray, b) for b in Streams(TEXT, config, 0).epoch()]
+    return [jax.tree.map(jnp.asarray, b) for b in Streams(TEXT, rows, bptt, boundary=0).epoch()]
+
+
+def nll_of(task, model, batch, carry=None):
+    """Sum over a batch in evaluation."""
+    carry = task.initial_carry(model, len(batch.inputs)) if carry is None else carry
+    return task.loss(model, batch, carry, None, train=False).loss.total
 
 
 def evaluate(task, model, rows, bptt):
     """Sum of the losses, sum of the weights."""
     carry, total, weights = task.initial_carry(model, rows), 0.0, 0.0
     for batch in batches(rows, bptt):
-        loss, weight, sums, carry = task.continued(model, batch, carry, None)
-        assert sums["nll"] == loss
-        total, weights = total + float(loss), weights + float(weight)
+        loss, metrics, carry = task.loss(model, batch, carry, None, train=False)
+        assert metrics == {"nll": loss}
+        total, weights = total + float(loss.total), weights + float(loss.weight)
     return total, weights
-
-
-def test_it_is_a_task_that_goes_on_and_answers_to_inputs():
-    task, _ = built()
-    assert TASKS["language_modelling"] is LanguageModelling
-    for contract in (Task, Carries, Derives, Predicts):
-        assert isinstance(task, contract)
 
 
 @pytest.mark.parametrize("bptt", [61, 7, 1])
@@ -68,9 +66,9 @@ def test_a_first_batch_forgets_the_carry():
     task, model = built()
     batch = batches(2, 10)[0]
     carry = jax.tree.map(jnp.ones_like, task.initial_carry(model, 2))
-    fresh, *_ = task.continued(model, batch, carry, None)
-    np.testing.assert_allclose(fresh, task.loss_and_metrics(model, batch, None)[0])
-    later, *_ = task.continued(model, batch._replace(first=jnp.array(False)), carry, None)
+    fresh = nll_of(task, model, batch, carry)
+    np.testing.assert_allclose(fresh, nll_of(task, model, batch))
+    later = nll_of(task, model, batch._replace(first=jnp.array(False)), carry)
     assert abs(float(later - fresh)) > 1e-3
 
 
@@ -78,9 +76,8 @@ def test_what_evaluation_knows_of_each_token():
     task, model = built()
     batch = batches(2, 10)[0]
     found = task.evaluated(model, batch, task.initial_carry(model, 2))
-    np.testing.assert_allclose(
-        (found.nll * batch.weights).sum(), task.loss_and_metrics(model, batch, None)[0], rtol=1e-6
-    )
+    total = (found.nll * batch.weights).sum()
+    np.testing.assert_allclose(total, nll_of(task, model, batch), rtol=1e-6)
     assert found.hidden.shape == (2, 10, 4)
     predicted = model.head.nll(found.hidden, batch.targets.astype(int))
     np.testing.assert_allclose(predicted, found.nll, rtol=1e-6)
@@ -92,22 +89,35 @@ def test_penalties_are_means_over_valid_steps_in_training_and_not_in_the_metric(
     padded = batches(1, 50)[1]
     assert padded.lengths.tolist() == [11]
     for one, valid in ((batch, 61), (padded, 11)):
-        loss, weight, sums, _ = task.continued(
-            model, one, task.initial_carry(model, 1), jax.random.key(0)
-        )
-        state = task.initial_carry(model, 1)
+        state, key = task.initial_carry(model, 1), jax.random.key(0)
+        loss, metrics, _ = task.loss(model, one, state, key, train=True)
         h = model.features(one.inputs.astype(int), state)[0].raw[0, :valid]
         expected = 2 * (h**2).mean() + 3 * (jnp.diff(h, axis=0) ** 2).mean()
-        np.testing.assert_allclose((loss - sums["nll"]) / weight, expected, rtol=1e-4)
-        evaluated = task.loss_and_metrics(model, one, None)
-        assert evaluated[0] == evaluated[2]["nll"]
+        penalty = (loss.total - metrics["nll"].total) / loss.weight
+        np.testing.assert_allclose(penalty, expected, rtol=1e-4)
+        evaluated = task.loss(model, one, state, key, train=False)
+        assert evaluated.metrics["nll"] == evaluated.loss
 
 
 def test_perplexity_and_bits():
     task, _ = built()
-    derived = task.derived({"nll": math.log(8)}, 5.0)
-    assert derived == pytest.approx({"perplexity": 8.0, "bits": 3.0, "tokens": 5.0})
-    assert math.isfinite(task.derived({"nll": 1e6}, 1.0)["perplexity"])
+    found = task.report({"nll": Mean(5 * math.log(8), 5.0)})
+    expected = {"nll": math.log(8), "perplexity": 8.0, "bits": 3.0, "tokens": 5.0}
+    assert found == pytest.approx(expected)
+    assert math.isfinite(task.report({"nll": Mean(1e6, 1.0)})["perplexity"])
+
+
+def test_training_and_evaluation_have_streams_of_their_own():
+    task, _ = built(variable_bptt=True, bptt=10, eval_batch_size=2)
+    data, config = Prepared(CARD, {"train": TEXT, "val": TEXT}), DataConfig(batch_size=3)
+    sources = task.sources(data, config, seed=0, on_device=None)
+    train, val = (next(sources[name].epoch()).batch for name in ("train", "val"))
+    assert (sources["train"].rows, sources["val"].rows) == (3, 2)
+    assert (train.inputs.shape[0], val.inputs.shape) == (3, (2, 10))
+    assert train.rate != 1
+    assert val.rate == 1
+    with pytest.raises(ValueError, match=r"on_device must be False for text.* got True"):
+        task.sources(data, config, seed=0, on_device=True)
 
 
 def test_other_data_is_refused():
@@ -115,6 +125,14 @@ def test_other_data_is_refused():
         LanguageModelling(dataclasses.replace(CARD, kind="tokens"), CONFIG)
 
 
-def test_pooling_is_refused():
-    with pytest.raises(ValueError, match=r"pooling must be none for text, .*got 'last'"):
-        built(pooling="last")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tar": -1.0}, "tar must not be negative, got -1.0"),
+        ({"bptt": 0}, "bptt must be at least 1, got 0"),
+        ({"eval_batch_size": 0}, "eval_batch_size must be at least 1, got 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        LanguageModellingOptions(**options)

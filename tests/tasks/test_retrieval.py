@@ -13,6 +13,7 @@ from lru.dataloaders import Card, Pairs, Ragged
 from lru.dataloading import Batches, DataConfig
 from lru.models import ModelConfig
 from lru.tasks import TASKS
+from lru.tasks.classification import ClassificationOptions
 
 V, T = 6, 5
 TINY = ModelConfig(n_layers=1, d_model=8, d_hidden=4, p_dropout=0.0)
@@ -27,8 +28,9 @@ CARD = Card(
 )
 
 
-def task(**changes):
-    return TASKS["retrieval"](CARD, dataclasses.replace(TINY, **changes))
+def task(pooling="auto", **changes):
+    config = dataclasses.replace(TINY, **changes)
+    return TASKS["retrieval"](CARD, config, ClassificationOptions(pooling))
 
 
 def pairs(n):
@@ -50,8 +52,8 @@ def sums_of(task):
 
     @jax.jit
     def sums(batch):
-        loss, weight, metrics = task.loss_and_metrics(nnx.merge(graphdef, state), batch, None)
-        return jnp.stack([loss, weight, metrics["accuracy"]])
+        loss, metrics, _ = task.loss(nnx.merge(graphdef, state), batch, (), None, train=False)
+        return jnp.stack([*loss, metrics["accuracy"].total])
 
     return lambda split, size: sum(map(sums, Batches(split, DataConfig(batch_size=size)).epoch()))
 
@@ -71,7 +73,8 @@ def test_rows_without_weight_change_neither_statistics_nor_gradients():
     def update(batch):
         def loss(params):
             model = nnx.merge(graphdef, params, rest, copy=True)
-            return one.loss_and_metrics(model, batch, jax.random.key(0))[0], nnx.state(model)
+            found = one.loss(model, batch, (), jax.random.key(0), train=True)
+            return found.loss.total, nnx.state(model)
 
         return jax.grad(loss, has_aux=True)(params)
 
@@ -95,8 +98,8 @@ def test_learns_to_match_documents():
 
         def loss(params):
             model = nnx.merge(graphdef, params, rest, copy=True)
-            loss, weight, metrics = one.loss_and_metrics(model, batch, jax.random.key(0))
-            return loss / weight, metrics["accuracy"] / weight
+            loss, metrics, _ = one.loss(model, batch, (), jax.random.key(0), train=True)
+            return loss.total / loss.weight, metrics["accuracy"].total / loss.weight
 
         grads, accuracy = jax.grad(loss, has_aux=True)(params)
         updates, state = optimizer.update(grads, state)
@@ -111,7 +114,7 @@ def test_learns_to_match_documents():
 def test_data_and_pooling_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"pooling must be mean or last for toy.*got 'none'"):
         task(pooling="none")
-    with pytest.raises(ValueError, match="must be token_pairs, but those of toy are tokens"):
+    with pytest.raises(ValueError, match=r"must be token_pairs .*but that of toy is tokens"):
         TASKS["retrieval"](dataclasses.replace(CARD, kind="tokens"), TINY)
-    with pytest.raises(ValueError, match="must be tokens or values, but those of toy are token_p"):
+    with pytest.raises(ValueError, match=r"must be tokens or values .*but that of toy is token_p"):
         TASKS["classification"](CARD, TINY)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lru import cli
+from lru.commands import run_train
 from lru.text.trained import load_text
 from lru.training.runs import Run
 
@@ -24,7 +24,7 @@ def make_run(tmp_path_factory):
             *("--lr_base", "0.03", "--lr_factor", "1", "--plots", "False"),
             *("--runs_dir", folder, "--dir_name", folder / "cache", "--raw_dir", folder / "raw"),
         ]
-        assert cli.main([str(word) for word in (*flags, *arguments)]) == 0
+        assert run_train([str(word) for word in (*flags, *arguments)]) == 0
         return folder / name
 
     return make

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lru import cli
-from lru.commands import main
+from lru.commands import main, run_train
 from lru.export import load
 from lru.models.sampling import Sampler
 from lru.text import draw_gates, write
@@ -102,7 +101,7 @@ def test_an_exported_run_reads_as_the_model_does(loaded, qrnn_run, tmp_path):
 def test_bad_arguments_are_one_clear_sentence(qrnn_run, capsys, arguments, message):
     assert main(["generate", str(qrnn_run), *arguments]) == 2
     error = capsys.readouterr().err
-    assert re.match(f"python -m lru: {message}", error)
+    assert re.match(f"lru generate: {message}", error)
     assert len(error.splitlines()) == 1
 
 
@@ -123,6 +122,6 @@ def test_runs_on_other_data_are_refused(tmp_path, capsys):
         *("--d_model", "4", "--d_hidden", "4", "--max_steps", "1", "--plots", "False"),
         *("--runs_dir", str(tmp_path), "--dir_name", str(tmp_path / "c"), "--name", "copy"),
     ]
-    assert cli.main(flags) == 0
+    assert run_train(flags) == 0
     assert main(["generate", str(tmp_path / "copy")]) == 2
     assert "must be one on a text (a data set whose name ends in -lm)" in capsys.readouterr().err

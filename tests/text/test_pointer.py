@@ -13,7 +13,7 @@ POINTER = CachePointer(window=7, theta=0.5, weight=0.3)
 
 def by_hand(loaded, split, rows):
     """Mixed nll of each stream, read in one go, with the whole past in view."""
-    tokens = getattr(loaded.trained.data, split).values.astype(int)
+    tokens = loaded.trained.data.splits[split].values.astype(int)
     steps = -(-len(tokens) // rows)
     total = 0.0
     for row in range(rows):
@@ -55,4 +55,4 @@ def test_the_command_prints_both(qrnn_run, capsys):
     for name in ("val/perplexity", "val/pointer/perplexity", "test/pointer/bits", "test/tokens"):
         assert f"  {name} " in printed
     assert main(["pointer", str(qrnn_run), "--window", "0"]) == 2
-    assert capsys.readouterr().err == "python -m lru: window must be at least 1, got 0\n"
+    assert capsys.readouterr().err == "lru pointer: window must be at least 1, got 0\n"

@@ -18,7 +18,7 @@ from lru.training.averaging import (
     stopped_improving,
 )
 from lru.training.config import TrainConfig
-from lru.training.optimizer import make_optimizer
+from lru.training.optimizer import AdamW, make_optimizer
 
 RECORDED = np.load(Path(__file__).parents[1] / "fixtures" / "qrnn_reference.npz")
 
@@ -86,8 +86,8 @@ def test_recorded_iterates_of_asgd():
 
 def test_the_mean_is_found_in_the_state_of_the_whole_optimiser():
     params = nnx.state(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.Param)
-    rest = make_optimizer(TrainConfig(), optax.constant_schedule(0.1))
-    optimizer = optax.chain(average_iterates(), rest)
+    config = TrainConfig(average_from=1)
+    optimizer = make_optimizer(AdamW(), config, optax.constant_schedule(0.1))
     state = begin_averaging(optimizer.init(params))
     grads = jax.tree.map(jnp.ones_like, params)
     updates, state = optimizer.update(grads, state, params)

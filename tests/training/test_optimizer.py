@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from lru.config import Config, OptimizerConfig
 from lru.layers import LAYERS, RecurrentParam
 from lru.models import Classifier, ModelConfig
 from lru.training.config import TrainConfig
-from lru.training.optimizer import make_optimizer, make_schedule
+from lru.training.optimizer import SGD, AdamW, RMSProp, make_optimizer, make_schedule
 
 STEPS_PER_EPOCH = 10
-CONFIG = TrainConfig(lr_base=1e-3, lr_min=1e-6, warmup_end=2, lr_factor=0.25, weight_decay=0.05)
+CONFIG = TrainConfig(lr_base=1e-3, lr_min=1e-6, warmup_end=2)
+ADAMW = AdamW(lr_factor=0.25, weight_decay=0.05)
 
 
 def rates(total, **changes):
@@ -73,7 +75,7 @@ def test_rates_of_zero_are_allowed(changes):
 
 def parameters(model, bidirectional) -> nnx.State:
     config = ModelConfig(
-        model=model, n_layers=1, d_model=3, d_hidden=4, bidirectional=bidirectional, pooling="mean"
+        model=model, n_layers=1, d_model=3, d_hidden=4, bidirectional=bidirectional
     )
     params = nnx.state(Classifier(config, 2, vocab_size=5, rngs=nnx.Rngs(0)), nnx.Param)
     # Ones, so that decay and rate show in every leaf alike.
@@ -82,7 +84,7 @@ def parameters(model, bidirectional) -> nnx.State:
 
 def update(params, gradient, schedule=lambda _: jnp.float32(1e-2), n_updates=1, **changes):
     """Change of each parameter, by path, and whether it belongs to the recurrence."""
-    optimizer = make_optimizer(dataclasses.replace(CONFIG, **changes), schedule)
+    optimizer = make_optimizer(dataclasses.replace(ADAMW, **changes), CONFIG, schedule)
     grads = jax.tree.map(lambda leaf: jnp.full_like(leaf, gradient), params)
 
     @jax.jit
@@ -174,8 +176,7 @@ def test_the_rate_drops_at_epochs_counted_after_warm_up():
 
 
 def test_sgd_decays_all_parameters_after_clipping_and_slows_recurrent_ones():
-    config = TrainConfig(optimizer="sgd", lr_factor=0.5, weight_decay=0.1, clip_norm=1.0)
-    optimizer = make_optimizer(config, lambda count: 2.0)
+    optimizer = SGD(lr_factor=0.5, weight_decay=0.1, clip_norm=1.0).build(lambda count: 2.0)
     params = nnx.State({"a": nnx.Param(jnp.array([3.0])), "b": RecurrentParam(jnp.array([4.0]))})
     gradients = jax.tree.map(lambda leaf: 10 * leaf, params)
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
@@ -185,8 +186,7 @@ def test_sgd_decays_all_parameters_after_clipping_and_slows_recurrent_ones():
 
 
 def test_rmsprop_divides_by_the_root_of_the_mean_square_and_decays_all_parameters():
-    config = TrainConfig(optimizer="rmsprop", lr_factor=0.5, weight_decay=0.1)
-    optimizer = make_optimizer(config, lambda count: 2.0)
+    optimizer = RMSProp(lr_factor=0.5, weight_decay=0.1).build(lambda count: 2.0)
     params = nnx.State({"a": nnx.Param(jnp.array([3e-7])), "b": RecurrentParam(jnp.array([4.0]))})
     state = optimizer.init(params)
     mean = np.zeros(2)
@@ -200,6 +200,32 @@ def test_rmsprop_divides_by_the_root_of_the_mean_square_and_decays_all_parameter
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("averages", [False, True])
+def test_the_factor_multiplies_updates_alone(averages):
+    config = TrainConfig(average_from=0 if averages else None)
+    optimizer = make_optimizer(ADAMW, config, lambda _: jnp.float32(1e-2))
+    params = parameters("lru", False)
+    grads, state = jax.tree.map(lambda leaf: 3 * leaf, params), optimizer.init(params)
+    whole, after = optimizer.update(grads, state, params)
+    half, same = optimizer.update(grads, state, params, factor=0.5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, 2 * b, rtol=1e-6), whole, half)
+    jax.tree.map(np.testing.assert_array_equal, after, same)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr_factor": -1.0}, "lr_factor must not be negative, got -1.0"),
+        ({"weight_decay": -0.1}, "weight_decay must not be negative, got -0.1"),
+        ({"clip_norm": 0.0}, "clip_norm must be positive, got 0.0"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        AdamW(**options)
+
+
 def test_an_unknown_optimizer_lists_the_known_ones():
-    with pytest.raises(ValueError, match="unknown optimizer 'newton'; known: adamw, rmsprop, sgd"):
-        make_optimizer(TrainConfig(optimizer="newton"), lambda count: 1.0)
+    known = "known: adamw, lbfgs, rmsprop, sgd"
+    with pytest.raises(ValueError, match=f"unknown optimizer 'newton'.*{known}"):
+        Config(optimizer=OptimizerConfig("newton")).make_optimizer()
