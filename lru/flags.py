@@ -26,6 +26,7 @@ from lru.config import (
 )
 from lru.dataloaders import DATASETS
 from lru.dataloaders.options import converted
+from lru.dataloading import DataConfig
 from lru.options import Option, of_dataclass
 from lru.plugins import load_plugins, load_saved_plugins
 from lru.training.config import RunConfig
@@ -110,15 +111,18 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     plugins = _typed(arguments, "plugins")["plugins"]
     load_plugins(plugins)
     everything = all_options()
-    words = expand(arguments, {name: _is_boolean(o.kind) for name, o in everything.items()})
+    booleans = {name: _is_boolean(option.kind) for name, option in everything.items()}
+    # Of the parser itself: no prefix of help_all.
+    words = expand(arguments, {"help": False, **booleans})
     base, origin, lenient = _base(words)
     trust = _typed_flag(words, "trust_plugins") or _typed(words, "recipe")["recipe"] is not None
     if plugins is None and load_saved_plugins(base.get("plugins"), origin, trust):
         return parse(arguments)
     kinds = {name: option.kind for name, option in everything.items()}
     base = _checked(base, kinds, origin)
-    picks = _typed(words, "model", "dataset", "task", "optimizer")
-    base, names = _settle(base, {name: value for name, value in picks.items() if value is not None})
+    typed = _typed(words, "model", "dataset", "task", "optimizer")
+    picks = {name: value for name, value in typed.items() if value is not None}
+    base, names = _settle(base, picks)
     applying = {
         **own_fields_of_all(),
         **{n: o for choice in CHOICES for n, o in choice.of(names[choice.flag]).items()},
@@ -130,7 +134,11 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     words = _with_effect(words, known, everything, names)
     defaults = {name: option.default for name, option in applying.items()}
     defaults |= declared_defaults(names["model"], names["task"]) | base
-    groups = _groups(names, help_all=_typed_flag(words, "help_all"))
+    help_all = _typed_flag(words, "help_all")
+    if help_all:
+        words.append("--help")
+    dataset = (base | picks).get("dataset", DataConfig.dataset)
+    groups = _groups(names, dataset, help_all=help_all)
     args: Any = tyro.cli(
         _cli_type(groups, defaults | {"task": names["task"], "optimizer": names["optimizer"]}),
         args=words,
@@ -312,8 +320,14 @@ def _with_effect(
 _OTHERS = {f"other_{choice.group}" for choice in CHOICES}
 
 
-def _groups(names: Mapping[str, str], *, help_all: bool) -> dict[str, type]:
-    """The groups of flags, as types for tyro to fill; `Config` checks them."""
+def _groups(names: Mapping[str, str], dataset: str, *, help_all: bool) -> dict[str, type]:
+    """The groups of flags, as types for tyro to fill; `Config` checks them.
+
+    Args:
+        names: of the chosen classes by flag.
+        dataset: name of the data set.
+        help_all: also those of all other classes.
+    """
     groups: dict[str, type] = {"command": CommandConfig}
     seen: dict[str, Option] = {}
     of_choices = {
@@ -322,7 +336,7 @@ def _groups(names: Mapping[str, str], *, help_all: bool) -> dict[str, type]:
     for group, kind in GROUPS.items():
         fields = dict(own_fields(group))
         if group == "data":
-            fields["data_options"] = _data_options(fields["data_options"])
+            fields["data_options"] = _data_options(fields["data_options"], dataset)
         groups[group] = _as_type(group.capitalize(), _new(fields, seen, names), kind.__doc__)
         if group in of_choices:
             choice = of_choices[group]
@@ -373,8 +387,12 @@ def _new(
     return new
 
 
-def _data_options(option: Option) -> Option:
-    return Option(tuple[str, ...], (), f"{option.sentence} They are listed below.")
+def _data_options(option: Option, dataset: str) -> Option:
+    """The option whose values are those of a data set, which its sentence lists."""
+    known = of_dataclass(DATASETS[dataset]) if dataset in DATASETS else {}
+    listed = [f"{name}={o.default} ({o.sentence})" for name, o in known.items()]
+    sentence = f"{option.sentence} Of {dataset}: {', '.join(listed) or 'none'}."
+    return Option(tuple[str, ...], (), sentence)
 
 
 def _as_type(title: str, options: Mapping[str, Option], doc: str | None) -> type:
@@ -423,10 +441,3 @@ def _parse_options(items: Sequence[str]) -> dict[str, str]:
         if not (name and equals):
             raise UsageError(f"data_options takes NAME=VALUE, got {item!r}")
     return {name: value for name, _, value in pairs}
-
-
-def data_options_help(dataset: str) -> str:
-    """The options of a data set in lines, for the end of the help."""
-    options = of_dataclass(DATASETS[dataset]) if dataset in DATASETS else {}
-    lines = [f"  {name}={o.default}: {o.sentence}" for name, o in options.items()]
-    return "\n".join([f"data_options of {dataset}:", *lines])
