@@ -111,7 +111,7 @@ class FlipFlop(Task):
     Options = FlipFlopOptions
     defaults: ClassVar[Mapping[str, Any]] = {"n_layers": 1, "d_model": 16, "norm": "layer"}
     metrics = {"at_pulses": Mean, "between": Mean, "margin": Minimum}  # noqa: RUF012
-    objective = "between"
+    objective = "margin"
     higher_is_better = True
 
     def sources(
