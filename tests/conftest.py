@@ -23,6 +23,26 @@ import pytest  # noqa: E402
 VARIABLE = "LRU_TEST_DATA"
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--plugins",
+        # `plugins` are those of pytest.
+        dest="lru_plugins",
+        metavar="FILES",
+        help="plugins whose layers the law of layers is to hold for",
+    )
+
+
+def pytest_sessionstart(session):
+    """Load plugins before tests are collected, which read the registries."""
+    plugins = session.config.option.lru_plugins
+    if plugins:
+        # Here, as the types of what is imported before the session are not checked.
+        from lru.plugins import load_plugins
+
+        load_plugins(plugins)
+
+
 @pytest.fixture
 def real_data():
     """The folder with the unpacked data sets; the test is skipped where there is none."""

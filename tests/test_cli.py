@@ -41,6 +41,23 @@ def test_lists_everything_that_can_be_named(capsys):
         assert f"  {name} " in printed
 
 
+def test_helps_with_the_flags_of_what_is_chosen_or_with_all(flags, tmp_path, capsys):
+    printed = {}
+    for asked in ("--help", "--help_all"):
+        with pytest.raises(SystemExit) as stopped:
+            run(*flags, "--model", "qrnn", asked)
+        assert not stopped.value.code
+        printed[asked] = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+    for page in printed.values():
+        assert "--window INT" in page
+        assert "--weight_decay FLOAT" in page
+        assert "pattern_length=10 (symbols to recall)" in page
+    for name, owners in (("r_min", "diag-rnn, lru"), ("bptt", "language_modelling")):
+        assert f"--{name}" not in printed["--help"]
+        assert re.search(rf"--{name} .*\(of {owners}\)", printed["--help_all"])
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("model", LAYERS)
 def test_trains_evaluates_and_draws(model, flags, tmp_path, capsys):
     assert run("--model", model, "--name", "one", *flags) == 0

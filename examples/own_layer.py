@@ -1,0 +1,73 @@
+"""A recurrence of your own, in a file of your own: leaky integrators with a learned start.
+
+python run_train.py --plugins examples/own_layer.py --model leaky --half_life 20 \
+    --dataset adding-classification --n_layers 2 --d_model 32 --d_hidden 32 --epochs 5
+
+h_t = a h_{t-1} + (1 - a) B x_t and y_t = C h_t, elementwise a in (0, 1). Its law is proved by
+
+pytest tests/layers/test_law.py --plugins examples/own_layer.py -k leaky
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from lru.layers import LAYERS, RecurrentLayer, RecurrentParam
+from lru.layers.cell import without_padding
+from lru.scan import linear_scan
+
+
+@LAYERS.register("leaky")
+class LeakyIntegrators(RecurrentLayer):
+    """Exponential moving averages of the input, with learned half-lives and a learned start."""
+
+    def __init__(self, d_model: int, d_hidden: int, *, half_life: float = 8.0, rngs: nnx.Rngs):
+        """Draw the parameters.
+
+        Args:
+            d_model: width D of inputs and outputs.
+            d_hidden: number N of integrators.
+            half_life: steps after which half of a state is left, at first.
+            rngs: source of the initial parameters.
+        """
+        super().__init__(d_model, d_hidden)
+        if not half_life > 0:
+            raise ValueError(f"half_life must be positive, got {half_life}")
+        kept = 0.5 ** (1 / half_life)
+        draw = nnx.initializers.lecun_normal()
+        self.a_logit = RecurrentParam(jnp.full(d_hidden, math.log(kept / (1 - kept)), jnp.float32))
+        self.h_0 = RecurrentParam(jnp.zeros(d_hidden, jnp.float32))
+        self.B = nnx.Param(draw(rngs.params(), (d_model, d_hidden), jnp.float32))
+        self.C = nnx.Param(draw(rngs.params(), (d_hidden, d_model), jnp.float32))
+
+    def initial_state(self, batch_size: int) -> Float[Array, "B N"]:
+        """The learned start."""
+        dtype = jnp.result_type(jnp.float32, self.a_logit[...], self.B[...], self.h_0[...])
+        return jnp.broadcast_to(self.h_0[...].astype(dtype), (batch_size, self.d_hidden))
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        state: Float[Array, "B N"] | None = None,
+        *,
+        lengths: Int[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "B N"]]:
+        """See `RecurrentLayer.__call__`."""
+        self.check_inputs(x, state)
+        start = self.initial_state(x.shape[0])
+        a = jax.nn.sigmoid(self.a_logit[...])
+        b = (1 - a) * (without_padding(x, lengths).astype(start.dtype) @ self.B[...])
+        if resets is not None:
+            # The scan goes on from zero there.
+            b += jnp.where(resets[..., None], a * start[:, None], 0)
+        state = start if state is None else state
+        h, last = linear_scan(a, b, state, lengths=lengths, resets=resets)
+        return (h @ self.C[...]).astype(x.dtype), last
+
+    def eigenvalues(self) -> dict[str, Float[Array, " N"]]:
+        """The factors a [N]."""
+        return {"": jax.nn.sigmoid(self.a_logit[...])}

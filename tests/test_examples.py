@@ -1,0 +1,147 @@
+"""Programs in `examples/` do what they say: each is trained as its first lines say, on less."""
+
+import re
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lru.commands import run_train
+from lru.dataloaders import DATASETS
+from lru.layers import LAYERS, make_layer
+from lru.plugins import load_plugins
+from lru.tasks import TASKS
+from lru.training.optimizer import OPTIMIZERS
+from lru.training.trackers import read_jsonl
+
+FOLDER = Path(__file__).parents[1] / "examples"
+EXAMPLES = sorted(FOLDER.glob("own_*.py"))
+
+SMALL = {
+    "own_dataset": ["--data_options", "n_train=20"],
+    "own_task": ["--steps", "6", "--updates_per_epoch", "3"],
+}
+"""What makes an example small; the others are on the adding problem."""
+SMALL_DATA = ["--data_options", "n_train=20", "n_val=10", "n_test=10", "length=12"]
+SMALL_MODEL = ["--n_layers", "1", "--d_model", "4", "--d_hidden", "3", "--batch_size", "10"]
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch):
+    """What examples register is gone after the test."""
+    for registry in (DATASETS, LAYERS, OPTIMIZERS, TASKS):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    yield
+    for path in EXAMPLES:
+        sys.modules.pop(f"plugin {path}", None)
+
+
+def command(example):
+    """The flags of the command in the first lines of an example, but for the length of training."""
+    text = (FOLDER / f"{example}.py").read_text().replace("\\\n", "")
+    words = re.search(r"^python run_train\.py (.*)$", text, re.MULTILINE)[1].split()
+    at = words.index("--epochs")
+    words[at : at + 2] = []
+    return [str(FOLDER.parent / word) if word.endswith(".py") else word for word in words]
+
+
+def train(example, folder, *more):
+    """The log of a small training, and its exit status."""
+    place = ["--runs_dir", folder, "--dir_name", folder / "cache", "--name", "run"]
+    small = [*SMALL.get(example, SMALL_DATA), *SMALL_MODEL, "--plots", "False", "--log_every", "2"]
+    words = [*command(example), *small, "--max_steps", "4", *place, *more]
+    status = run_train(list(map(str, words)))
+    log = folder / "run" / "metrics.jsonl"
+    return status, read_jsonl(log) if log.exists() else []
+
+
+@pytest.mark.parametrize("example", [path.stem for path in EXAMPLES])
+def test_the_command_of_an_example_trains(example, tmp_path):
+    status, log = train(example, tmp_path)
+    assert (status, log[-1]["step"]) == (0, 4)
+    assert all(np.isfinite(value) for line in log for value in line.values())
+
+
+@pytest.mark.parametrize(
+    ("example", "wrong", "message"),
+    [
+        ("own_layer", ["--half_life", "0"], "half_life must be positive, got 0"),
+        ("own_task", ["--pulse_rate", "2"], "pulse_rate in (0, 1); got 6, 3 and 2"),
+        ("own_optimizer", ["--b1", "1"], "b1 must be in [0, 1), got 1"),
+        (
+            "own_layer",
+            ["--model", "lru"],
+            "half_life is an option of model 'leaky', but this run has model 'lru'",
+        ),
+    ],
+)
+def test_an_option_of_an_example_is_a_flag_and_a_wrong_one_is_refused(
+    example, wrong, message, tmp_path, capsys
+):
+    assert train(example, tmp_path, *wrong) == (2, [])
+    assert message in capsys.readouterr().err
+
+
+def test_the_layer_goes_on_from_its_learned_start_after_a_reset():
+    load_plugins(str(FOLDER / "own_layer.py"))
+    layer = make_layer("leaky", 3, 4, {}, rngs=nnx.Rngs(0))
+    layer.h_0[...] = jnp.array([1.0, -2.0, 0.5, 3.0])
+    x = jax.random.normal(jax.random.key(0), (2, 7, 3))
+    resets = jnp.zeros((2, 7), bool).at[0, 3].set(True)
+    y, last = layer(x, resets=resets)
+    fresh, fresh_last = layer(x[:1, 3:])
+    whole, whole_last = layer(x[1:])
+    np.testing.assert_allclose(y[0, 3:], fresh[0], rtol=1e-6)
+    np.testing.assert_allclose(y[1], whole[0], rtol=1e-6)
+    np.testing.assert_allclose(last, jnp.concatenate([fresh_last, whole_last]), rtol=1e-6)
+
+
+def test_the_task_reports_its_metrics_on_its_three_splits(tmp_path):
+    _, log = train("own_task", tmp_path)
+    metrics = {"loss", "at_pulses", "between", "margin"}
+    evaluations = [line for line in log if "val/loss" in line]
+    assert [line["step"] for line in evaluations] == [3, 4]
+    splits = ("val", "longer", "rarer")
+    assert evaluations[-1].keys() == {
+        *("step", "epoch"),
+        *(f"{split}/{name}" for split in splits for name in metrics),
+    }
+    for split in splits:
+        line = {name: evaluations[-1][f"{split}/{name}"] for name in metrics}
+        shares = line["at_pulses"], line["between"]
+        # The least of all margins is positive if every sign is right, and only then.
+        assert (line["margin"] > 0) == (shares == (1, 1))
+        assert all(0 <= share <= 1 for share in shares)
+
+
+def test_the_batches_of_the_task_are_the_same_whenever_they_are_asked_for():
+    load_plugins(str(FOLDER / "own_task.py"))
+    module = sys.modules[f"plugin {FOLDER / 'own_task.py'}"]
+    source = module.Drawn(2, 9, 0.3, 4, (0, 5))
+    whole = [fed.batch for fed in source.epoch(1)]
+    late = [fed.batch for fed in source.epoch(1, start=2)]
+    jax.tree.map(np.testing.assert_array_equal, whole[2:], late)
+    assert len({batch.signs.tobytes() for batch in jax.device_get(whole)}) == len(whole)
+    other = module.Drawn(2, 9, 0.3, 4, (0, 6))
+    assert np.any(next(other.epoch(1)).batch.inputs != whole[0].inputs)
+    for batch in jax.device_get(whole):
+        sign = batch.inputs[:, 0, 0]
+        for t in range(9):
+            sign = np.where(batch.inputs[:, t, 0] == 0, sign, batch.inputs[:, t, 0])
+            np.testing.assert_array_equal(batch.signs[:, t], sign)
+
+
+def test_the_optimiser_moves_every_parameter_by_its_rate():
+    load_plugins(str(FOLDER / "own_optimizer.py"))
+    lion = OPTIMIZERS["lion"](weight_decay=0.0)
+    layer = make_layer("lru", 3, 4, {}, rngs=nnx.Rngs(0))
+    params = nnx.state(layer, nnx.Param)
+    rule = lion.build(lambda count: 0.01)
+    grads = jax.tree.map(lambda leaf: jnp.full_like(leaf, -3), params)
+    updates, _ = rule.update(grads, rule.init(params), params)
+    np.testing.assert_allclose(updates["C"][...], 0.01, rtol=1e-6)
+    np.testing.assert_allclose(updates["nu_log"][...], 0.0025, rtol=1e-6)
