@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Integer, Key
 
 from lru.registry import Registry
 
@@ -57,7 +57,7 @@ class RecurrentLayer(nnx.Module):
         x: Float[Array, "B T D"],
         state: State = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
     ) -> tuple[Float[Array, "B T D"], State]:
         """Run the layer over a sequence.

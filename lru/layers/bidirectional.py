@@ -9,30 +9,31 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key, Shaped
+from jaxtyping import Array, Bool, Float, Integer, Key, Shaped
 
 from lru.layers.base import NoStepError, RecurrentLayer, State, noise
+from lru.scan.methods import step_counts
 
 
 def reverse_rows(
-    x: Shaped[Array, "B T ..."], lengths: Int[Array, " B"] | None
+    x: Shaped[Array, "B T ..."], lengths: Integer[Array, " B"] | None
 ) -> Shaped[Array, "B T ..."]:
     """Reverse the valid steps of each row and leave its padding in place.
 
     Args:
         x: rows, of any shape after time.
-        lengths: number of valid steps of each row, clipped to 0..T; None if all are valid.
+        lengths: number of valid steps of each row, from 0 to T; None if all are valid.
     """
     if lengths is None:
         return jnp.flip(x, axis=1)
     time = jnp.arange(x.shape[1])
-    last = jnp.clip(lengths, 0, x.shape[1])[:, None] - 1
+    last = lengths[:, None] - 1
     source = jnp.where(time <= last, last - time, time)
     return jnp.take_along_axis(x, source.reshape(source.shape + (1,) * (x.ndim - 2)), axis=1)
 
 
 def reverse_resets(
-    resets: Bool[Array, "B T"], lengths: Int[Array, " B"] | None
+    resets: Bool[Array, "B T"], lengths: Integer[Array, " B"] | None
 ) -> Bool[Array, "B T"]:
     """Where reversed rows start afresh, if `resets` mark the first step of each document.
 
@@ -40,7 +41,7 @@ def reverse_resets(
     """
     steps = resets.shape[1]
     entered = jnp.roll(resets, -1, axis=1)
-    last = steps - 1 if lengths is None else jnp.clip(lengths, 0, steps)[:, None] - 1
+    last = steps - 1 if lengths is None else lengths[:, None] - 1
     entered &= jnp.arange(steps) < last
     return reverse_rows(entered, lengths)
 
@@ -89,12 +90,13 @@ class Bidirectional(RecurrentLayer):
         x: Float[Array, "B T D"],
         state: tuple[State, State] | None = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[State, State]]:
         """See `RecurrentLayer.__call__`; `resets` mark the first step of each document."""
         self.check_inputs(x, state)
+        lengths = step_counts(lengths, x.shape[1])
         state_forward, state_backward = state if state is not None else (None, None)
         keys = (None, None) if key is None else jax.random.split(key)
         y_forward, state_forward = self.forward(

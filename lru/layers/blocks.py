@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Integer
 
 from lru.layers.base import RecurrentLayer, State
 from lru.layers.cell import without_padding
 from lru.scan import is_portable
+from lru.scan.methods import step_counts
 
 # (parameters, x, state, lengths, resets) -> (y, state), a layer as a pure function.
 Run = Callable[..., tuple[Array, State]]
@@ -45,11 +46,12 @@ class LayerInBlocks(RecurrentLayer):
         x: Float[Array, "B T D"],
         state: State = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
     ) -> tuple[Float[Array, "B T D"], State]:
         """See `RecurrentLayer.__call__`."""
         self.check_inputs(x, state)
+        lengths = step_counts(lengths, x.shape[1])
         if state is not None:
             state = jax.tree.map(_as_wide, state, self.initial_state(1))
         # A portable program may have no number for T, and has no gradient.
@@ -72,7 +74,7 @@ class LayerInBlocks(RecurrentLayer):
         self,
         x: Float[Array, "B T D"],
         state: State,
-        lengths: Int[Array, " B"] | None,
+        lengths: Integer[Array, " B"] | None,
         resets: Bool[Array, "B T"] | None,
     ) -> tuple[Float[Array, "B T D"], State]:
         """The layer over all steps at once.
@@ -98,7 +100,7 @@ def run_in_blocks(
     params: Any,
     x: Float[Array, "B T D"],
     state: State,
-    lengths: Int[Array, " B"] | None,
+    lengths: Integer[Array, " B"] | None,
     resets: Bool[Array, "B T"] | None,
     length: int,
 ) -> tuple[Float[Array, "B T D"], State]:

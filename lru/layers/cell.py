@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Integer, Key
 
 from lru.layers.base import RecurrentLayer, State
 from lru.scan.methods import kept, valid_steps
@@ -56,7 +56,7 @@ def uniform(key: Key[Array, ""], shape: tuple[int, ...], width: int) -> Float[Ar
 
 
 def without_padding(
-    x: Float[Array, "B T D"], lengths: Int[Array, " B"] | None
+    x: Float[Array, "B T D"], lengths: Integer[Array, " B"] | None
 ) -> Float[Array, "B T D"]:
     """X with zeros at padding, by selection: not a number there would reach the gradients."""
     return kept(valid_steps(x, lengths), x)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Bool, Complex, Float, Integer
 
 from lru.layers.base import LAYERS, RecurrentParam, known_scan_method
 from lru.layers.blocks import LayerInBlocks
@@ -175,7 +175,7 @@ class DiagonalRNN(LayerInBlocks):
         self,
         x: Float[Array, "B T D"],
         state: Complex[Array, "B N"] | None,
-        lengths: Int[Array, " B"] | None,
+        lengths: Integer[Array, " B"] | None,
         resets: Bool[Array, "B T"] | None,
     ) -> tuple[Float[Array, "B T D"], Complex[Array, "B N"]]:
         """See `LayerInBlocks.whole`."""

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Integer
 
 from lru.layers.base import RecurrentParam
 from lru.layers.cell import CellLayer, uniform, without_padding
 from lru.layers.convolution import product
 from lru.scan import Cell, gated_scan
+from lru.scan.methods import step_counts
 
 
 class GatedRNN(CellLayer):
@@ -68,11 +69,12 @@ class GatedRNN(CellLayer):
         x: Float[Array, "B T D"],
         state: tuple[Float[Array, "B N"], ...] | None = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
     ) -> tuple[Float[Array, "B T M"], tuple[Float[Array, "B N"], ...]]:
         """See `RecurrentLayer.__call__`."""
         self.check_inputs(x, state)
+        lengths = step_counts(lengths, x.shape[1])
         start = self.start(x, state)
         h, last = gated_scan(
             self.cell,

@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Bool, Complex, Float, Integer
 
 from lru.layers.base import LAYERS, RecurrentParam, known_scan_method
 from lru.layers.blocks import LayerInBlocks
@@ -71,7 +71,7 @@ class LinearRNN(LayerInBlocks):
         self,
         x: Float[Array, "B T D"],
         state: Float[Array, "B N"] | None,
-        lengths: Int[Array, " B"] | None,
+        lengths: Integer[Array, " B"] | None,
         resets: Bool[Array, "B T"] | None,
     ) -> tuple[Float[Array, "B T D"], Float[Array, "B N"]]:
         """See `LayerInBlocks.whole`."""

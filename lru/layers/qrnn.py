@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Integer, Key
 
 from lru.layers.base import LAYERS, known_scan_method
 from lru.layers.cell import CellLayer, uniform, without_padding
 from lru.layers.convolution import causal_convolution, segments
 from lru.registry import Registry
 from lru.scan import LINEAR_METHODS, linear_scan, pooled_scan
-from lru.scan.methods import kept
+from lru.scan.methods import kept, step_counts
 from lru.scan.pooling import GATES, pooling_gates
 
 
@@ -136,12 +136,13 @@ class QRNN(CellLayer):
         x: Float[Array, "B T D"],
         state: QRNNState | None = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T M"], QRNNState]:
         """See `RecurrentLayer.__call__`. `key` draws the zoneout of training; None evaluates."""
         self.check_inputs(x, state)
+        lengths = step_counts(lengths, x.shape[1])
         start = self.start(x, state)
         driven, window = self.driven(x, start, lengths, resets)
         h, c = pooled_scan(
@@ -175,7 +176,7 @@ class QRNN(CellLayer):
         self,
         x: Float[Array, "B T D"],
         state: QRNNState,
-        lengths: Int[Array, " B"] | None,
+        lengths: Integer[Array, " B"] | None,
         resets: Bool[Array, "B T"] | None,
     ) -> tuple[Float[Array, "B T M"], Float[Array, "B W D"] | None]:
         """The products of the inputs, of the type of the state, and the window to hand on."""
@@ -200,21 +201,21 @@ class QRNN(CellLayer):
     def _next_window(
         self,
         seen: Float[Array, "B L D"],
-        lengths: Int[Array, " B"] | None,
+        lengths: Integer[Array, " B"] | None,
         resets: Bool[Array, "B T"] | None,
     ) -> Float[Array, "B W D"] | None:
         """The last K - 1 valid inputs, zero where a reset came after them."""
         before = self.window - 1
         if before == 0:
             return None
-        steps = seen.shape[1] - before
         documents = None if resets is None else segments(resets, before)
         if lengths is None:
+            steps = seen.shape[1] - before
             window = seen[:, steps:]
             if documents is None:
                 return window
             return kept(documents[:, steps:] == documents[:, -1:], window)
-        end = jnp.clip(lengths, 0, steps)[:, None]
+        end = lengths[:, None]
         at = end + jnp.arange(before)
         window = jnp.take_along_axis(seen, at[..., None], axis=1)
         if documents is None:

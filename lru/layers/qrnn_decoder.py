@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Integer, Key
 
 from lru.layers.cell import uniform, without_padding
 from lru.layers.qrnn import QRNNCell, QRNNState
 from lru.scan import pooled_scan
+from lru.scan.methods import step_counts
 
 
 class QRNNDecoder(nnx.Module):
@@ -69,8 +70,8 @@ class QRNNDecoder(nnx.Module):
         memory: Float[Array, "B S N"],
         state: QRNNState | None = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
-        memory_lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
+        memory_lengths: Integer[Array, " B"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T N"], QRNNState]:
         """Run over a sequence.
@@ -89,6 +90,8 @@ class QRNNDecoder(nnx.Module):
         """
         cell = self.cell
         cell.check_inputs(x, state)
+        lengths = step_counts(lengths, x.shape[1])
+        memory_lengths = step_counts(memory_lengths, memory.shape[1])
         start = cell.start(x, state)
         driven, window = cell.driven(x, start, lengths, None)
         driven += (summary @ self.weight_summary[...]).astype(driven.dtype)[:, None]
@@ -116,7 +119,7 @@ class QRNNDecoder(nnx.Module):
 def attend(
     queries: Float[Array, "B T N"],
     memory: Float[Array, "B S N"],
-    memory_lengths: Int[Array, " B"] | None,
+    memory_lengths: Integer[Array, " B"] | None,
 ) -> tuple[Float[Array, "B T N"], Float[Array, "B T S"]]:
     """Means of the memory, and their weights, softmax over the valid steps of the products.
 

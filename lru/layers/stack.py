@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Integer, Key
 
 from lru.layers.base import NoStepError, RecurrentLayer, noise
 from lru.layers.bidirectional import reverse_resets, reverse_rows
@@ -19,6 +19,7 @@ from lru.layers.cell import CellLayer
 from lru.layers.gru import GRUCell
 from lru.layers.lstm import LSTMCell
 from lru.layers.qrnn import QRNNCell
+from lru.scan.methods import step_counts
 
 TIME_AXIS = 1
 # Which directions of time pass through the layers together, by name.
@@ -109,7 +110,7 @@ class Stack(nnx.Module):
         x: Float[Array, "B T D"],
         state: Any = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T M"], Any]:
@@ -129,6 +130,7 @@ class Stack(nnx.Module):
             ValueError: if an argument has the wrong shape.
         """
         states = self._states(x, state)
+        lengths = step_counts(lengths, x.shape[1])
         after: list[Any] = [None] * len(self.cells)
         outputs = []
         for flow in self.flows:
@@ -192,7 +194,7 @@ def _run(
     cell: RecurrentLayer,
     x: Float[Array, "B T D"],
     state: Any,
-    lengths: Int[Array, " B"] | None,
+    lengths: Integer[Array, " B"] | None,
     resets: Bool[Array, "B T"] | None,
     key: Key[Array, ""] | None,
     *,

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Integer, Key
 
 from lru.layers import LAYERS, QRNN, layer_options, resolve_options
 from lru.layers.base import State, noise
@@ -75,7 +75,7 @@ class Cells(nnx.Module):
         x: Float[Array, "B T D"],
         state: list[State] | None = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
         train: bool = False,
         key: Key[Array, ""] | None = None,

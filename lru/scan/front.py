@@ -8,11 +8,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Inexact, Int
+from jaxtyping import Array, Bool, Inexact, Integer
 
 from lru.scan import parts
 from lru.scan.choice import automatic
-from lru.scan.methods import BFLOAT16_METHODS, DENSE_METHODS, LINEAR_METHODS, kept, valid_steps
+from lru.scan.methods import (
+    BFLOAT16_METHODS,
+    DENSE_METHODS,
+    LINEAR_METHODS,
+    kept,
+    step_counts,
+    valid_steps,
+)
 from lru.scan.portability import METHOD, is_portable
 
 
@@ -23,7 +30,7 @@ def linear_scan(
     *,
     reverse: bool = False,
     resets: Bool[Array, "B T"] | None = None,
-    lengths: Int[Array, " B"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
     method: str = "auto",
 ) -> tuple[Inexact[Array, "B T N"], Inexact[Array, "B N"]]:
     """Solve h_t = a_t * h_{t-1} + b_t elementwise over time.
@@ -51,6 +58,7 @@ def linear_scan(
         UnknownNameError: if there is no such method.
     """
     check_common(b, h0, resets, lengths)
+    lengths = step_counts(lengths, b.shape[1])
     if a.shape not in (b.shape[-1:], b.shape):
         raise ValueError(
             f"a has shape {a.shape}, but b {b.shape} allows {b.shape[-1:]} or {b.shape}"
@@ -77,7 +85,7 @@ def dense_scan(
     *,
     reverse: bool = False,
     resets: Bool[Array, "B T"] | None = None,
-    lengths: Int[Array, " B"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
     method: str = "auto",
 ) -> tuple[Inexact[Array, "B T N"], Inexact[Array, "B N"]]:
     """Solve h_t = A h_{t-1} + b_t over time.
@@ -101,6 +109,7 @@ def dense_scan(
         UnknownNameError: if there is no such method.
     """
     check_common(b, h0, resets, lengths)
+    lengths = step_counts(lengths, b.shape[1])
     if A.shape != (b.shape[-1],) * 2:
         raise ValueError(f"A has shape {A.shape}, but b {b.shape} allows {(b.shape[-1],) * 2}")
     _check_inexact("A", A)
@@ -132,7 +141,7 @@ def _solve(
     if lengths is None or keep is None:
         h = solve(a, b, h0, keep, reverse)
         return h, h[:, 0 if reverse else -1]
-    lengths = jnp.clip(lengths, 0, b.shape[1])[:, None]
+    lengths = lengths[:, None]
     if reverse:
         # The scan passes through the padding first, so h0 is put in behind it.
         a_start = a if a.ndim == 2 else kept(lengths[:, 0] > 0, _take(a, lengths - 1))

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 
-from lru.scan.methods import kept, previous, valid_steps
+from lru.scan.methods import kept, previous, step_counts, valid_steps
 
 States = tuple[Float[Array, "B N"], ...]
 Arrays = tuple[Array, ...]
@@ -43,7 +43,7 @@ def gated_scan(
     state: States,
     *,
     resets: Bool[Array, "B T"] | None = None,
-    lengths: Int[Array, " B"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
 ) -> tuple[Float[Array, "B T N"], States]:
     """Run a cell over time.
 
@@ -61,7 +61,7 @@ def gated_scan(
     Returns:
         h [B, T, N], and the state after the last valid step of each row.
     """
-    valid = valid_steps(x, lengths)
+    valid = valid_steps(x, step_counts(lengths, x.shape[1]))
     x = kept(valid, x)
     if resets is not None and valid is not None:
         resets = resets & valid

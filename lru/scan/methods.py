@@ -39,6 +39,18 @@ def takes_bfloat16(method: Method) -> Method:
     return method
 
 
+def step_counts(lengths: Array | None, steps: int) -> Array | None:
+    """Numbers of valid steps as int32 from 0 to T, whatever integers they came as.
+
+    Every public function begins with it: T would wrap in a narrow type, and differences below zero
+    in an unsigned one. T may be a symbol.
+    """
+    if lengths is None:
+        return None
+    wide = lengths if lengths.dtype.itemsize >= 4 else lengths.astype(jnp.int32)
+    return jnp.clip(wide, 0, steps).astype(jnp.int32)
+
+
 def valid_steps(x: Array, lengths: Array | None) -> Array | None:
     """True at the steps [B, T] of x that are no padding; None where there is none."""
     return None if lengths is None else jnp.arange(x.shape[1]) < lengths[:, None]

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 
 from lru.scan import cpu
 from lru.scan.front import check_common, linear_scan, method_named
-from lru.scan.methods import LINEAR_METHODS, kept, valid_steps
+from lru.scan.methods import LINEAR_METHODS, kept, step_counts, valid_steps
 from lru.scan.native import on_cpu
 from lru.scan.portability import is_portable
 
@@ -51,7 +51,7 @@ def pooled_scan(
     pooling: str,
     zoneout: Float[Array, "B T N"] | float = 0.0,
     resets: Bool[Array, "B T"] | None = None,
-    lengths: Int[Array, " B"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
     method: str = "auto",
 ) -> tuple[Float[Array, "B T N"], Float[Array, "B N"]]:
     """Mix candidates into states by their gates.
@@ -78,6 +78,7 @@ def pooled_scan(
         UnknownNameError: if there is no such method.
     """
     _check(x, bias, c0, pooling, resets, lengths)
+    lengths = step_counts(lengths, x.shape[1])
     dtype = jnp.result_type(jnp.float32, x, c0)
     bias = jnp.zeros(x.shape[-1], dtype) if bias is None else bias.astype(dtype)
     x, c0 = x.astype(dtype), c0.astype(dtype)

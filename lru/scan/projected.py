@@ -9,11 +9,11 @@ from functools import cache
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Complex, Float, Inexact, Int
+from jaxtyping import Array, Bool, Complex, Float, Inexact, Integer
 
 from lru.scan import cpu, parts, sequential
 from lru.scan.front import check_common, linear_scan, mask_lengths, method_named, state_after
-from lru.scan.methods import LINEAR_METHODS
+from lru.scan.methods import LINEAR_METHODS, step_counts
 from lru.scan.native import on_cpu
 
 
@@ -25,7 +25,7 @@ def projected_scan(
     h0: Inexact[Array, "B N"] | None = None,
     *,
     resets: Bool[Array, "B T"] | None = None,
-    lengths: Int[Array, " B"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
     method: str = "auto",
 ) -> tuple[Float[Array, "B T E"], Complex[Array, "B N"]]:
     """Solve h_t = a * h_{t-1} + B x_t over time and read out y_t = C h_t.
@@ -62,6 +62,7 @@ def projected_scan(
     given = [z for z in (a, x, B, C, h0) if z is not None]
     driven = jax.ShapeDtypeStruct((*x.shape[:-1], width), jnp.result_type(jnp.complex64, *given))
     check_common(driven, h0, resets, lengths)
+    lengths = step_counts(lengths, x.shape[1])
     if B.shape != (x.shape[-1], 2 * width):
         raise ValueError(f"B has shape {B.shape}, but x and a allow {(x.shape[-1], 2 * width)}")
     if C.shape[:-1] != (2 * width,):
@@ -77,8 +78,8 @@ def projected_scan(
     cpu.require()
     first = jnp.zeros((len(x), width), driven.dtype) if h0 is None else h0
     x, keep = mask_lengths(x, resets, lengths)
-    last = jnp.full(len(x), x.shape[1]) if lengths is None else lengths
-    last = jnp.clip(last - 1, 0, x.shape[1] - 1).astype(jnp.int32)
+    last = jnp.full(len(x), x.shape[1], jnp.int32) if lengths is None else lengths
+    last = jnp.maximum(last - 1, 0)
     first = parts.split(first.astype(driven.dtype))
     y, h_last = _fused(parts.split(a), x, B, C, first, keep, last)
     return y, parts.join(state_after(h_last, first, lengths))

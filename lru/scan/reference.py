@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Inexact, Int
+from jaxtyping import Array, Bool, Float, Inexact, Integer
 
 from lru.scan.gated import Cell, States
 
@@ -19,7 +19,7 @@ def linear_scan(
     *,
     reverse: bool = False,
     resets: Bool[Array, "B T"] | None = None,
-    lengths: Int[Array, " B"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
 ) -> tuple[Inexact[Array, "B T N"], Inexact[Array, "B N"]]:
     """Solve h_t = a_t * h_{t-1} + b_t; arguments and results as in `lru.scan.linear_scan`."""
     varying = jnp.broadcast_to(a, b.shape)
@@ -33,7 +33,7 @@ def dense_scan(
     *,
     reverse: bool = False,
     resets: Bool[Array, "B T"] | None = None,
-    lengths: Int[Array, " B"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
 ) -> tuple[Inexact[Array, "B T N"], Inexact[Array, "B N"]]:
     """Solve h_t = A h_{t-1} + b_t; arguments and results as in `lru.scan.dense_scan`."""
     return _loop(lambda _, h: h @ A.T, b, A, b, h0, reverse, resets, lengths)
@@ -46,7 +46,7 @@ def gated_scan(
     state: States,
     *,
     resets: Bool[Array, "B T"] | None = None,
-    lengths: Int[Array, " B"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
 ) -> tuple[Float[Array, "B T N"], States]:
     """Solve s_t = cell(x_t + h_{t-1} W, s_{t-1}); arguments and results as in `lru.scan`."""
     rows, steps, width = x.shape
@@ -74,7 +74,7 @@ def pooled_scan(
     pooling: str,
     zoneout: Float[Array, "B T N"] | float = 0.0,
     resets: Bool[Array, "B T"] | None = None,
-    lengths: Int[Array, " B"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
 ) -> tuple[Float[Array, "B T N"], Float[Array, "B N"]]:
     """Mix candidates into states; arguments and results as in `lru.scan`."""
     z, f, *others = jnp.split(x if bias is None else x + bias, x.shape[-1] // c0.shape[-1], -1)

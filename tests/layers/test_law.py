@@ -131,6 +131,21 @@ def test_padding_changes_neither_values_nor_gradients(variant, bidirectional):
     assert not np.any(x_grad[1, 4:])
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize(
+    "variant", [*((name, {}) for name in LAYERS), ("lru", {"block_length": 7})]
+)
+@both_directions
+def test_lengths_may_be_of_any_type_of_integers(variant, bidirectional, dtype):
+    layer, x = build(variant, bidirectional), inputs(steps=300)
+    lengths = jnp.array([jnp.iinfo(dtype).max, 4, 0], dtype)
+    y, state = run(layer, x, lengths=lengths)
+    expected, expected_state = run(layer, x, lengths=lengths.astype("int32"))
+    valid = (jnp.arange(300) < lengths.astype("int32")[:, None])[..., None]
+    close(jnp.where(valid, y, 0), jnp.where(valid, expected, 0))
+    close(state, expected_state)
+
+
 @each_variant
 @both_directions
 def test_a_row_alone_equals_the_row_in_a_batch(variant, bidirectional):
