@@ -9,7 +9,7 @@ through the blocks from the last to the first, runs each of them once more. Chen
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Integer
 from lru.layers.base import RecurrentLayer, State
 from lru.layers.cell import without_padding
 from lru.scan import is_portable
-from lru.scan.methods import step_counts
+from lru.scan.methods import step_counts, traced_once
 
 # (parameters, x, state, lengths, resets) -> (y, state), a layer as a pure function.
 Run = Callable[..., tuple[Array, State]]
@@ -58,12 +58,10 @@ class LayerInBlocks(RecurrentLayer):
         if is_portable() or not 0 < self.block_length < x.shape[1]:
             return self._masked(x, state, lengths, resets)
         graphdef, params = nnx.split(self)
-
-        def run(params: Any, *arguments: Any) -> tuple[Array, State]:
-            return nnx.merge(graphdef, params)._masked(*arguments)
-
         start = self.initial_state(x.shape[0]) if state is None else state
-        return run_in_blocks(run, params, x, start, lengths, resets, self.block_length)
+        return run_in_blocks(
+            _Masked(graphdef), params, x, start, lengths, resets, self.block_length
+        )
 
     def _masked(
         self, x: Array, state: State, lengths: Array | None, resets: Array | None
@@ -83,6 +81,15 @@ class LayerInBlocks(RecurrentLayer):
         wide as `initial_state` at least, and what is returned must be of its type.
         """
         raise NotImplementedError
+
+
+class _Masked(NamedTuple):
+    """A layer as a pure function, which equals that of every layer built alike."""
+
+    graphdef: nnx.GraphDef
+
+    def __call__(self, params: Any, *arguments: Any) -> tuple[Array, State]:
+        return nnx.merge(self.graphdef, params)._masked(*arguments)
 
 
 def _as_wide(given: Array, own: Array) -> Array:
@@ -107,8 +114,8 @@ def run_in_blocks(
     """A layer over time in blocks; values and gradients are those of `run` on the whole.
 
     Args:
-        run: the layer as a pure function of (params, x, state, lengths, resets), whose outputs are
-            shaped like x, and whose state is handed on unchanged by rows of length 0.
+        run: the layer as a pure function of (params, x, state, lengths, resets), hashed by what it
+            does. Its outputs are shaped like x, and rows of length 0 hand their state on unchanged.
         params: its parameters, real floats.
         x: inputs.
         state: where to start.
@@ -116,7 +123,7 @@ def run_in_blocks(
         resets: True where a row starts afresh; None if nowhere.
         length: number L of steps in a block; the last one has the rest.
     """
-    return _blocks(run, length, params, x, state, lengths, resets)
+    return _blocks_once(run, length, params, x, state, lengths, resets)
 
 
 def _slice(x: Array | None, start: Array | int, size: int) -> Array | None:
@@ -200,4 +207,5 @@ def _blocks(
     return _forward(run, length, params, x, state, lengths, resets)[0]
 
 
-_blocks.defvjp(_forward, _backward)
+_blocks.defvjp(_forward, traced_once(_backward, static_argnums=(0, 1)))
+_blocks_once = traced_once(_blocks, static_argnums=(0, 1))

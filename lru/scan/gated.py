@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
-from lru.scan.methods import kept, previous, step_counts, valid_steps
+from lru.scan.methods import kept, previous, step_counts, traced_once, valid_steps
 
 States = tuple[Float[Array, "B N"], ...]
 Arrays = tuple[Array, ...]
@@ -65,7 +65,7 @@ def gated_scan(
     x = kept(valid, x)
     if resets is not None and valid is not None:
         resets = resets & valid
-    return _run(cell, x, W, state, None if resets is None else ~resets, valid)
+    return _run_once(cell, x, W, state, None if resets is None else ~resets, valid)
 
 
 def _at(x: Array, t: Array) -> Array:
@@ -158,4 +158,5 @@ def _run(
     return _forward(cell, x, W, state, keep, valid)[0]
 
 
-_run.defvjp(_forward, _backward)
+_run.defvjp(_forward, traced_once(_backward, static_argnums=0))
+_run_once = traced_once(_run, static_argnums=0)

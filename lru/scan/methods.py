@@ -83,8 +83,17 @@ def differentiable(solve: Method, gradients: Callable) -> Method:
         return h, (a, h, h0, keep)
 
     method = jax.custom_vjp(solve, nondiff_argnums=(4,))
-    method.defvjp(forward, gradients)
-    return method
+    method.defvjp(forward, traced_once(gradients, static_argnums=0))
+    return traced_once(method, static_argnums=4)
+
+
+def traced_once(function: Callable, *, static_argnums: int | tuple[int, ...] = ()) -> Callable:
+    """The function, traced and compiled once for all calls alike outside of `jax.jit`.
+
+    A loop is a new program for each new function that is its body. Inside of `jax.jit` this leaves
+    no trace.
+    """
+    return jax.jit(function, static_argnums=static_argnums, inline=True)
 
 
 def with_derivatives_of(plain: Callable, fast: Callable) -> Callable:

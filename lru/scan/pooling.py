@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Integer
 
 from lru.scan import cpu
 from lru.scan.front import check_common, linear_scan, method_named
-from lru.scan.methods import LINEAR_METHODS, kept, step_counts, valid_steps
+from lru.scan.methods import LINEAR_METHODS, kept, step_counts, traced_once, valid_steps
 from lru.scan.native import on_cpu
 from lru.scan.portability import is_portable
 
@@ -97,7 +97,7 @@ def pooled_scan(
         return _in_parts(x, bias, c0, pooling, zoneout, resets, lengths, chosen)
     cpu.require()
     valid = valid_steps(x, lengths)
-    return _fused(x, bias, c0, None if resets is None else ~resets, valid)
+    return _fused_once(x, bias, c0, None if resets is None else ~resets, valid)
 
 
 def _check(
@@ -246,4 +246,5 @@ def _backward(saved: tuple, gradients: tuple[Array, Array]) -> tuple[Array | Non
     return *on_cpu(here, elsewhere, *saved, *gradients), None, None
 
 
-_fused.defvjp(_forward, _backward)
+_fused.defvjp(_forward, traced_once(_backward))
+_fused_once = traced_once(_fused)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Complex, Float, Inexact, Integer
 
 from lru.scan import cpu, parts, sequential
 from lru.scan.front import check_common, linear_scan, mask_lengths, method_named, state_after
-from lru.scan.methods import LINEAR_METHODS, step_counts
+from lru.scan.methods import LINEAR_METHODS, step_counts, traced_once
 from lru.scan.native import on_cpu
 
 
@@ -81,7 +81,7 @@ def projected_scan(
     last = jnp.full(len(x), x.shape[1], jnp.int32) if lengths is None else lengths
     last = jnp.maximum(last - 1, 0)
     first = parts.split(first.astype(driven.dtype))
-    y, h_last = _fused(parts.split(a), x, B, C, first, keep, last)
+    y, h_last = _fused_once(parts.split(a), x, B, C, first, keep, last)
     return y, parts.join(state_after(h_last, first, lengths))
 
 
@@ -160,4 +160,5 @@ def _backward(saved: tuple, gradients: tuple[Array, Array]) -> tuple:
     return *on_cpu(here, elsewhere, *saved, *gradients), None, None
 
 
-_fused.defvjp(_forward, _backward)
+_fused.defvjp(_forward, traced_once(_backward))
+_fused_once = traced_once(_fused)

@@ -34,6 +34,8 @@ VARIANTS = [
     *((name, {"block_length": 3}) for name in ("lru", "rnn")),
     ("qrnn", {"window": 4, "gates": "ifo", "zoneout": 0.3}),
 ]
+# What needs no more than every kind of layer.
+FEW = [*((name, {}) for name in LAYERS), ("lru", {"block_length": 3})]
 # What a layer's state takes its type from.
 WIDENING = {"lru": {"nu_log", "theta_log", "gamma_log", "B", "C"}, "rnn": {"A", "B"}}
 IDS = ["-".join(map(str, (name, *options.values()))) for name, options in VARIANTS]
@@ -94,6 +96,36 @@ def test_chunks_equal_the_whole(variant):
     close(state, last)
 
 
+@pytest.mark.parametrize("variant", FEW, ids=str)
+@both_directions
+def test_calls_outside_of_jit_compile_nothing_after_the_first(variant, bidirectional):
+    layer, x = build(variant, bidirectional), inputs()
+    lengths, resets = jnp.array([T, CUT, 1]), jnp.zeros((B, T), bool)
+    graphdef, params = nnx.split(layer)
+
+    def use():
+        y, state = layer(x, lengths=lengths, resets=resets)
+        jax.grad(lambda params: jnp.sum(nnx.merge(graphdef, params)(x)[0]))(params)
+        return state if bidirectional else layer.step(y[:, 0], state)
+
+    events = []
+    for _ in range(2):
+        use()
+
+    def listen(name, *_, **__):
+        events.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        use()
+        # What is counted is known by this name.
+        assert not any("compile" in name for name in events), events
+        jax.jit(lambda: 0)()
+        assert any("compile" in name for name in events)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
 @each_variant
 @both_directions
 def test_a_reset_is_a_fresh_start(variant, bidirectional):
@@ -132,9 +164,7 @@ def test_padding_changes_neither_values_nor_gradients(variant, bidirectional):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
-@pytest.mark.parametrize(
-    "variant", [*((name, {}) for name in LAYERS), ("lru", {"block_length": 7})]
-)
+@pytest.mark.parametrize("variant", FEW, ids=str)
 @both_directions
 def test_lengths_may_be_of_any_type_of_integers(variant, bidirectional, dtype):
     layer, x = build(variant, bidirectional), inputs(steps=300)
@@ -315,6 +345,7 @@ def counted(scan, calls):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @each_variant
+@pytest.mark.usefixtures("_traced_anew")
 def test_equals_itself_on_the_oracle(variant, dtype, monkeypatch):
     """The same layer on `lru.scan.reference`: outputs, states and all gradients."""
     with jax.enable_x64(dtype == "float64"):
@@ -345,6 +376,7 @@ def test_equals_itself_on_the_oracle(variant, dtype, monkeypatch):
             for name, scan in ORACLES.items():
                 if hasattr(module, name):
                     monkeypatch.setattr(module, name, counted(scan, calls))
+        jax.clear_caches()
         expected = evaluated()
         assert calls
     tolerance = 2e-5 if dtype == "float32" else 1e-11
