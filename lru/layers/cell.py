@@ -38,11 +38,7 @@ class CellLayer(RecurrentLayer):
 
     def start(self, x: Float[Array, "B T D"], state: State) -> State:
         """The state to start from: that given, or the initial one of as many rows."""
-        if state is not None:
-            return state
-        # From one row: the number of rows may be symbolic.
-        one = self.initial_state(1)
-        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (x.shape[0], *leaf.shape[1:])), one)
+        return self.initial_rows(x.shape[0]) if state is None else state
 
     def read_out(self, h: Float[Array, "B T N"], dtype: DTypeLike) -> Float[Array, "B T M"]:
         """The output: M is D, or N in a cell."""

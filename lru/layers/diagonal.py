@@ -17,11 +17,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Complex, Float, Integer
 
-from lru.layers.base import LAYERS, RecurrentParam, known_scan_method
+from lru.layers.base import LAYERS, RecurrentParam, known_scan_method, zeros
 from lru.layers.blocks import LayerInBlocks
 from lru.layers.initializers import EIGENVALUE_INITIALIZERS, Ring
 from lru.registry import Registry
-from lru.scan import LINEAR_METHODS, TIME_SPLITTING_METHODS, projected_scan
+from lru.scan import LINEAR_METHODS, TIME_SPLITTING_METHODS, join, linear_scan, projected_scan
 
 # The closest to 0 and to 1 that a modulus may lie where a parametrisation takes logarithms of it.
 SMALLEST_MODULUS = 1e-6
@@ -164,6 +164,7 @@ class DiagonalRNN(LayerInBlocks):
         """The eigenvalues λ [N]."""
         return {"": jax.lax.complex(*self._lambda())}
 
+    @zeros
     def initial_state(self, batch_size: int) -> Complex[Array, "B N"]:
         """Zeros."""
         names = (*PARAMETRIZATIONS[self.parametrization].names, "gamma_log", "B", "C")
@@ -171,17 +172,44 @@ class DiagonalRNN(LayerInBlocks):
         dtype = jnp.result_type(jnp.complex64, *parameters)
         return jnp.zeros((batch_size, self.d_hidden), dtype)
 
+    def _input_weights(self) -> Float[Array, "D M"]:
+        """B with its rows scaled."""
+        if self.gamma_log is None:
+            return self.B[...]
+        return self.B[...] * jnp.tile(jnp.exp(self.gamma_log[...]), 2)
+
+    def states(
+        self,
+        x: Float[Array, "B T D"],
+        state: Complex[Array, "B N"] | None,
+        lengths: Integer[Array, " B"] | None,
+        resets: Bool[Array, "B T"] | None,
+        reverse: bool,
+    ) -> Complex[Array, "B T N"]:
+        """See `LayerInBlocks.states`."""
+        B = self._input_weights()
+        driven = (x.astype(B.dtype) @ B).reshape(*x.shape[:2], 2, self.d_hidden)
+        return linear_scan(
+            jax.lax.complex(*self._lambda()),
+            join(driven),
+            state,
+            lengths=lengths,
+            resets=resets,
+            reverse=reverse,
+            reset_to=self.reset_state(x.shape[0]),
+            method=self.scan_method,
+        )[0]
+
     def whole(
         self,
         x: Float[Array, "B T D"],
         state: Complex[Array, "B N"] | None,
         lengths: Integer[Array, " B"] | None,
         resets: Bool[Array, "B T"] | None,
+        reverse: bool,
     ) -> tuple[Float[Array, "B T D"], Complex[Array, "B N"]]:
         """See `LayerInBlocks.whole`."""
-        B = self.B[...]
-        if self.gamma_log is not None:
-            B = B * jnp.tile(jnp.exp(self.gamma_log[...]), 2)
+        B = self._input_weights()
         y, state = projected_scan(
             jax.lax.complex(*self._lambda()),
             x.astype(B.dtype),
@@ -190,6 +218,8 @@ class DiagonalRNN(LayerInBlocks):
             state,
             lengths=lengths,
             resets=resets,
+            reverse=reverse,
+            reset_to=self.reset_state(x.shape[0]),
             method=self.scan_method,
         )
         y = y + self.D[...] * x

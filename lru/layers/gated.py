@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Integer
 
-from lru.layers.base import RecurrentParam
+from lru.layers.base import RecurrentParam, reset_marks, zeros
 from lru.layers.cell import CellLayer, uniform, without_padding
 from lru.layers.convolution import product
-from lru.scan import Cell, gated_scan
+from lru.scan import Cell, gated_scan, gated_steps
 from lru.scan.methods import step_counts
 
 
@@ -23,6 +23,8 @@ class GatedRNN(CellLayer):
     Attributes:
         cell: one step.
         state_type: of its states, the first of which is h.
+        state_names: of these, and
+        gate_names: of its activations, as `observe` has them.
         blocks: number of gates G.
         apart: how many of the last gates take x and h in apart; the others take their sum.
         weight_ih: input weights [D, G N].
@@ -35,6 +37,8 @@ class GatedRNN(CellLayer):
     main_weight: ClassVar[str] = "weight_hh"
     cell: ClassVar[Cell]
     state_type: ClassVar[Any]
+    state_names: ClassVar[tuple[str, ...]]
+    gate_names: ClassVar[tuple[str, ...]]
     blocks: ClassVar[int]
     apart: ClassVar[int] = 0
 
@@ -58,6 +62,7 @@ class GatedRNN(CellLayer):
             for i in range(2)
         )
 
+    @zeros
     def initial_state(self, batch_size: int) -> tuple[Float[Array, "B N"], ...]:
         """Zeros."""
         dtype = jnp.result_type(self.weight_hh[...], jnp.float32)
@@ -71,20 +76,49 @@ class GatedRNN(CellLayer):
         *,
         lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
+        reverse: bool = False,
     ) -> tuple[Float[Array, "B T M"], tuple[Float[Array, "B N"], ...]]:
         """See `RecurrentLayer.__call__`."""
+        arguments, options = self._problem(x, state, lengths, resets, reverse)
+        h, last = gated_scan(*arguments, **options)
+        return self.read_out(h, x.dtype), self.state_type(*last)
+
+    def observe(
+        self,
+        x: Float[Array, "B T D"],
+        state: tuple[Float[Array, "B N"], ...] | None = None,
+        *,
+        lengths: Integer[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+        reverse: bool = False,
+    ) -> dict[str, Float[Array, "B T N"]]:
+        """See `RecurrentLayer.observe`."""
+        arguments, options = self._problem(x, state, lengths, resets, reverse)
+        states, activations = gated_steps(*arguments, **options)
+        # Beside the gates a cell may keep what its gradient needs.
+        gates = dict(zip(self.gate_names, activations, strict=False))
+        return dict(zip(self.state_names, states, strict=True)) | gates
+
+    def _problem(
+        self,
+        x: Array,
+        state: tuple[Array, ...] | None,
+        lengths: Array | None,
+        resets: Array | None,
+        reverse: bool,
+    ) -> tuple[tuple, dict[str, Any]]:
+        """The arguments of the scan."""
         self.check_inputs(x, state)
         lengths = step_counts(lengths, x.shape[1])
-        start = self.start(x, state)
-        h, last = gated_scan(
-            self.cell,
-            self._inputs(without_padding(x, lengths)).astype(start[0].dtype),
-            self.weight_hh[...].astype(start[0].dtype),
-            tuple(start),
-            lengths=lengths,
-            resets=resets,
-        )
-        return self.read_out(h, x.dtype), self.state_type(*last)
+        start, fresh = self.start(x, state), self.reset_state(x.shape[0])
+        dtype = start[0].dtype
+        taken = self._inputs(without_padding(x, lengths)).astype(dtype)
+        return (self.cell, taken, self.weight_hh[...].astype(dtype), tuple(start)), {
+            "lengths": lengths,
+            "resets": reset_marks(resets, lengths, reverse),
+            "reverse": reverse,
+            "reset_to": None if fresh is None else tuple(fresh),
+        }
 
     def _inputs(self, x: Float[Array, "B T D"]) -> Float[Array, "B T S"]:
         """What each step takes in beside h W_hh, which has G N columns and joins the last ones.

@@ -5,13 +5,14 @@ Orvieto et al. 2023 (arXiv 2303.06349), section 3.1; A by the rules of `initiali
 
 import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Complex, Float, Integer
 
-from lru.layers.base import LAYERS, RecurrentParam, known_scan_method
+from lru.layers.base import LAYERS, RecurrentParam, known_scan_method, zeros
 from lru.layers.blocks import LayerInBlocks
 from lru.layers.initializers import MATRIX_INITIALIZERS, matrix_eigenvalues
 from lru.scan import DENSE_METHODS, dense_scan
@@ -62,10 +63,22 @@ class LinearRNN(LayerInBlocks):
         """The eigenvalues [N] of A, by real then imaginary part."""
         return {"": matrix_eigenvalues(self.A[...])}
 
+    @zeros
     def initial_state(self, batch_size: int) -> Float[Array, "B N"]:
         """Zeros."""
         dtype = jnp.result_type(jnp.float32, self.A[...], self.B[...])
         return jnp.zeros((batch_size, self.d_hidden), dtype)
+
+    def states(
+        self,
+        x: Float[Array, "B T D"],
+        state: Float[Array, "B N"] | None,
+        lengths: Integer[Array, " B"] | None,
+        resets: Bool[Array, "B T"] | None,
+        reverse: bool,
+    ) -> Float[Array, "B T N"]:
+        """See `LayerInBlocks.states`."""
+        return self._scanned(x, state, lengths, resets, reverse)[0]
 
     def whole(
         self,
@@ -73,15 +86,23 @@ class LinearRNN(LayerInBlocks):
         state: Float[Array, "B N"] | None,
         lengths: Integer[Array, " B"] | None,
         resets: Bool[Array, "B T"] | None,
+        reverse: bool,
     ) -> tuple[Float[Array, "B T D"], Float[Array, "B N"]]:
         """See `LayerInBlocks.whole`."""
-        h, state = dense_scan(
+        h, state = self._scanned(x, state, lengths, resets, reverse)
+        y = h @ self.C[...] + self.D[...] * x
+        return y.astype(x.dtype), state
+
+    def _scanned(
+        self, x: Array, state: Array | None, lengths: Any, resets: Any, reverse: bool
+    ) -> tuple[Float[Array, "B T N"], Float[Array, "B N"]]:
+        return dense_scan(
             self.A[...],
             x.astype(self.B[...].dtype) @ self.B[...],
             state,
             lengths=lengths,
             resets=resets,
+            reverse=reverse,
+            reset_to=self.reset_state(x.shape[0]),
             method=self.scan_method,
         )
-        y = h @ self.C[...] + self.D[...] * x
-        return y.astype(x.dtype), state

@@ -93,7 +93,7 @@ class QRNNDecoder(nnx.Module):
         lengths = step_counts(lengths, x.shape[1])
         memory_lengths = step_counts(memory_lengths, memory.shape[1])
         start = cell.start(x, state)
-        driven, window = cell.driven(x, start, lengths, None)
+        driven, window = cell.driven(x, start, lengths, None, False)
         driven += (summary @ self.weight_summary[...]).astype(driven.dtype)[:, None]
         if cell.bias is not None:
             driven += cell.bias[...].astype(driven.dtype)

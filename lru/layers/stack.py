@@ -13,8 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Integer, Key
 
-from lru.layers.base import NoStepError, RecurrentLayer, noise
-from lru.layers.bidirectional import reverse_resets, reverse_rows
+from lru.layers.base import NoStepError, noise
 from lru.layers.cell import CellLayer
 from lru.layers.gru import GRUCell
 from lru.layers.lstm import LSTMCell
@@ -144,14 +143,14 @@ class Stack(nnx.Module):
                 for direction in flow:
                     key, cell_key = (None, None) if key is None else jax.random.split(key)
                     at = first + direction
-                    h, after[at] = _run(
-                        self.cells[at],
+                    cell = self.cells[at]
+                    h, after[at] = cell(
                         inputs,
                         states[at],
-                        lengths,
-                        resets,
-                        cell_key,
-                        backward=direction == 1,
+                        lengths=lengths,
+                        resets=resets,
+                        reverse=direction == 1,
+                        **noise(cell, cell_key),
                     )
                     sides.append(h)
                 h = jnp.concatenate(sides, axis=-1) if len(sides) > 1 else sides[0]
@@ -188,24 +187,6 @@ def _joined(states: list[Any]) -> Any:
         return jnp.stack(values) if alike else values
 
     return type(states[0])(*(field(values) for values in zip(*states, strict=True)))
-
-
-def _run(
-    cell: RecurrentLayer,
-    x: Float[Array, "B T D"],
-    state: Any,
-    lengths: Integer[Array, " B"] | None,
-    resets: Bool[Array, "B T"] | None,
-    key: Key[Array, ""] | None,
-    *,
-    backward: bool,
-) -> tuple[Float[Array, "B T N"], Any]:
-    """Run a cell in either direction of time."""
-    if backward:
-        x = reverse_rows(x, lengths)
-        resets = None if resets is None else reverse_resets(resets, lengths)
-    y, state = cell(x, state, lengths=lengths, resets=resets, **noise(cell, key))
-    return (reverse_rows(y, lengths) if backward else y), state
 
 
 class QRNNStack(Stack):

@@ -138,6 +138,119 @@ def test_a_reset_is_a_fresh_start(variant, bidirectional):
     close(state[0] if bidirectional else state, last[0] if bidirectional else last)
 
 
+def learned(name, options):
+    """The layer with an initial state that is learned, and not zero."""
+
+    class Learned(LAYERS[name]):
+        def initial_state(self, batch_size):
+            zeros = LAYERS[name].initial_state(self, batch_size)
+            return jax.tree.map(lambda leaf: leaf + 0.5 * self.initial[...], zeros)
+
+    layer = Learned(D, N, **options, rngs=nnx.Rngs(0))
+    layer.initial = nnx.Param(jnp.ones(()))
+    return layer
+
+
+LEARNED = [*FEW, ("qrnn", {"window": 4, "gates": "f"}), ("lru", {"scan_method": "associative"})]
+
+
+@pytest.mark.parametrize("variant", LEARNED, ids=str)
+@both_directions
+def test_a_reset_returns_to_the_initial_state_though_it_is_learned(variant, bidirectional):
+    layer, x = learned(*variant), inputs()
+    layer = Bidirectional(lambda _: layer, rngs=nnx.Rngs(0)) if bidirectional else layer
+    graphdef, params = nnx.split(layer)
+    lengths = jnp.array([T, T - 1, CUT + 1])
+    # The one beyond the end of a row counts for nothing.
+    resets = jnp.zeros((B, T), bool).at[:, CUT].set(True).at[2, CUT + 1].set(True)
+    weights = inputs(seed=1)
+
+    @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
+    def packed(params):
+        y, state = nnx.merge(graphdef, params)(x, lengths=lengths, resets=resets)
+        y = jnp.where(jnp.arange(T)[:, None] < lengths[:, None, None], y, 0)
+        last = state[0] if bidirectional else state
+        ends = sum(jnp.sum(jnp.abs(leaf) ** 2) for leaf in jax.tree.leaves(last))
+        return jnp.sum(y * weights) + ends, (y, last)
+
+    @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
+    def apart(params):
+        layer = nnx.merge(graphdef, params)
+        first, _ = layer(x[:, :CUT])
+        second, state = layer(x[:, CUT:], lengths=lengths - CUT)
+        y = jnp.concatenate([first, second], axis=1)
+        y = jnp.where(jnp.arange(T)[:, None] < lengths[:, None, None], y, 0)
+        last = state[0] if bidirectional else state
+        ends = sum(jnp.sum(jnp.abs(leaf) ** 2) for leaf in jax.tree.leaves(last))
+        return jnp.sum(y * weights) + ends, (y, last)
+
+    result, expected = packed(params), apart(params)
+    close(result[0][1], expected[0][1])
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4), result[1], expected[1])
+
+
+def flipped(x, lengths):
+    """The valid steps of each row from the last to the first."""
+    time, last = jnp.arange(T), lengths[:, None] - 1
+    source = jnp.where(time <= last, last - time, time)
+    return jnp.take_along_axis(x, source.reshape(source.shape + (1,) * (x.ndim - 2)), axis=1)
+
+
+@each_variant
+@pytest.mark.parametrize("packed", [False, True])
+def test_reverse_is_the_run_over_flipped_rows(variant, packed):
+    layer, x = build(variant), inputs()
+    state = jax.tree.map(lambda leaf: leaf + 0.5, layer.initial_state(B)) if packed else None
+    lengths = jnp.array([T, CUT, 0]) if packed else jnp.full(B, T)
+    # A document is entered at the step before the next reset, of which the one at the start of a
+    # row and one at its end say nothing.
+    resets = jnp.zeros((B, T), bool).at[:, 0].set(True).at[:, 2].set(True).at[1, CUT].set(True)
+    entered = jnp.zeros((B, T), bool).at[:2, 1].set(True)
+    marks = ({"resets": resets}, {"resets": flipped(entered, lengths)}) if packed else ({}, {})
+    weights = inputs(seed=1)
+
+    def pull(way, x):
+        y, vjp = jax.vjp(lambda x, state: way(layer, x, state), x, state)
+        return y, vjp((jnp.where(valid, weights, 0), jax.tree.map(jnp.ones_like, y[1])))
+
+    valid = (jnp.arange(T) < lengths[:, None])[..., None]
+    given = {"lengths": lengths} if packed else {}
+
+    def natively(layer, x, state):
+        return layer(x, state, reverse=True, **given, **marks[0])
+
+    def by_copies(layer, x, state):
+        y, last = layer(flipped(x, lengths), state, **given, **marks[1])
+        return flipped(y, lengths), last
+
+    results, expected = (jax.jit(partial(pull, way))(x) for way in (natively, by_copies))
+    ((y, *rest), (expected_y, *expected_rest)) = (
+        (r[0][0], r[0][1], r[1]) for r in (results, expected)
+    )
+    close(jnp.where(valid, y, 0), jnp.where(valid, expected_y, 0))
+    close(rest, expected_rest)
+
+
+@each_variant
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_is_observed_is_what_a_call_does(variant, reverse):
+    layer, x = build(variant), inputs()
+    resets = jnp.zeros((B, T), bool).at[:, 2].set(True)
+    start = jax.tree.map(lambda leaf: leaf + 0.5, layer.initial_state(B))
+    lengths = jnp.array([T, CUT, 1])
+    options = {"lengths": lengths, "resets": resets, "reverse": reverse}
+    found, (_, last) = jax.jit(
+        lambda layer, x: (layer.observe(x, start, **options), layer(x, start, **options))
+    )(layer, x)
+    assert {values.shape for values in found.values()} == {(B, T, N)}
+    ends = found["state"][jnp.arange(B), 0 if reverse else lengths - 1]
+    # The state of a layer has more fields than that, or is it.
+    returned = getattr(last, "c", getattr(last, "h", last))
+    close(ends, returned)
+
+
 @each_variant
 @both_directions
 def test_padding_changes_neither_values_nor_gradients(variant, bidirectional):
