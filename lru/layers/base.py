@@ -18,6 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Inexact, Integer, Key
 
 from lru.registry import Registry
+from lru.scan.products import COMPUTE_DTYPES
 
 State = Any
 
@@ -197,6 +198,17 @@ def known_scan_method(name: str, methods: Registry) -> str:
         UnknownNameError: if there is no such method.
     """
     return name if name == "auto" else methods.resolve(name)
+
+
+def known_compute_dtype(name: str) -> str:
+    """The type of matrix products as it is.
+
+    Raises:
+        ValueError: if products cannot be made in it.
+    """
+    if name not in COMPUTE_DTYPES:
+        raise ValueError(f"compute_dtype must be {' or '.join(COMPUTE_DTYPES)}, got {name!r}")
+    return name
 
 
 def layer_options(layer: type[RecurrentLayer]) -> dict[str, inspect.Parameter]:

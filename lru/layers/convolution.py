@@ -15,15 +15,26 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Integer
 
+from lru.scan import products
 from lru.scan.methods import kept
 
 
-@jax.custom_vjp
-def product(x: Float[Array, "*rows D"], weight: Float[Array, "D N"]) -> Float[Array, "*rows N"]:
+def product(
+    x: Float[Array, "*rows D"], weight: Float[Array, "D N"], compute_dtype: str = "float32"
+) -> Float[Array, "*rows N"]:
     """The matrix product, with gradients that are products of matrices too.
 
     Those of autodiff would sum over several axes, for which the compiler transposes a copy.
     """
+    return (
+        _wide(x, weight)
+        if compute_dtype == "float32"
+        else products.product(x, weight, compute_dtype)
+    )
+
+
+@jax.custom_vjp
+def _wide(x: Array, weight: Array) -> Array:
     return x @ weight
 
 
@@ -34,7 +45,7 @@ def _product_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Arra
     return (gradients @ weight.T).reshape(x.shape), lax.optimization_barrier(rows.T) @ gradients
 
 
-product.defvjp(lambda x, weight: (product(x, weight), (x, weight)), _product_backward)
+_wide.defvjp(lambda x, weight: (_wide(x, weight), (x, weight)), _product_backward)
 
 
 def segments(
@@ -64,6 +75,7 @@ def causal_convolution(
     fresh: Float[Array, "B W D"] | None = None,
     *,
     reverse: bool = False,
+    compute_dtype: str = "float32",
 ) -> Float[Array, "B T N"]:
     """Convolve a sequence with a kernel.
 
@@ -74,10 +86,12 @@ def causal_convolution(
         resets: True where outputs see nothing of what was before.
         fresh: the K - 1 steps that they see in place of it, in the order of the run; None is zeros.
         reverse: let time run backwards.
+        compute_dtype: of the product, as in `lru.scan.products`.
     """
     taps = kernel.shape[0]
     steps = x.shape[1] - taps + 1
-    if resets is None and _pairs_pay(taps, steps, x.dtype):
+    narrow = compute_dtype != "float32"
+    if resets is None and not narrow and _pairs_pay(taps, steps, x.dtype):
         return _by_pairs(x, jnp.flip(kernel, 0) if reverse else kernel)
 
     def windows(x: Array) -> list[Array]:
@@ -96,7 +110,7 @@ def causal_convolution(
                 jnp.where(same_j[..., None], x_j, entries(fresh, first - j))
                 for j, (same_j, x_j) in enumerate(zip(same, taken, strict=True))
             ]
-    return _multiply(taken, kernel)
+    return _multiply(taken, kernel, compute_dtype)
 
 
 def entries(window: Float[Array, "B W D"], index: Integer[Array, "B S"]) -> Float[Array, "B S D"]:
@@ -113,11 +127,13 @@ def _pairs_pay(taps: int, steps: Any, dtype: jnp.dtype) -> bool:
 
 
 def _multiply(
-    taken: Sequence[Float[Array, "B T D"]], kernel: Float[Array, "K D N"]
+    taken: Sequence[Float[Array, "B T D"]],
+    kernel: Float[Array, "K D N"],
+    compute_dtype: str = "float32",
 ) -> Float[Array, "B T N"]:
     """One product for the inputs of all rows of the kernel."""
     x = jnp.concatenate(taken, axis=-1) if len(taken) > 1 else taken[0]
-    return product(x, kernel.reshape(-1, kernel.shape[-1]))
+    return product(x, kernel.reshape(-1, kernel.shape[-1]), compute_dtype)
 
 
 def _by_pairs(x: Float[Array, "B L D"], kernel: Float[Array, "K D N"]) -> Float[Array, "B T N"]:

@@ -17,11 +17,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Complex, Float, Integer
 
-from lru.layers.base import LAYERS, RecurrentParam, known_scan_method, zeros
+from lru.layers.base import LAYERS, RecurrentParam, known_compute_dtype, known_scan_method, zeros
 from lru.layers.blocks import LayerInBlocks
 from lru.layers.initializers import EIGENVALUE_INITIALIZERS, Ring
 from lru.registry import Registry
 from lru.scan import LINEAR_METHODS, TIME_SPLITTING_METHODS, join, linear_scan, projected_scan
+from lru.scan.products import product
 
 # The closest to 0 and to 1 that a modulus may lie where a parametrisation takes logarithms of it.
 SMALLEST_MODULUS = 1e-6
@@ -115,6 +116,7 @@ class DiagonalRNN(LayerInBlocks):
         max_phase: float = 2 * np.pi,
         scan_method: str = "auto",
         block_length: int = 4096,
+        compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
         """Draw the parameters.
@@ -132,9 +134,12 @@ class DiagonalRNN(LayerInBlocks):
             block_length: longer sequences run in blocks of so many steps, and gradients run each
                 block again instead of keeping all states; 0 keeps them, and so do scan methods that
                 split time over devices.
+            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
+                stay float32.
             rngs: source of the initial parameters.
         """
         super().__init__(d_model, d_hidden, block_length)
+        self.compute_dtype = known_compute_dtype(compute_dtype)
         self.parametrization = PARAMETRIZATIONS.resolve(parametrization)
         self.scan_method = known_scan_method(scan_method, LINEAR_METHODS)
         if LINEAR_METHODS.get(self.scan_method) in TIME_SPLITTING_METHODS:
@@ -188,7 +193,9 @@ class DiagonalRNN(LayerInBlocks):
     ) -> Complex[Array, "B T N"]:
         """See `LayerInBlocks.states`."""
         B = self._input_weights()
-        driven = (x.astype(B.dtype) @ B).reshape(*x.shape[:2], 2, self.d_hidden)
+        driven = product(x.astype(B.dtype), B, self.compute_dtype).reshape(
+            *x.shape[:2], 2, self.d_hidden
+        )
         return linear_scan(
             jax.lax.complex(*self._lambda()),
             join(driven),
@@ -221,6 +228,7 @@ class DiagonalRNN(LayerInBlocks):
             reverse=reverse,
             reset_to=self.reset_state(x.shape[0]),
             method=self.scan_method,
+            compute_dtype=self.compute_dtype,
         )
         y = y + self.D[...] * x
         return y.astype(x.dtype), state

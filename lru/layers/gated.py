@@ -42,16 +42,26 @@ class GatedRNN(CellLayer):
     blocks: ClassVar[int]
     apart: ClassVar[int] = 0
 
-    def __init__(self, d_model: int, d_hidden: int, *, biases: int = 2, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        d_model: int,
+        d_hidden: int,
+        *,
+        biases: int = 2,
+        compute_dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
         """Draw the parameters.
 
         Args:
             d_model: width D of inputs and outputs.
             d_hidden: width N of the state.
             biases: number of bias vectors of each gate.
+            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
+                stay float32.
             rngs: source of the initial parameters.
         """
-        super().__init__(d_model, d_hidden, rngs=rngs)
+        super().__init__(d_model, d_hidden, compute_dtype=compute_dtype, rngs=rngs)
         if biases not in (0, 1, 2):
             raise ValueError(f"biases must be 0, 1 or 2, got {biases}")
         width = self.blocks * d_hidden
@@ -117,6 +127,7 @@ class GatedRNN(CellLayer):
             "lengths": lengths,
             "resets": reset_marks(resets, lengths, reverse),
             "reverse": reverse,
+            "compute_dtype": self.compute_dtype,
             "reset_to": None if fresh is None else tuple(fresh),
         }
 
@@ -127,7 +138,7 @@ class GatedRNN(CellLayer):
         """
         room = self.apart * self.d_hidden
         weight = jnp.roll(self.weight_ih[...], room, axis=1)
-        taken = product(x.astype(weight.dtype), weight)
+        taken = product(x.astype(weight.dtype), weight, self.compute_dtype)
         taken = jnp.pad(taken, ((0, 0), (0, 0), (0, room)))
         if self.bias_ih is not None:
             taken += jnp.pad(jnp.roll(self.bias_ih[...], room), (0, room))

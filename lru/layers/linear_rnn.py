@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Complex, Float, Integer
 
-from lru.layers.base import LAYERS, RecurrentParam, known_scan_method, zeros
+from lru.layers.base import LAYERS, RecurrentParam, known_compute_dtype, known_scan_method, zeros
 from lru.layers.blocks import LayerInBlocks
 from lru.layers.initializers import MATRIX_INITIALIZERS, matrix_eigenvalues
 from lru.scan import DENSE_METHODS, dense_scan
+from lru.scan.products import product
 
 
 @LAYERS.register("rnn")
@@ -37,6 +38,7 @@ class LinearRNN(LayerInBlocks):
         A_init: str = "calibrated_glorot",
         scan_method: str = "auto",
         block_length: int = 4096,
+        compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
         """Draw the parameters.
@@ -48,9 +50,12 @@ class LinearRNN(LayerInBlocks):
             scan_method: algorithm of the scan; auto picks the fastest one measured.
             block_length: longer sequences run in blocks of so many steps, and gradients run each
                 block again instead of keeping all states; 0 keeps them.
+            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
+                stay float32, as does the recurrence.
             rngs: source of the initial parameters.
         """
         super().__init__(d_model, d_hidden, block_length)
+        self.compute_dtype = known_compute_dtype(compute_dtype)
         self.scan_method = known_scan_method(scan_method, DENSE_METHODS)
         self.A = RecurrentParam(MATRIX_INITIALIZERS[A_init](rngs.params(), d_hidden))
         width = (d_model, d_hidden)
@@ -90,7 +95,7 @@ class LinearRNN(LayerInBlocks):
     ) -> tuple[Float[Array, "B T D"], Float[Array, "B N"]]:
         """See `LayerInBlocks.whole`."""
         h, state = self._scanned(x, state, lengths, resets, reverse)
-        y = h @ self.C[...] + self.D[...] * x
+        y = product(h, self.C[...], self.compute_dtype) + self.D[...] * x
         return y.astype(x.dtype), state
 
     def _scanned(
@@ -98,7 +103,7 @@ class LinearRNN(LayerInBlocks):
     ) -> tuple[Float[Array, "B T N"], Float[Array, "B N"]]:
         return dense_scan(
             self.A[...],
-            x.astype(self.B[...].dtype) @ self.B[...],
+            product(x.astype(self.B[...].dtype), self.B[...], self.compute_dtype),
             state,
             lengths=lengths,
             resets=resets,

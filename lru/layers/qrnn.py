@@ -71,6 +71,7 @@ class QRNN(CellLayer):
         detach_window: bool = False,
         biases: int = 1,
         scan_method: str = "auto",
+        compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
         """Draw the parameters.
@@ -85,9 +86,11 @@ class QRNN(CellLayer):
             detach_window: let no gradient flow into the inputs of the chunk before.
             biases: number of bias vectors of each gate.
             scan_method: algorithm of the scan; auto picks by platform.
+            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
+                stay float32.
             rngs: source of the initial parameters.
         """
-        super().__init__(d_model, d_hidden, rngs=rngs)
+        super().__init__(d_model, d_hidden, compute_dtype=compute_dtype, rngs=rngs)
         if gates not in GATES:
             *others, last = GATES
             raise ValueError(f"gates must be {', '.join(others)} or {last}, got {gates!r}")
@@ -210,6 +213,7 @@ class QRNN(CellLayer):
             resets,
             None if fresh is None else fresh.astype(weight.dtype),
             reverse=reverse,
+            compute_dtype=self.compute_dtype,
         )
         return out.astype(seen.dtype), self._next_window(seen, fresh, lengths, resets, reverse)
 

@@ -17,6 +17,7 @@ from lru.layers.cell import uniform, without_padding
 from lru.layers.qrnn import QRNNCell, QRNNState
 from lru.scan import pooled_scan
 from lru.scan.methods import step_counts
+from lru.scan.products import product
 
 
 class QRNNDecoder(nnx.Module):
@@ -94,7 +95,8 @@ class QRNNDecoder(nnx.Module):
         memory_lengths = step_counts(memory_lengths, memory.shape[1])
         start = cell.start(x, state)
         driven, window = cell.driven(x, start, lengths, None, False)
-        driven += (summary @ self.weight_summary[...]).astype(driven.dtype)[:, None]
+        steered = product(summary, self.weight_summary[...], cell.compute_dtype)
+        driven += steered.astype(driven.dtype)[:, None]
         if cell.bias is not None:
             driven += cell.bias[...].astype(driven.dtype)
         attention = self.weight_attended is not None
@@ -112,7 +114,9 @@ class QRNNDecoder(nnx.Module):
         if self.weight_attended is not None and self.weight_state is not None:
             attended = attend(h, without_padding(memory, memory_lengths), memory_lengths)[0]
             gate = jax.nn.sigmoid(driven[..., 2 * cell.d_hidden :])
-            h = gate * (attended @ self.weight_attended[...] + h @ self.weight_state[...])
+            pairs = ((attended, self.weight_attended), (h, self.weight_state))
+            attended, h = (product(z, W[...], cell.compute_dtype) for z, W in pairs)
+            h = gate * (attended + h)
         return without_padding(h, lengths).astype(x.dtype), QRNNState(c, window)
 
 

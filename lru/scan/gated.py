@@ -15,6 +15,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
 from lru.scan.methods import kept, previous, step_counts, traced_once, valid_steps
+from lru.scan.products import product
 
 States = tuple[Float[Array, "B N"], ...]
 Arrays = tuple[Array, ...]
@@ -36,6 +37,10 @@ class Cell(NamedTuple):
     activations: int
 
 
+# The cell, whether time runs backwards, and the type of products.
+How = tuple[Cell, bool, str]
+
+
 def gated_scan(
     cell: Cell,
     x: Float[Array, "B T S"],
@@ -46,6 +51,7 @@ def gated_scan(
     resets: Bool[Array, "B T"] | None = None,
     lengths: Integer[Array, " B"] | None = None,
     reset_to: States | None = None,
+    compute_dtype: str = "float32",
 ) -> tuple[Float[Array, "B T N"], States]:
     """Run a cell over time.
 
@@ -61,12 +67,13 @@ def gated_scan(
         lengths: [B] number of valid steps of right-padded rows. At padding h is zero and x may
             hold anything, NaN included.
         reset_to: arrays like the state; None is zeros.
+        compute_dtype: of the products with W, as in `lru.scan.products`.
 
     Returns:
         h [B, T, N], and the state after the last valid step of each row.
     """
     masked = _masked(x, resets, lengths, reset_to)
-    return _run_once(cell, reverse, masked[0], W, state, *masked[1:])
+    return _run_once((cell, reverse, compute_dtype), masked[0], W, state, *masked[1:])
 
 
 def gated_steps(
@@ -79,10 +86,11 @@ def gated_steps(
     resets: Bool[Array, "B T"] | None = None,
     lengths: Integer[Array, " B"] | None = None,
     reset_to: States | None = None,
+    compute_dtype: str = "float32",
 ) -> tuple[tuple[Float[Array, "B T N"], ...], tuple[Float[Array, "B T N"], ...]]:
     """The states and the activations after each step; arguments as for `gated_scan`."""
     masked = _masked(x, resets, lengths, reset_to)
-    return _over_time_once(cell, reverse, masked[0], W, state, *masked[1:])[1:]
+    return _over_time_once((cell, reverse, compute_dtype), masked[0], W, state, *masked[1:])[1:]
 
 
 def _masked(x: Array, resets: Array | None, lengths: Array | None, reset_to: Any) -> tuple:
@@ -126,8 +134,7 @@ def _kept(keep: Array | None, states: Arrays, fresh: Arrays | None) -> Arrays:
 
 
 def _over_time(
-    cell: Cell,
-    reverse: bool,
+    how: How,
     x: Array,
     W: Array,
     first: Arrays,
@@ -136,13 +143,14 @@ def _over_time(
     valid: Array | None,
 ) -> tuple[Arrays, Arrays, Arrays]:
     """The last state, and the states and activations of all steps."""
+    cell, reverse, compute_dtype = how
     unmixed, steps = x.shape[2] - W.shape[1], x.shape[1]
 
     def step(i: Array, carry: tuple[Arrays, Arrays, Arrays]) -> tuple[Arrays, Arrays, Arrays]:
         state, states, activations = carry
         t = steps - 1 - i if reverse else i
         before = _kept(_mask_at(keep, t), state, fresh)
-        taken = _at(x, t) + jnp.pad(before[0] @ W, ((0, 0), (unmixed, 0)))
+        taken = _at(x, t) + jnp.pad(product(before[0], W, compute_dtype), ((0, 0), (unmixed, 0)))
         active, state = cell.forward(taken, before)
         state = _select(_mask_at(valid, t), state, before)
         return state, _put(states, state, t), _put(activations, active, t)
@@ -154,12 +162,11 @@ def _over_time(
     return lax.fori_loop(0, steps, step, start)
 
 
-_over_time_once = traced_once(_over_time, static_argnums=(0, 1))
+_over_time_once = traced_once(_over_time, static_argnums=0)
 
 
 def _forward(
-    cell: Cell,
-    reverse: bool,
+    how: How,
     x: Array,
     W: Array,
     first: Arrays,
@@ -167,13 +174,12 @@ def _forward(
     keep: Array | None,
     valid: Array | None,
 ) -> tuple[tuple[Array, Arrays], tuple]:
-    last, *over_time = _over_time(cell, reverse, x, W, first, fresh, keep, valid)
+    last, *over_time = _over_time(how, x, W, first, fresh, keep, valid)
     return (kept(valid, over_time[0][0]), last), (W, first, fresh, keep, valid, *over_time)
 
 
-def _backward(
-    cell: Cell, reverse: bool, saved: tuple, gradients: tuple[Array, Arrays]
-) -> tuple[Any, ...]:
+def _backward(how: How, saved: tuple, gradients: tuple[Array, Arrays]) -> tuple[Any, ...]:
+    cell, reverse, compute_dtype = how
     W, first, fresh, keep, valid, states, activations = saved
     dh, dlast = gradients
     dh = kept(valid, dh)
@@ -196,7 +202,10 @@ def _backward(
             _all_at(states, t),
             tuple(kept(valid_t, g) for g in d),
         )
-        through = (through[0] + taken[:, -width:] @ W_transposed, *through[1:])
+        through = (
+            through[0] + product(taken[:, -width:], W_transposed, compute_dtype),
+            *through[1:],
+        )
         through, keep_t = _select(valid_t, through, d), _mask_at(keep, t)
         if keep_t is not None and dfresh is not None:
             dfresh = tuple(x + kept(~keep_t, g) for x, g in zip(dfresh, through, strict=True))
@@ -209,14 +218,16 @@ def _backward(
     dfirst, (dx,), dfresh = lax.fori_loop(0, steps, step, start)
     # Of matrices: with two axes to sum over, the compiler would transpose a copy.
     rows = before[0].reshape(-1, W.shape[0]), dx[..., -width:].reshape(-1, width)
-    dW = lax.dot_general(*rows, (((0,), (0,)), ((), ())))
+    if compute_dtype == "float32":
+        dW = lax.dot_general(*rows, (((0,), (0,)), ((), ())))
+    else:
+        dW = product(rows[0].T, rows[1], compute_dtype)
     return dx, dW, dfirst, dfresh, None, None
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _run(
-    cell: Cell,
-    reverse: bool,
+    how: How,
     x: Array,
     W: Array,
     state: Arrays,
@@ -224,8 +235,8 @@ def _run(
     keep: Array | None,
     valid: Array | None,
 ) -> tuple[Array, Arrays]:
-    return _forward(cell, reverse, x, W, state, fresh, keep, valid)[0]
+    return _forward(how, x, W, state, fresh, keep, valid)[0]
 
 
-_run.defvjp(_forward, traced_once(_backward, static_argnums=(0, 1)))
-_run_once = traced_once(_run, static_argnums=(0, 1))
+_run.defvjp(_forward, traced_once(_backward, static_argnums=0))
+_run_once = traced_once(_run, static_argnums=0)

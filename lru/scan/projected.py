@@ -15,6 +15,7 @@ from lru.scan import cpu, parts, sequential
 from lru.scan.front import check_common, linear_scan, mask_lengths, method_named, state_after
 from lru.scan.methods import LINEAR_METHODS, step_counts, traced_once
 from lru.scan.native import on_cpu
+from lru.scan.products import product
 
 
 def projected_scan(
@@ -29,6 +30,7 @@ def projected_scan(
     lengths: Integer[Array, " B"] | None = None,
     reset_to: Inexact[Array, "B N"] | None = None,
     method: str = "auto",
+    compute_dtype: str = "float32",
 ) -> tuple[Float[Array, "B T E"], Complex[Array, "B N"]]:
     """Solve h_t = a * h_{t-1} + B x_t over time and read out y_t = C h_t.
 
@@ -46,6 +48,7 @@ def projected_scan(
         lengths: as in `linear_scan`; at padding y is zero.
         reset_to: as in `linear_scan`.
         method: a name in `LINEAR_METHODS`, or "auto".
+        compute_dtype: of both products, as in `lru.scan.products`.
 
     Returns:
         y, and h_last: the state after the last valid step (h0 where there is none). They are
@@ -75,10 +78,15 @@ def projected_scan(
     real = jnp.finfo(driven.dtype).dtype
     a, x, B, C = a.astype(driven.dtype), *(z.astype(real) for z in (x, B, C))
     chosen = method_named(method, "linear", varying=False, dtype=driven.dtype, shape=driven.shape)
-    # The loops in C++ reset to zero, and backwards no state passes through their padding.
-    unknown = reset_to is not None or (reverse and h0 is not None and lengths is not None)
+    # The loops in C++ multiply in one type and reset to zero, and backwards no state passes through
+    # their padding.
+    unknown = (
+        compute_dtype != "float32"
+        or reset_to is not None
+        or (reverse and h0 is not None and lengths is not None)
+    )
     if unknown or LINEAR_METHODS.resolve(chosen) != "native" or not _worth_fusing(len(x)):
-        b = parts.join((x @ B).reshape(*x.shape[:-1], 2, width))
+        b = parts.join(product(x, B, compute_dtype).reshape(*x.shape[:-1], 2, width))
         h, h_last = linear_scan(
             *(a, b, h0),
             reverse=reverse,
@@ -87,7 +95,8 @@ def projected_scan(
             reset_to=reset_to,
             method=chosen,
         )
-        return parts.split(h).reshape(*x.shape[:-1], 2 * width) @ C, h_last
+        h = parts.split(h).reshape(*x.shape[:-1], 2 * width)
+        return product(h, C, compute_dtype), h_last
     cpu.require()
     first = jnp.zeros((len(x), width), driven.dtype) if h0 is None else h0
     x, keep = mask_lengths(x, resets, lengths)

@@ -419,6 +419,35 @@ def test_rows_without_a_valid_step_hand_their_state_on(variant, bidirectional):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1:], b[1:]), after, state)
 
 
+@pytest.mark.parametrize("variant", FEW, ids=str)
+def test_products_may_be_made_in_bfloat16(variant):
+    name, options = variant
+    layer, x = build(variant), inputs()
+    narrow = build((name, options | {"compute_dtype": "bfloat16"}))
+
+    @jax.jit
+    @partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
+    def loss(layer, x):
+        y, state = layer(x)
+        return jnp.sum(y**2), (y, state)
+
+    (_, outputs), gradients = loss(narrow, x)
+    (_, expected), expected_gradients = loss(layer, x)
+    leaves = [
+        jax.tree.leaves(tree) for tree in ((outputs, gradients), (expected, expected_gradients))
+    ]
+    for values, wanted in zip(*leaves, strict=True):
+        assert values.dtype == wanted.dtype
+        size = np.abs(wanted).max()
+        # Not the same, and no farther than the rounding of a few factors.
+        np.testing.assert_allclose(values, wanted, rtol=0, atol=0.05 * size)
+    assert not np.array_equal(outputs[0], expected[0])
+    products = str(jax.make_jaxpr(lambda layer, x: layer(x))(narrow, x))
+    assert "preferred_element_type=float32" in products
+    with pytest.raises(ValueError, match="compute_dtype must be float32 or bfloat16, got 'half'"):
+        build((name, options | {"compute_dtype": "half"}))
+
+
 @each_variant
 def test_parameters_are_real(variant):
     leaves = jax.tree.leaves(nnx.state(build(variant), nnx.Param))
