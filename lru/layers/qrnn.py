@@ -259,7 +259,7 @@ class QRNN(CellLayer):
         if reverse:
             age = ages[:, :1]
         else:
-            end = jnp.full(len(seen), steps) if lengths is None else lengths
+            end = jnp.full(seen.shape[0], steps) if lengths is None else lengths
             age = jnp.take_along_axis(ages, jnp.maximum(end[:, None] - 1, 0), axis=1)
         return jnp.where(same[..., None], window, entries(fresh, age + 1 + jnp.arange(before)))
 

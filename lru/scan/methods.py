@@ -15,6 +15,7 @@ bfloat16.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ def takes_bfloat16(method: Method) -> Method:
     return method
 
 
-def step_counts(lengths: Array | None, steps: int) -> Array | None:
+def step_counts(lengths: Array | None, steps: Any) -> Array | None:
     """Numbers of valid steps as int32 from 0 to T, whatever integers they came as.
 
     Every public function begins with it: T would wrap in a narrow type, and differences below zero
