@@ -478,7 +478,7 @@ ORACLES = {
 
 
 def counted(scan, calls):
-    def run(*arguments, method=None, **options):
+    def run(*arguments, method=None, compute_dtype=None, **options):
         calls.append(scan)
         return scan(*arguments, **options)
 
