@@ -111,7 +111,9 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     """
     load_plugins(_typed(arguments, "plugins")["plugins"])
     everything = all_options()
-    words = expand(arguments, {name: _is_boolean(o.kind) for name, o in everything.items()})
+    booleans = {name: _is_boolean(option.kind) for name, option in everything.items()}
+    # Of the parser itself: no prefix of help_all.
+    words = expand(arguments, {"help": False, **booleans})
     plugins = _typed(words, "plugins")["plugins"]
     if load_plugins(plugins):
         return parse(arguments)
@@ -239,7 +241,7 @@ def _complete(typed: str, flags: Iterable[str]) -> str:
     fitting = [flag for flag in flags if flag.startswith(typed)]
     if typed in ALIASES and typed not in fitting:
         return ALIASES[typed]
-    if typed == "help" or typed in fitting or not fitting:
+    if typed in fitting or not fitting:
         return typed
     if len(fitting) > 1:
         raise UsageError(f"--{typed} is short for several flags: {', '.join(sorted(fitting))}")

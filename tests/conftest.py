@@ -44,6 +44,16 @@ def pytest_sessionstart(session):
 
 
 @pytest.fixture
+def _traced_anew():
+    """What a test puts in the place of a function counts, in this test alone."""
+    import jax
+
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+@pytest.fixture
 def real_data():
     """The folder with the unpacked data sets; the test is skipped where there is none."""
     folder = os.environ.get(VARIABLE)

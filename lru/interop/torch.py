@@ -11,6 +11,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
+from lru.layers.cell import CellLayer
 from lru.layers.gated import GatedRNN
 from lru.layers.qrnn import QRNN
 from lru.layers.stack import Stack
@@ -34,7 +35,8 @@ def load_state_dict(
             one, as in its paper.
 
     Raises:
-        ValueError: if the names or shapes are not those of the module.
+        ValueError: if the names or shapes are not those of the module, or it has a read-out, which
+            would keep its random weights.
     """
     expected = _exported(module, forget_gate)
     for kind, names in (
@@ -72,12 +74,6 @@ def state_dict(
     Raises:
         ValueError: if the module has a read-out, for which PyTorch has no place.
     """
-    for cell, _ in _cells(module):
-        if cell.readout is not None:
-            raise ValueError(
-                f"module reads its state of width {cell.d_hidden} out to width {cell.d_model}, for "
-                "which PyTorch has no place; only cells and layers of one width can be exported"
-            )
     arrays = _exported(module, forget_gate)
     if not tensors:
         return arrays
@@ -88,6 +84,12 @@ def state_dict(
 
 def _cells(module: QRNN | GatedRNN | Stack) -> Iterator[tuple[QRNN | GatedRNN, dict[str, str]]]:
     """Every cell, and the names in PyTorch of its parameters."""
+    if isinstance(module, CellLayer) and module.readout is not None:
+        kind, wide = type(module).__name__, (module.d_model, module.d_hidden)
+        raise ValueError(
+            f"module {kind}{wide} reads its state of width {wide[1]} out to width {wide[0]}, for "
+            f"which PyTorch has no weights: take {kind}Cell{wide} or a stack, which give it out"
+        )
     if not isinstance(module, Stack):
         yield module, _names(module, "" if isinstance(module, QRNN) else "_l0", "")
         return

@@ -9,15 +9,16 @@ Running a whole sequence, any split of it into chunks, or one step after another
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Inexact, Integer, Key
 
 from lru.registry import Registry
+from lru.scan.products import COMPUTE_DTYPES
 
 State = Any
 
@@ -60,8 +61,9 @@ class RecurrentLayer(nnx.Module):
         x: Float[Array, "B T D"],
         state: State = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
+        reverse: bool = False,
     ) -> tuple[Float[Array, "B T D"], State]:
         """Run the layer over a sequence.
 
@@ -70,11 +72,41 @@ class RecurrentLayer(nnx.Module):
             state: where to start; None for `initial_state`.
             lengths: number of valid steps of each right-padded row; None if all are valid.
                 Outputs on padding carry no meaning, the state is that of the last valid step.
-            resets: True where a row starts afresh, as if no step had come before.
+            resets: True at the first step of each document of a row, which starts from
+                `initial_state`. Backwards it is entered at its last step, that before the next
+                reset.
+            reverse: run from the last valid step to the first, with `state` behind the last.
 
         Returns:
-            Outputs of the dtype of x, and the state after the last valid step, which has the
-            dtype of `initial_state`, float32 or complex64 at least, or that of a wider `state`.
+            Outputs of the dtype of x, and the state after the last valid step, the first one
+            backwards. It has the dtype of `initial_state`, float32 or complex64 at least, or that
+            of a wider `state`.
+
+        Raises:
+            ValueError: if an argument has the wrong shape or dtype.
+        """
+        raise NotImplementedError
+
+    def observe(
+        self,
+        x: Float[Array, "B T D"],
+        state: State = None,
+        *,
+        lengths: Integer[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+        reverse: bool = False,
+    ) -> dict[str, Inexact[Array, "B T N"]]:
+        """Record by name what happens inside at every step of a run in evaluation mode.
+
+        Args:
+            x: inputs, as all arguments those of a call.
+            state: where to start.
+            lengths: number of valid steps of each row; at padding nothing has a meaning.
+            resets: True where a row starts afresh.
+            reverse: run from the last valid step to the first.
+
+        Returns:
+            The states under "state", and the gates, where there are some, by their names.
 
         Raises:
             ValueError: if an argument has the wrong shape or dtype.
@@ -84,6 +116,16 @@ class RecurrentLayer(nnx.Module):
     def initial_state(self, batch_size: int) -> State:
         """The state before the first step, for `batch_size` rows along the first axis of leaves."""
         raise NotImplementedError
+
+    def initial_rows(self, rows: Any) -> State:
+        """The initial state of as many rows, whose number may be symbolic."""
+        one = self.initial_state(1)
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rows, *leaf.shape[1:])), one)
+
+    def reset_state(self, rows: Any) -> State | None:
+        """What a reset puts in the place of the state; None for zeros, which cost nothing."""
+        declared = getattr(type(self).initial_state, "is_zero", False)
+        return None if declared else self.initial_rows(rows)
 
     def check_inputs(self, x: Float[Array, "B T D"], state: State) -> None:
         """Refuse what does not fit the layer; for `__call__` to begin with.
@@ -101,9 +143,7 @@ class RecurrentLayer(nnx.Module):
             raise ValueError(f"x has dtype {x.dtype}, but only real floats are allowed")
         if state is not None:
             given = jax.tree.map(jnp.shape, state)
-            # From one row: the number of rows may be symbolic.
-            one = self.initial_state(1)
-            allowed = jax.tree.map(lambda leaf: (x.shape[0], *leaf.shape[1:]), one)
+            allowed = jax.tree.map(jnp.shape, self.initial_rows(x.shape[0]))
             if given != allowed:
                 raise ValueError(
                     f"state has shape {given}, but x {x.shape} and d_hidden = {self.d_hidden} "
@@ -123,10 +163,33 @@ class RecurrentLayer(nnx.Module):
         return {}
 
 
+def zeros(initial_state: Callable[..., State]) -> Callable[..., State]:
+    """Declare that an `initial_state` is zero, whatever the parameters."""
+    initial_state.is_zero = True  # pyright: ignore[reportFunctionMemberAccess]
+    return initial_state
+
+
+def reset_marks(
+    resets: Bool[Array, "B T"] | None, lengths: Integer[Array, " B"] | None, reverse: bool
+) -> Bool[Array, "B T"] | None:
+    """Where a scan in either direction leaves its state behind.
+
+    Args:
+        resets: True at the first step of each document.
+        lengths: from 0 to T.
+        reverse: whether the scan runs backwards, and so enters a document at its last step.
+    """
+    if resets is None or not reverse:
+        return resets
+    steps = resets.shape[1]
+    last = steps - 1 if lengths is None else lengths[:, None] - 1
+    return jnp.roll(resets, -1, axis=1) & (jnp.arange(steps) < last)
+
+
 LAYERS: Registry[type[RecurrentLayer]] = Registry("model")
 
 
-def noise(layer: RecurrentLayer, key: Key[Array, ""] | None) -> dict[str, Key[Array, ""]]:
+def noise(layer: RecurrentLayer, key: Key[Array, ""] | None) -> dict[str, Any]:
     """The key as an argument for the layer, if there is one and the layer has a use for it."""
     return {"key": key} if layer.noisy and key is not None else {}
 
@@ -138,6 +201,17 @@ def known_scan_method(name: str, methods: Registry) -> str:
         UnknownNameError: if there is no such method.
     """
     return name if name == "auto" else methods.resolve(name)
+
+
+def known_compute_dtype(name: str) -> str:
+    """The type of matrix products as it is.
+
+    Raises:
+        ValueError: if products cannot be made in it.
+    """
+    if name not in COMPUTE_DTYPES:
+        raise ValueError(f"compute_dtype must be {' or '.join(COMPUTE_DTYPES)}, got {name!r}")
+    return name
 
 
 def layer_options(layer: type[RecurrentLayer]) -> dict[str, inspect.Parameter]:

@@ -7,46 +7,14 @@ Each layer reads its state out linearly, so the sum equals one read-out of both 
 from collections.abc import Callable, Mapping
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key, Shaped
+from jaxtyping import Array, Bool, Float, Inexact, Integer, Key
 
 from lru.layers.base import NoStepError, RecurrentLayer, State, noise
 
 
-def reverse_rows(
-    x: Shaped[Array, "B T ..."], lengths: Int[Array, " B"] | None
-) -> Shaped[Array, "B T ..."]:
-    """Reverse the valid steps of each row and leave its padding in place.
-
-    Args:
-        x: rows, of any shape after time.
-        lengths: number of valid steps of each row, clipped to 0..T; None if all are valid.
-    """
-    if lengths is None:
-        return jnp.flip(x, axis=1)
-    time = jnp.arange(x.shape[1])
-    last = jnp.clip(lengths, 0, x.shape[1])[:, None] - 1
-    source = jnp.where(time <= last, last - time, time)
-    return jnp.take_along_axis(x, source.reshape(source.shape + (1,) * (x.ndim - 2)), axis=1)
-
-
-def reverse_resets(
-    resets: Bool[Array, "B T"], lengths: Int[Array, " B"] | None
-) -> Bool[Array, "B T"]:
-    """Where reversed rows start afresh, if `resets` mark the first step of each document.
-
-    Backwards, a document is entered at its last step: the one before the next reset.
-    """
-    steps = resets.shape[1]
-    entered = jnp.roll(resets, -1, axis=1)
-    last = steps - 1 if lengths is None else jnp.clip(lengths, 0, steps)[:, None] - 1
-    entered &= jnp.arange(steps) < last
-    return reverse_rows(entered, lengths)
-
-
 class Bidirectional(RecurrentLayer):
-    """Wraps two layers of any kind; the backward one sees each row's valid steps in reverse.
+    """Wraps two layers of any kind; the backward one runs from the last step to the first.
 
     The state is a pair: the forward layer's carry after the last step, and the backward layer's
     carry after the first. There is no step mode: the future is not known.
@@ -84,29 +52,54 @@ class Bidirectional(RecurrentLayer):
         """
         raise NoStepError("a bidirectional layer has no step mode: its output needs the future")
 
+    def observe(
+        self,
+        x: Float[Array, "B T D"],
+        state: State = None,
+        *,
+        lengths: Integer[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+        reverse: bool = False,
+    ) -> dict[str, Inexact[Array, "B T N"]]:
+        """See `RecurrentLayer.observe`; names have the direction in front of them."""
+        self.check_inputs(x, state)
+        return {
+            f"{name} {part}": values
+            for i, name in enumerate(("forward", "backward"))
+            for part, values in getattr(self, name)
+            .observe(
+                x,
+                None if state is None else state[i],
+                lengths=lengths,
+                resets=resets,
+                reverse=(i == 1) != reverse,
+            )
+            .items()
+        }
+
     def __call__(
         self,
         x: Float[Array, "B T D"],
         state: tuple[State, State] | None = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
+        reverse: bool = False,
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[State, State]]:
-        """See `RecurrentLayer.__call__`; `resets` mark the first step of each document."""
+        """See `RecurrentLayer.__call__`; with `reverse` each layer runs the other way."""
         self.check_inputs(x, state)
-        state_forward, state_backward = state if state is not None else (None, None)
         keys = (None, None) if key is None else jax.random.split(key)
-        y_forward, state_forward = self.forward(
-            x, state_forward, lengths=lengths, resets=resets, **noise(self.forward, keys[0])
-        )
-        if resets is not None:
-            resets = reverse_resets(resets, lengths)
-        y_backward, state_backward = self.backward(
-            reverse_rows(x, lengths),
-            state_backward,
-            lengths=lengths,
-            resets=resets,
-            **noise(self.backward, keys[1]),
-        )
-        return y_forward + reverse_rows(y_backward, lengths), (state_forward, state_backward)
+        outputs, after = [], []
+        for i, layer in enumerate((self.forward, self.backward)):
+            y, last = layer(
+                x,
+                None if state is None else state[i],
+                lengths=lengths,
+                resets=resets,
+                reverse=(i == 1) != reverse,
+                **noise(layer, keys[i]),
+            )
+            outputs.append(y)
+            after.append(last)
+        return outputs[0] + outputs[1], (after[0], after[1])

@@ -9,17 +9,18 @@ through the blocks from the last to the first, runs each of them once more. Chen
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Inexact, Integer
 
-from lru.layers.base import RecurrentLayer, State
+from lru.layers.base import RecurrentLayer, State, reset_marks
 from lru.layers.cell import without_padding
 from lru.scan import is_portable
+from lru.scan.methods import step_counts, traced_once
 
 # (parameters, x, state, lengths, resets) -> (y, state), a layer as a pure function.
 Run = Callable[..., tuple[Array, State]]
@@ -28,7 +29,7 @@ Run = Callable[..., tuple[Array, State]]
 class LayerInBlocks(RecurrentLayer):
     """A layer that runs sequences of more than `block_length` steps block after block.
 
-    A subclass states `whole`.
+    A subclass has `whole` and `states`.
 
     Attributes:
         block_length: steps of a block; 0 for one block, however long.
@@ -45,42 +46,91 @@ class LayerInBlocks(RecurrentLayer):
         x: Float[Array, "B T D"],
         state: State = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
+        reverse: bool = False,
     ) -> tuple[Float[Array, "B T D"], State]:
         """See `RecurrentLayer.__call__`."""
         self.check_inputs(x, state)
-        if state is not None:
-            state = jax.tree.map(_as_wide, state, self.initial_state(1))
+        lengths = step_counts(lengths, x.shape[1])
+        resets = reset_marks(resets, lengths, reverse)
+        state = self._start(x, state)
         # A portable program may have no number for T, and has no gradient.
         if is_portable() or not 0 < self.block_length < x.shape[1]:
-            return self._masked(x, state, lengths, resets)
+            return self._masked(x, state, lengths, resets, reverse)
         graphdef, params = nnx.split(self)
-
-        def run(params: Any, *arguments: Any) -> tuple[Array, State]:
-            return nnx.merge(graphdef, params)._masked(*arguments)
-
         start = self.initial_state(x.shape[0]) if state is None else state
-        return run_in_blocks(run, params, x, start, lengths, resets, self.block_length)
+        run = _Masked(graphdef, reverse)
+        return run_in_blocks(run, params, x, start, lengths, resets, self.block_length, reverse)
+
+    def observe(
+        self,
+        x: Float[Array, "B T D"],
+        state: State = None,
+        *,
+        lengths: Integer[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+        reverse: bool = False,
+    ) -> dict[str, Inexact[Array, "B T N"]]:
+        """See `RecurrentLayer.observe`."""
+        self.check_inputs(x, state)
+        state = self._start(x, state)
+        lengths = step_counts(lengths, x.shape[1])
+        resets = reset_marks(resets, lengths, reverse)
+        return {"state": self.states(without_padding(x, lengths), state, lengths, resets, reverse)}
+
+    def _start(self, x: Array, state: State) -> State:
+        """The state given, as wide as the layer's own, or that of a reset."""
+        if state is None:
+            return self.reset_state(x.shape[0])
+        return jax.tree.map(_as_wide, state, self.initial_state(1))
+
+    def states(
+        self,
+        x: Float[Array, "B T D"],
+        state: State,
+        lengths: Integer[Array, " B"] | None,
+        resets: Bool[Array, "B T"] | None,
+        reverse: bool,
+    ) -> Inexact[Array, "B T N"]:
+        """The states after all steps; arguments are those of `whole`."""
+        raise NotImplementedError
 
     def _masked(
-        self, x: Array, state: State, lengths: Array | None, resets: Array | None
+        self,
+        x: Array,
+        state: State,
+        lengths: Array | None,
+        resets: Array | None,
+        reverse: bool,
     ) -> tuple[Array, State]:
-        return self.whole(without_padding(x, lengths), state, lengths, resets)
+        return self.whole(without_padding(x, lengths), state, lengths, resets, reverse)
 
     def whole(
         self,
         x: Float[Array, "B T D"],
         state: State,
-        lengths: Int[Array, " B"] | None,
+        lengths: Integer[Array, " B"] | None,
         resets: Bool[Array, "B T"] | None,
+        reverse: bool,
     ) -> tuple[Float[Array, "B T D"], State]:
         """The layer over all steps at once.
 
-        Arguments have been checked and x is zero at padding. The state may be None; else it is as
+        Arguments have been checked, x is zero at padding and `resets` are those of
+        `lru.layers.base.reset_marks`. The state may be None, for zeros; else it is as
         wide as `initial_state` at least, and what is returned must be of its type.
         """
         raise NotImplementedError
+
+
+class _Masked(NamedTuple):
+    """A layer as a pure function, which equals that of every layer built alike."""
+
+    graphdef: nnx.GraphDef
+    reverse: bool
+
+    def __call__(self, params: Any, *arguments: Any) -> tuple[Array, State]:
+        return nnx.merge(self.graphdef, params)._masked(*arguments, self.reverse)
 
 
 def _as_wide(given: Array, own: Array) -> Array:
@@ -98,23 +148,25 @@ def run_in_blocks(
     params: Any,
     x: Float[Array, "B T D"],
     state: State,
-    lengths: Int[Array, " B"] | None,
+    lengths: Integer[Array, " B"] | None,
     resets: Bool[Array, "B T"] | None,
     length: int,
+    reverse: bool = False,
 ) -> tuple[Float[Array, "B T D"], State]:
     """A layer over time in blocks; values and gradients are those of `run` on the whole.
 
     Args:
-        run: the layer as a pure function of (params, x, state, lengths, resets), whose outputs are
-            shaped like x, and whose state is handed on unchanged by rows of length 0.
+        run: the layer as a pure function of (params, x, state, lengths, resets), hashed by what it
+            does. Its outputs are shaped like x, and rows of length 0 hand their state on unchanged.
         params: its parameters, real floats.
         x: inputs.
         state: where to start.
         lengths: number of valid steps of each row; None if all are valid.
         resets: True where a row starts afresh; None if nowhere.
-        length: number L of steps in a block; the last one has the rest.
+        length: number L of steps in a block; the last one in the direction of the run has the rest.
+        reverse: whether the layer runs from the last block to the first.
     """
-    return _blocks(run, length, params, x, state, lengths, resets)
+    return _blocks_once(run, length, reverse, params, x, state, lengths, resets)
 
 
 def _slice(x: Array | None, start: Array | int, size: int) -> Array | None:
@@ -125,6 +177,14 @@ def _write(whole: Array, part: Array, start: Array | int) -> Array:
     return lax.dynamic_update_slice_in_dim(whole, part, start, axis=1)
 
 
+def _bounds(steps: int, length: int, reverse: bool) -> tuple[int, int, Callable, int]:
+    """Numbers of whole blocks and of steps in the rest, and where these and that start."""
+    count, rest = divmod(steps, length)
+    if reverse:
+        return count, rest, lambda k: steps - (k + 1) * length, 0
+    return count, rest, lambda k: k * length, count * length
+
+
 def _options(start: Array | int, size: int, lengths: Array | None, resets: Array | None) -> tuple:
     inside = None if lengths is None else jnp.clip(lengths - start, 0, size)
     return inside, _slice(resets, start, size)
@@ -133,13 +193,14 @@ def _options(start: Array | int, size: int, lengths: Array | None, resets: Array
 def _forward(
     run: Run,
     length: int,
+    reverse: bool,
     params: Any,
     x: Array,
     state: State,
     lengths: Array | None,
     resets: Array | None,
 ) -> tuple[tuple[Array, State], tuple]:
-    count, rest = divmod(x.shape[1], length)
+    count, rest, start_of, start_of_rest = _bounds(x.shape[1], length, reverse)
 
     def block(start: Array | int, size: int, y: Array, state: State) -> tuple[Array, State]:
         options = _options(start, size, lengths, resets)
@@ -149,20 +210,22 @@ def _forward(
     def step(k: Array, carry: tuple) -> tuple:
         y, state, starts = carry
         starts = jax.tree.map(lambda all, one: all.at[k].set(one), starts, state)
-        return *block(k * length, length, y, state), starts
+        return *block(start_of(k), length, y, state), starts
 
     starts = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), state)
     y, state, starts = lax.fori_loop(0, count, step, (lax.empty(x.shape, x.dtype), state, starts))
     saved = (params, x, starts, state, lengths, resets)
     if rest:
-        y, state = block(count * length, rest, y, state)
+        y, state = block(start_of_rest, rest, y, state)
     return (y, state), saved
 
 
-def _backward(run: Run, length: int, saved: tuple, gradients: tuple[Array, State]) -> tuple:
-    params, x, starts, start_of_rest, lengths, resets = saved
+def _backward(
+    run: Run, length: int, reverse: bool, saved: tuple, gradients: tuple[Array, State]
+) -> tuple:
+    params, x, starts, before_rest, lengths, resets = saved
     dy, dstate = gradients
-    count, rest = divmod(x.shape[1], length)
+    count, rest, start_of, start_of_rest = _bounds(x.shape[1], length, reverse)
 
     def block(start: Array | int, size: int, before: State, carry: tuple) -> tuple:
         dparams, dx, dstate = carry
@@ -177,25 +240,27 @@ def _backward(run: Run, length: int, saved: tuple, gradients: tuple[Array, State
 
     def step(i: Array, carry: tuple) -> tuple:
         k = count - 1 - i
-        return block(k * length, length, jax.tree.map(lambda all: all[k], starts), carry)
+        return block(start_of(k), length, jax.tree.map(lambda all: all[k], starts), carry)
 
     carry = (jax.tree.map(jnp.zeros_like, params), lax.empty(x.shape, x.dtype), dstate)
     if rest:
-        carry = block(count * length, rest, start_of_rest, carry)
+        carry = block(start_of_rest, rest, before_rest, carry)
     return *lax.fori_loop(0, count, step, carry), None, None
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _blocks(
     run: Run,
     length: int,
+    reverse: bool,
     params: Any,
     x: Array,
     state: State,
     lengths: Array | None,
     resets: Array | None,
 ) -> tuple[Array, State]:
-    return _forward(run, length, params, x, state, lengths, resets)[0]
+    return _forward(run, length, reverse, params, x, state, lengths, resets)[0]
 
 
-_blocks.defvjp(_forward, _backward)
+_blocks.defvjp(_forward, traced_once(_backward, static_argnums=(0, 1, 2)))
+_blocks_once = traced_once(_blocks, static_argnums=(0, 1, 2))

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Integer, Key
 
-from lru.layers.base import RecurrentLayer, State
+from lru.layers.base import RecurrentLayer, State, known_compute_dtype
 from lru.scan.methods import kept, valid_steps
+from lru.scan.products import product
 
 
 class CellLayer(RecurrentLayer):
@@ -21,15 +22,19 @@ class CellLayer(RecurrentLayer):
     Attributes:
         main_weight: name of the weights from state to gates, or of the kernels of a QRNN: those
             that weight dropout drops.
+        compute_dtype: type of matrix products.
         readout: linear map from N to D without bias; None where N is D, and in a cell.
     """
 
     main_weight: ClassVar[str]
     reads_out: ClassVar[bool] = True
 
-    def __init__(self, d_model: int, d_hidden: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self, d_model: int, d_hidden: int, *, compute_dtype: str = "float32", rngs: nnx.Rngs
+    ):
         """Draw the read-out."""
         super().__init__(d_model, d_hidden)
+        self.compute_dtype = known_compute_dtype(compute_dtype)
         self.readout = (
             nnx.Linear(d_hidden, d_model, use_bias=False, rngs=rngs)
             if self.reads_out and d_hidden != d_model
@@ -38,15 +43,13 @@ class CellLayer(RecurrentLayer):
 
     def start(self, x: Float[Array, "B T D"], state: State) -> State:
         """The state to start from: that given, or the initial one of as many rows."""
-        if state is not None:
-            return state
-        # From one row: the number of rows may be symbolic.
-        one = self.initial_state(1)
-        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (x.shape[0], *leaf.shape[1:])), one)
+        return self.initial_rows(x.shape[0]) if state is None else state
 
     def read_out(self, h: Float[Array, "B T N"], dtype: DTypeLike) -> Float[Array, "B T M"]:
         """The output: M is D, or N in a cell."""
-        return (h if self.readout is None else self.readout(h)).astype(dtype)
+        if self.readout is None:
+            return h.astype(dtype)
+        return product(h, self.readout.kernel[...], self.compute_dtype).astype(dtype)
 
 
 def uniform(key: Key[Array, ""], shape: tuple[int, ...], width: int) -> Float[Array, "..."]:
@@ -56,7 +59,7 @@ def uniform(key: Key[Array, ""], shape: tuple[int, ...], width: int) -> Float[Ar
 
 
 def without_padding(
-    x: Float[Array, "B T D"], lengths: Int[Array, " B"] | None
+    x: Float[Array, "B T D"], lengths: Integer[Array, " B"] | None
 ) -> Float[Array, "B T D"]:
     """X with zeros at padding, by selection: not a number there would reach the gradients."""
     return kept(valid_steps(x, lengths), x)

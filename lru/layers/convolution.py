@@ -13,17 +13,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Integer
 
+from lru.scan import products
 from lru.scan.methods import kept
 
 
-@jax.custom_vjp
-def product(x: Float[Array, "*rows D"], weight: Float[Array, "D N"]) -> Float[Array, "*rows N"]:
+def product(
+    x: Float[Array, "*rows D"], weight: Float[Array, "D N"], compute_dtype: str = "float32"
+) -> Float[Array, "*rows N"]:
     """The matrix product, with gradients that are products of matrices too.
 
     Those of autodiff would sum over several axes, for which the compiler transposes a copy.
     """
+    return (
+        _wide(x, weight)
+        if compute_dtype == "float32"
+        else products.product(x, weight, compute_dtype)
+    )
+
+
+@jax.custom_vjp
+def _wide(x: Array, weight: Array) -> Array:
     return x @ weight
 
 
@@ -34,39 +45,78 @@ def _product_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Arra
     return (gradients @ weight.T).reshape(x.shape), lax.optimization_barrier(rows.T) @ gradients
 
 
-product.defvjp(lambda x, weight: (product(x, weight), (x, weight)), _product_backward)
+_wide.defvjp(lambda x, weight: (_wide(x, weight), (x, weight)), _product_backward)
 
 
-def segments(resets: Bool[Array, "B T"], before: int) -> Int[Array, "B {before}+T"]:
-    """The number of the document that each step belongs to, 0 for the steps before the first."""
+def segments(
+    resets: Bool[Array, "B T"], before: int, *, reverse: bool = False
+) -> Int[Array, "B {before}+T"]:
+    """The number of the document that each step belongs to, 0 for the steps before the first.
+
+    Backwards the steps before the first stand behind the last.
+    """
+    if reverse:
+        return jnp.pad(lax.cumsum(resets.astype(int), 1, reverse=True), ((0, 0), (0, before)))
     return jnp.pad(jnp.cumsum(resets, axis=1), ((0, 0), (before, 0)))
+
+
+def since_reset(resets: Bool[Array, "B T"], *, reverse: bool) -> Int[Array, "B T"]:
+    """Number of steps since the last marked one, in either direction; 0 at that."""
+    time = jnp.arange(resets.shape[1])
+    time = jnp.flip(time) if reverse else time
+    marked = jnp.where(resets, time, 0)
+    return time - lax.cummax(marked, 1, reverse=reverse)
 
 
 def causal_convolution(
     x: Float[Array, "B L D"],
     kernel: Float[Array, "K D N"],
     resets: Bool[Array, "B T"] | None = None,
+    fresh: Float[Array, "B W D"] | None = None,
+    *,
+    reverse: bool = False,
+    compute_dtype: str = "float32",
 ) -> Float[Array, "B T N"]:
     """Convolve a sequence with a kernel.
 
     Args:
-        x: the K - 1 steps before the first output, and the T steps of the outputs.
+        x: the K - 1 steps before the first output, and the T steps of the outputs; with `reverse`
+            the T steps and the K - 1 behind them.
         kernel: row j belongs to the input j steps back.
         resets: True where outputs see nothing of what was before.
+        fresh: the K - 1 steps that they see in place of it, in the order of the run; None is zeros.
+        reverse: let time run backwards.
+        compute_dtype: of the product, as in `lru.scan.products`.
     """
     taps = kernel.shape[0]
     steps = x.shape[1] - taps + 1
-    if resets is None and _pairs_pay(taps, steps, x.dtype):
-        return _by_pairs(x, kernel)
-    taken = [x[:, taps - 1 - j : taps - 1 - j + steps] for j in range(taps)]
+    narrow = compute_dtype != "float32"
+    if resets is None and not narrow and _pairs_pay(taps, steps, x.dtype):
+        return _by_pairs(x, jnp.flip(kernel, 0) if reverse else kernel)
+
+    def windows(x: Array) -> list[Array]:
+        starts = range(taps) if reverse else range(taps - 1, -1, -1)
+        return [x[:, start : start + steps] for start in starts]
+
+    taken = windows(x)
     if resets is not None and taps > 1:
-        document = segments(resets, taps - 1)
-        here = document[:, taps - 1 :]
-        taken = [
-            kept(document[:, taps - 1 - j : taps - 1 - j + steps] == here, x_j)
-            for j, x_j in enumerate(taken)
-        ]
-    return _multiply(taken, kernel)
+        documents = windows(segments(resets, taps - 1, reverse=reverse))
+        same = [document == documents[0] for document in documents]
+        if fresh is None:
+            taken = [kept(*pair) for pair in zip(same, taken, strict=True)]
+        else:
+            first = since_reset(resets, reverse=reverse) + taps - 1
+            taken = [
+                jnp.where(same_j[..., None], x_j, entries(fresh, first - j))
+                for j, (same_j, x_j) in enumerate(zip(same, taken, strict=True))
+            ]
+    return _multiply(taken, kernel, compute_dtype)
+
+
+def entries(window: Float[Array, "B W D"], index: Integer[Array, "B S"]) -> Float[Array, "B S D"]:
+    """Entries of each row of a window; the nearest one where there is none."""
+    index = jnp.clip(index, 0, window.shape[1] - 1)
+    return jnp.take_along_axis(window, index[..., None], axis=1)
 
 
 def _pairs_pay(taps: int, steps: Any, dtype: jnp.dtype) -> bool:
@@ -77,11 +127,13 @@ def _pairs_pay(taps: int, steps: Any, dtype: jnp.dtype) -> bool:
 
 
 def _multiply(
-    taken: Sequence[Float[Array, "B T D"]], kernel: Float[Array, "K D N"]
+    taken: Sequence[Float[Array, "B T D"]],
+    kernel: Float[Array, "K D N"],
+    compute_dtype: str = "float32",
 ) -> Float[Array, "B T N"]:
     """One product for the inputs of all rows of the kernel."""
     x = jnp.concatenate(taken, axis=-1) if len(taken) > 1 else taken[0]
-    return product(x, kernel.reshape(-1, kernel.shape[-1]))
+    return product(x, kernel.reshape(-1, kernel.shape[-1]), compute_dtype)
 
 
 def _by_pairs(x: Float[Array, "B L D"], kernel: Float[Array, "K D N"]) -> Float[Array, "B T N"]:

@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Bool, Complex, Float, Integer
 
-from lru.layers.base import LAYERS, RecurrentParam, known_scan_method
+from lru.layers.base import LAYERS, RecurrentParam, known_compute_dtype, known_scan_method, zeros
 from lru.layers.blocks import LayerInBlocks
 from lru.layers.initializers import EIGENVALUE_INITIALIZERS, Ring
 from lru.registry import Registry
-from lru.scan import LINEAR_METHODS, TIME_SPLITTING_METHODS, projected_scan
+from lru.scan import LINEAR_METHODS, TIME_SPLITTING_METHODS, join, linear_scan, projected_scan
+from lru.scan.products import product
 
 # The closest to 0 and to 1 that a modulus may lie where a parametrisation takes logarithms of it.
 SMALLEST_MODULUS = 1e-6
@@ -115,6 +116,7 @@ class DiagonalRNN(LayerInBlocks):
         max_phase: float = 2 * np.pi,
         scan_method: str = "auto",
         block_length: int = 4096,
+        compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
         """Draw the parameters.
@@ -132,9 +134,12 @@ class DiagonalRNN(LayerInBlocks):
             block_length: longer sequences run in blocks of so many steps, and gradients run each
                 block again instead of keeping all states; 0 keeps them, and so do scan methods that
                 split time over devices.
+            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
+                stay float32.
             rngs: source of the initial parameters.
         """
         super().__init__(d_model, d_hidden, block_length)
+        self.compute_dtype = known_compute_dtype(compute_dtype)
         self.parametrization = PARAMETRIZATIONS.resolve(parametrization)
         self.scan_method = known_scan_method(scan_method, LINEAR_METHODS)
         if LINEAR_METHODS.get(self.scan_method) in TIME_SPLITTING_METHODS:
@@ -164,6 +169,7 @@ class DiagonalRNN(LayerInBlocks):
         """The eigenvalues λ [N]."""
         return {"": jax.lax.complex(*self._lambda())}
 
+    @zeros
     def initial_state(self, batch_size: int) -> Complex[Array, "B N"]:
         """Zeros."""
         names = (*PARAMETRIZATIONS[self.parametrization].names, "gamma_log", "B", "C")
@@ -171,17 +177,46 @@ class DiagonalRNN(LayerInBlocks):
         dtype = jnp.result_type(jnp.complex64, *parameters)
         return jnp.zeros((batch_size, self.d_hidden), dtype)
 
+    def _input_weights(self) -> Float[Array, "D M"]:
+        """B with its rows scaled."""
+        if self.gamma_log is None:
+            return self.B[...]
+        return self.B[...] * jnp.tile(jnp.exp(self.gamma_log[...]), 2)
+
+    def states(
+        self,
+        x: Float[Array, "B T D"],
+        state: Complex[Array, "B N"] | None,
+        lengths: Integer[Array, " B"] | None,
+        resets: Bool[Array, "B T"] | None,
+        reverse: bool,
+    ) -> Complex[Array, "B T N"]:
+        """See `LayerInBlocks.states`."""
+        B = self._input_weights()
+        driven = product(x.astype(B.dtype), B, self.compute_dtype).reshape(
+            *x.shape[:2], 2, self.d_hidden
+        )
+        return linear_scan(
+            jax.lax.complex(*self._lambda()),
+            join(driven),
+            state,
+            lengths=lengths,
+            resets=resets,
+            reverse=reverse,
+            reset_to=self.reset_state(x.shape[0]),
+            method=self.scan_method,
+        )[0]
+
     def whole(
         self,
         x: Float[Array, "B T D"],
         state: Complex[Array, "B N"] | None,
-        lengths: Int[Array, " B"] | None,
+        lengths: Integer[Array, " B"] | None,
         resets: Bool[Array, "B T"] | None,
+        reverse: bool,
     ) -> tuple[Float[Array, "B T D"], Complex[Array, "B N"]]:
         """See `LayerInBlocks.whole`."""
-        B = self.B[...]
-        if self.gamma_log is not None:
-            B = B * jnp.tile(jnp.exp(self.gamma_log[...]), 2)
+        B = self._input_weights()
         y, state = projected_scan(
             jax.lax.complex(*self._lambda()),
             x.astype(B.dtype),
@@ -190,7 +225,10 @@ class DiagonalRNN(LayerInBlocks):
             state,
             lengths=lengths,
             resets=resets,
+            reverse=reverse,
+            reset_to=self.reset_state(x.shape[0]),
             method=self.scan_method,
+            compute_dtype=self.compute_dtype,
         )
         y = y + self.D[...] * x
         return y.astype(x.dtype), state

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Integer
 
-from lru.layers.base import RecurrentParam
+from lru.layers.base import RecurrentParam, reset_marks, zeros
 from lru.layers.cell import CellLayer, uniform, without_padding
 from lru.layers.convolution import product
-from lru.scan import Cell, gated_scan
+from lru.scan import Cell, gated_scan, gated_steps
+from lru.scan.methods import step_counts
 
 
 class GatedRNN(CellLayer):
@@ -22,6 +23,8 @@ class GatedRNN(CellLayer):
     Attributes:
         cell: one step.
         state_type: of its states, the first of which is h.
+        state_names: of these, and
+        gate_names: of its activations, as `observe` has them.
         blocks: number of gates G.
         apart: how many of the last gates take x and h in apart; the others take their sum.
         weight_ih: input weights [D, G N].
@@ -34,19 +37,31 @@ class GatedRNN(CellLayer):
     main_weight: ClassVar[str] = "weight_hh"
     cell: ClassVar[Cell]
     state_type: ClassVar[Any]
+    state_names: ClassVar[tuple[str, ...]]
+    gate_names: ClassVar[tuple[str, ...]]
     blocks: ClassVar[int]
     apart: ClassVar[int] = 0
 
-    def __init__(self, d_model: int, d_hidden: int, *, biases: int = 2, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        d_model: int,
+        d_hidden: int,
+        *,
+        biases: int = 2,
+        compute_dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
         """Draw the parameters.
 
         Args:
             d_model: width D of inputs and outputs.
             d_hidden: width N of the state.
             biases: number of bias vectors of each gate.
+            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
+                stay float32.
             rngs: source of the initial parameters.
         """
-        super().__init__(d_model, d_hidden, rngs=rngs)
+        super().__init__(d_model, d_hidden, compute_dtype=compute_dtype, rngs=rngs)
         if biases not in (0, 1, 2):
             raise ValueError(f"biases must be 0, 1 or 2, got {biases}")
         width = self.blocks * d_hidden
@@ -57,6 +72,7 @@ class GatedRNN(CellLayer):
             for i in range(2)
         )
 
+    @zeros
     def initial_state(self, batch_size: int) -> tuple[Float[Array, "B N"], ...]:
         """Zeros."""
         dtype = jnp.result_type(self.weight_hh[...], jnp.float32)
@@ -68,21 +84,52 @@ class GatedRNN(CellLayer):
         x: Float[Array, "B T D"],
         state: tuple[Float[Array, "B N"], ...] | None = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
+        reverse: bool = False,
     ) -> tuple[Float[Array, "B T M"], tuple[Float[Array, "B N"], ...]]:
         """See `RecurrentLayer.__call__`."""
-        self.check_inputs(x, state)
-        start = self.start(x, state)
-        h, last = gated_scan(
-            self.cell,
-            self._inputs(without_padding(x, lengths)).astype(start[0].dtype),
-            self.weight_hh[...].astype(start[0].dtype),
-            tuple(start),
-            lengths=lengths,
-            resets=resets,
-        )
+        arguments, options = self._problem(x, state, lengths, resets, reverse)
+        h, last = gated_scan(*arguments, **options)
         return self.read_out(h, x.dtype), self.state_type(*last)
+
+    def observe(
+        self,
+        x: Float[Array, "B T D"],
+        state: tuple[Float[Array, "B N"], ...] | None = None,
+        *,
+        lengths: Integer[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+        reverse: bool = False,
+    ) -> dict[str, Float[Array, "B T N"]]:
+        """See `RecurrentLayer.observe`."""
+        arguments, options = self._problem(x, state, lengths, resets, reverse)
+        states, activations = gated_steps(*arguments, **options)
+        # Beside the gates a cell may keep what its gradient needs.
+        gates = dict(zip(self.gate_names, activations, strict=False))
+        return dict(zip(self.state_names, states, strict=True)) | gates
+
+    def _problem(
+        self,
+        x: Array,
+        state: tuple[Array, ...] | None,
+        lengths: Array | None,
+        resets: Array | None,
+        reverse: bool,
+    ) -> tuple[tuple, dict[str, Any]]:
+        """The arguments of the scan."""
+        self.check_inputs(x, state)
+        lengths = step_counts(lengths, x.shape[1])
+        start, fresh = self.start(x, state), self.reset_state(x.shape[0])
+        dtype = start[0].dtype
+        taken = self._inputs(without_padding(x, lengths)).astype(dtype)
+        return (self.cell, taken, self.weight_hh[...].astype(dtype), tuple(start)), {
+            "lengths": lengths,
+            "resets": reset_marks(resets, lengths, reverse),
+            "reverse": reverse,
+            "compute_dtype": self.compute_dtype,
+            "reset_to": None if fresh is None else tuple(fresh),
+        }
 
     def _inputs(self, x: Float[Array, "B T D"]) -> Float[Array, "B T S"]:
         """What each step takes in beside h W_hh, which has G N columns and joins the last ones.
@@ -91,7 +138,7 @@ class GatedRNN(CellLayer):
         """
         room = self.apart * self.d_hidden
         weight = jnp.roll(self.weight_ih[...], room, axis=1)
-        taken = product(x.astype(weight.dtype), weight)
+        taken = product(x.astype(weight.dtype), weight, self.compute_dtype)
         taken = jnp.pad(taken, ((0, 0), (0, 0), (0, room)))
         if self.bias_ih is not None:
             taken += jnp.pad(jnp.roll(self.bias_ih[...], room), (0, room))

@@ -45,6 +45,8 @@ class GRU(GatedRNN):
 
     cell = Cell(_forward, _backward, activations=4)
     state_type = GRUState
+    state_names = ("state",)
+    gate_names = ("reset_gate", "update_gate", "candidate")
     blocks = 3
     apart = 1
 

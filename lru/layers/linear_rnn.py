@@ -5,16 +5,18 @@ Orvieto et al. 2023 (arXiv 2303.06349), section 3.1; A by the rules of `initiali
 
 import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Bool, Complex, Float, Integer
 
-from lru.layers.base import LAYERS, RecurrentParam, known_scan_method
+from lru.layers.base import LAYERS, RecurrentParam, known_compute_dtype, known_scan_method, zeros
 from lru.layers.blocks import LayerInBlocks
 from lru.layers.initializers import MATRIX_INITIALIZERS, matrix_eigenvalues
 from lru.scan import DENSE_METHODS, dense_scan
+from lru.scan.products import product
 
 
 @LAYERS.register("rnn")
@@ -36,6 +38,7 @@ class LinearRNN(LayerInBlocks):
         A_init: str = "calibrated_glorot",
         scan_method: str = "auto",
         block_length: int = 4096,
+        compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
         """Draw the parameters.
@@ -47,9 +50,12 @@ class LinearRNN(LayerInBlocks):
             scan_method: algorithm of the scan; auto picks the fastest one measured.
             block_length: longer sequences run in blocks of so many steps, and gradients run each
                 block again instead of keeping all states; 0 keeps them.
+            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
+                stay float32, as does the recurrence.
             rngs: source of the initial parameters.
         """
         super().__init__(d_model, d_hidden, block_length)
+        self.compute_dtype = known_compute_dtype(compute_dtype)
         self.scan_method = known_scan_method(scan_method, DENSE_METHODS)
         self.A = RecurrentParam(MATRIX_INITIALIZERS[A_init](rngs.params(), d_hidden))
         width = (d_model, d_hidden)
@@ -62,26 +68,46 @@ class LinearRNN(LayerInBlocks):
         """The eigenvalues [N] of A, by real then imaginary part."""
         return {"": matrix_eigenvalues(self.A[...])}
 
+    @zeros
     def initial_state(self, batch_size: int) -> Float[Array, "B N"]:
         """Zeros."""
         dtype = jnp.result_type(jnp.float32, self.A[...], self.B[...])
         return jnp.zeros((batch_size, self.d_hidden), dtype)
 
+    def states(
+        self,
+        x: Float[Array, "B T D"],
+        state: Float[Array, "B N"] | None,
+        lengths: Integer[Array, " B"] | None,
+        resets: Bool[Array, "B T"] | None,
+        reverse: bool,
+    ) -> Float[Array, "B T N"]:
+        """See `LayerInBlocks.states`."""
+        return self._scanned(x, state, lengths, resets, reverse)[0]
+
     def whole(
         self,
         x: Float[Array, "B T D"],
         state: Float[Array, "B N"] | None,
-        lengths: Int[Array, " B"] | None,
+        lengths: Integer[Array, " B"] | None,
         resets: Bool[Array, "B T"] | None,
+        reverse: bool,
     ) -> tuple[Float[Array, "B T D"], Float[Array, "B N"]]:
         """See `LayerInBlocks.whole`."""
-        h, state = dense_scan(
+        h, state = self._scanned(x, state, lengths, resets, reverse)
+        y = product(h, self.C[...], self.compute_dtype) + self.D[...] * x
+        return y.astype(x.dtype), state
+
+    def _scanned(
+        self, x: Array, state: Array | None, lengths: Any, resets: Any, reverse: bool
+    ) -> tuple[Float[Array, "B T N"], Float[Array, "B N"]]:
+        return dense_scan(
             self.A[...],
-            x.astype(self.B[...].dtype) @ self.B[...],
+            product(x.astype(self.B[...].dtype), self.B[...], self.compute_dtype),
             state,
             lengths=lengths,
             resets=resets,
+            reverse=reverse,
+            reset_to=self.reset_state(x.shape[0]),
             method=self.scan_method,
         )
-        y = h @ self.C[...] + self.D[...] * x
-        return y.astype(x.dtype), state

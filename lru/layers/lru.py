@@ -28,6 +28,7 @@ class LRU(DiagonalRNN):
         max_phase: float = np.pi,
         scan_method: str = "auto",
         block_length: int = 4096,
+        compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
         """Draw the parameters; arguments as for `DiagonalRNN`."""
@@ -42,5 +43,6 @@ class LRU(DiagonalRNN):
             max_phase=max_phase,
             scan_method=scan_method,
             block_length=block_length,
+            compute_dtype=compute_dtype,
             rngs=rngs,
         )

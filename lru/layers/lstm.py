@@ -51,6 +51,8 @@ class LSTM(GatedRNN):
 
     cell = Cell(_forward, _backward, activations=4)
     state_type = LSTMState
+    state_names = ("output", "state")
+    gate_names = ("input_gate", "forget_gate", "candidate", "output_gate")
     blocks = 4
 
 

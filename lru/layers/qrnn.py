@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Integer, Key
 
-from lru.layers.base import LAYERS, known_scan_method
+from lru.layers.base import LAYERS, known_scan_method, reset_marks, zeros
 from lru.layers.cell import CellLayer, uniform, without_padding
-from lru.layers.convolution import causal_convolution, segments
+from lru.layers.convolution import causal_convolution, entries, segments, since_reset
 from lru.registry import Registry
 from lru.scan import LINEAR_METHODS, linear_scan, pooled_scan
-from lru.scan.methods import kept
+from lru.scan.methods import kept, step_counts
 from lru.scan.pooling import GATES, pooling_gates
 
 
@@ -36,20 +36,6 @@ class QRNNState(NamedTuple):
 
     c: Float[Array, "B N"]
     window: Float[Array, "B W D"] | None
-
-
-class Observed(NamedTuple):
-    """What a QRNN does at every step.
-
-    Attributes:
-        forget: how much of its state each unit keeps, from 0 to 1 [B, T, N].
-        candidate: what it would take in instead [B, T, N].
-        state: c after the step [B, T, N].
-    """
-
-    forget: Float[Array, "B T N"]
-    candidate: Float[Array, "B T N"]
-    state: Float[Array, "B T N"]
 
 
 # How evaluation stands in for a zoneout that training draws: by the expected gates, as `torchqrnn`
@@ -85,6 +71,7 @@ class QRNN(CellLayer):
         detach_window: bool = False,
         biases: int = 1,
         scan_method: str = "auto",
+        compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
         """Draw the parameters.
@@ -99,9 +86,11 @@ class QRNN(CellLayer):
             detach_window: let no gradient flow into the inputs of the chunk before.
             biases: number of bias vectors of each gate.
             scan_method: algorithm of the scan; auto picks by platform.
+            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
+                stay float32.
             rngs: source of the initial parameters.
         """
-        super().__init__(d_model, d_hidden, rngs=rngs)
+        super().__init__(d_model, d_hidden, compute_dtype=compute_dtype, rngs=rngs)
         if gates not in GATES:
             *others, last = GATES
             raise ValueError(f"gates must be {', '.join(others)} or {last}, got {gates!r}")
@@ -123,6 +112,7 @@ class QRNN(CellLayer):
         self.weight = nnx.Param(uniform(rngs.params(), (window, d_model, columns), fan_in))
         self.bias = nnx.Param(uniform(rngs.params(), (columns,), fan_in)) if biases else None
 
+    @zeros
     def initial_state(self, batch_size: int) -> QRNNState:
         """Zeros."""
         dtype = jnp.result_type(self.weight[...], jnp.float32)
@@ -136,14 +126,17 @@ class QRNN(CellLayer):
         x: Float[Array, "B T D"],
         state: QRNNState | None = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
+        reverse: bool = False,
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T M"], QRNNState]:
         """See `RecurrentLayer.__call__`. `key` draws the zoneout of training; None evaluates."""
         self.check_inputs(x, state)
-        start = self.start(x, state)
-        driven, window = self.driven(x, start, lengths, resets)
+        lengths = step_counts(lengths, x.shape[1])
+        start, fresh = self.start(x, state), self.reset_state(x.shape[0])
+        resets = reset_marks(resets, lengths, reverse)
+        driven, window = self.driven(x, start, lengths, resets, reverse)
         h, c = pooled_scan(
             driven,
             self._biases(driven.dtype),
@@ -152,21 +145,44 @@ class QRNN(CellLayer):
             zoneout=self.kept_share(driven, key),
             lengths=lengths,
             resets=resets,
+            reverse=reverse,
+            reset_to=None if fresh is None else fresh.c,
             method=self.scan_method,
         )
         return self.read_out(h, x.dtype), QRNNState(c, window)
 
-    def observe(self, x: Float[Array, "B T D"], state: QRNNState | None = None) -> Observed:
-        """What happens inside while x is read in evaluation mode, to be looked at."""
+    def observe(
+        self,
+        x: Float[Array, "B T D"],
+        state: QRNNState | None = None,
+        *,
+        lengths: Integer[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+        reverse: bool = False,
+    ) -> dict[str, Float[Array, "B T N"]]:
+        """See `RecurrentLayer.observe`."""
         self.check_inputs(x, state)
-        start = self.start(x, state)
-        driven, _ = self.driven(x, start, None, None)
+        lengths = step_counts(lengths, x.shape[1])
+        start, fresh = self.start(x, state), self.reset_state(x.shape[0])
+        resets = reset_marks(resets, lengths, reverse)
+        driven, _ = self.driven(x, start, lengths, resets, reverse)
         bias = self._biases(driven.dtype)
         gates = pooling_gates(
             driven if bias is None else driven + bias, self.gates, self.kept_share(driven, None)
         )
-        c, _ = linear_scan(gates.forget, gates.take * gates.candidate, start.c)
-        return Observed(gates.forget, gates.candidate, c)
+        c, _ = linear_scan(
+            gates.forget,
+            gates.take * gates.candidate,
+            start.c,
+            lengths=lengths,
+            resets=resets,
+            reverse=reverse,
+            reset_to=None if fresh is None else fresh.c,
+        )
+        found = {"state": c, "forget_gate": gates.forget, "candidate": gates.candidate}
+        if "i" in self.gates:
+            found["input_gate"] = gates.take
+        return found if gates.output is None else found | {"output_gate": gates.output}
 
     def _biases(self, dtype: DTypeLike) -> Float[Array, " M"] | None:
         return None if self.bias is None else self.bias[...].astype(dtype)
@@ -175,18 +191,31 @@ class QRNN(CellLayer):
         self,
         x: Float[Array, "B T D"],
         state: QRNNState,
-        lengths: Int[Array, " B"] | None,
+        lengths: Integer[Array, " B"] | None,
         resets: Bool[Array, "B T"] | None,
+        reverse: bool,
     ) -> tuple[Float[Array, "B T M"], Float[Array, "B W D"] | None]:
-        """The products of the inputs, of the type of the state, and the window to hand on."""
+        """The products of the inputs, of the type of the state, and the window to hand on.
+
+        The window is in the order of the run, and `resets` are those of `reset_marks`.
+        """
         weight = self.weight[...]
         seen = without_padding(x, lengths).astype(state.c.dtype)
         if state.window is not None:
             window = state.window
             window = jax.lax.stop_gradient(window) if self.detach_window else window
-            seen = jnp.concatenate([window, seen], axis=1)
-        out = causal_convolution(seen.astype(weight.dtype), weight, resets)
-        return out.astype(seen.dtype), self._next_window(seen, lengths, resets)
+            seen = _with_window(seen, window, lengths, reverse)
+        fresh = self.reset_state(x.shape[0])
+        fresh = None if fresh is None else fresh.window
+        out = causal_convolution(
+            seen.astype(weight.dtype),
+            weight,
+            resets,
+            None if fresh is None else fresh.astype(weight.dtype),
+            reverse=reverse,
+            compute_dtype=self.compute_dtype,
+        )
+        return out.astype(seen.dtype), self._next_window(seen, fresh, lengths, resets, reverse)
 
     def kept_share(
         self, driven: Float[Array, "B T M"], key: Key[Array, ""] | None
@@ -200,27 +229,57 @@ class QRNN(CellLayer):
     def _next_window(
         self,
         seen: Float[Array, "B L D"],
-        lengths: Int[Array, " B"] | None,
+        fresh: Float[Array, "B W D"] | None,
+        lengths: Integer[Array, " B"] | None,
         resets: Bool[Array, "B T"] | None,
+        reverse: bool,
     ) -> Float[Array, "B W D"] | None:
-        """The last K - 1 valid inputs, zero where a reset came after them."""
+        """The last K - 1 valid inputs, and what a reset that came after them put in their place."""
         before = self.window - 1
         if before == 0:
             return None
         steps = seen.shape[1] - before
-        documents = None if resets is None else segments(resets, before)
-        if lengths is None:
-            window = seen[:, steps:]
-            if documents is None:
-                return window
-            return kept(documents[:, steps:] == documents[:, -1:], window)
-        end = jnp.clip(lengths, 0, steps)[:, None]
-        at = end + jnp.arange(before)
-        window = jnp.take_along_axis(seen, at[..., None], axis=1)
-        if documents is None:
+
+        def last(x: Array) -> Array:
+            if reverse:
+                return jnp.flip(x[:, :before], 1)
+            if lengths is None:
+                return x[:, steps:]
+            at = lengths[:, None] + jnp.arange(before)
+            return jnp.take_along_axis(x, at.reshape(at.shape + (1,) * (x.ndim - 2)), axis=1)
+
+        window = last(seen)
+        if resets is None:
             return window
-        current = jnp.take_along_axis(documents, end + before - 1, axis=1)
-        return kept(jnp.take_along_axis(documents, at, axis=1) == current, window)
+        documents = last(segments(resets, before, reverse=reverse))
+        same = documents == documents[:, -1:]
+        if fresh is None:
+            return kept(same, window)
+        ages = since_reset(resets, reverse=reverse)
+        if reverse:
+            age = ages[:, :1]
+        else:
+            end = jnp.full(seen.shape[0], steps) if lengths is None else lengths
+            age = jnp.take_along_axis(ages, jnp.maximum(end[:, None] - 1, 0), axis=1)
+        return jnp.where(same[..., None], window, entries(fresh, age + 1 + jnp.arange(before)))
+
+
+def _with_window(
+    x: Float[Array, "B T D"],
+    window: Float[Array, "B W D"],
+    lengths: Integer[Array, " B"] | None,
+    reverse: bool,
+) -> Float[Array, "B L D"]:
+    """The inputs, and in front of the first one in the direction of the run the window."""
+    if not reverse:
+        return jnp.concatenate([window, x], axis=1)
+    seen = jnp.concatenate([x, jnp.flip(window, 1)], axis=1)
+    if lengths is None:
+        return seen
+    before = window.shape[1]
+    rows = jnp.arange(x.shape[0])[:, None]
+    seen = seen.at[:, x.shape[1] :].set(0)
+    return seen.at[rows, lengths[:, None] + jnp.arange(before)].set(jnp.flip(window, 1))
 
 
 class QRNNCell(QRNN):

@@ -11,11 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Integer, Key
 
 from lru.layers.cell import uniform, without_padding
 from lru.layers.qrnn import QRNNCell, QRNNState
 from lru.scan import pooled_scan
+from lru.scan.methods import step_counts
+from lru.scan.products import product
 
 
 class QRNNDecoder(nnx.Module):
@@ -69,8 +71,8 @@ class QRNNDecoder(nnx.Module):
         memory: Float[Array, "B S N"],
         state: QRNNState | None = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
-        memory_lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
+        memory_lengths: Integer[Array, " B"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T N"], QRNNState]:
         """Run over a sequence.
@@ -89,9 +91,12 @@ class QRNNDecoder(nnx.Module):
         """
         cell = self.cell
         cell.check_inputs(x, state)
+        lengths = step_counts(lengths, x.shape[1])
+        memory_lengths = step_counts(memory_lengths, memory.shape[1])
         start = cell.start(x, state)
-        driven, window = cell.driven(x, start, lengths, None)
-        driven += (summary @ self.weight_summary[...]).astype(driven.dtype)[:, None]
+        driven, window = cell.driven(x, start, lengths, None, False)
+        steered = product(summary, self.weight_summary[...], cell.compute_dtype)
+        driven += steered.astype(driven.dtype)[:, None]
         if cell.bias is not None:
             driven += cell.bias[...].astype(driven.dtype)
         attention = self.weight_attended is not None
@@ -109,14 +114,16 @@ class QRNNDecoder(nnx.Module):
         if self.weight_attended is not None and self.weight_state is not None:
             attended = attend(h, without_padding(memory, memory_lengths), memory_lengths)[0]
             gate = jax.nn.sigmoid(driven[..., 2 * cell.d_hidden :])
-            h = gate * (attended @ self.weight_attended[...] + h @ self.weight_state[...])
+            pairs = ((attended, self.weight_attended), (h, self.weight_state))
+            attended, h = (product(z, W[...], cell.compute_dtype) for z, W in pairs)
+            h = gate * (attended + h)
         return without_padding(h, lengths).astype(x.dtype), QRNNState(c, window)
 
 
 def attend(
     queries: Float[Array, "B T N"],
     memory: Float[Array, "B S N"],
-    memory_lengths: Int[Array, " B"] | None,
+    memory_lengths: Integer[Array, " B"] | None,
 ) -> tuple[Float[Array, "B T N"], Float[Array, "B T S"]]:
     """Means of the memory, and their weights, softmax over the valid steps of the products.
 

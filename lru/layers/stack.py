@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Integer, Key
 
-from lru.layers.base import NoStepError, RecurrentLayer, noise
-from lru.layers.bidirectional import reverse_resets, reverse_rows
+from lru.layers.base import NoStepError, noise
 from lru.layers.cell import CellLayer
 from lru.layers.gru import GRUCell
 from lru.layers.lstm import LSTMCell
 from lru.layers.qrnn import QRNNCell
+from lru.scan.methods import step_counts
 
 TIME_AXIS = 1
 # Which directions of time pass through the layers together, by name.
@@ -109,7 +109,7 @@ class Stack(nnx.Module):
         x: Float[Array, "B T D"],
         state: Any = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T M"], Any]:
@@ -129,6 +129,7 @@ class Stack(nnx.Module):
             ValueError: if an argument has the wrong shape.
         """
         states = self._states(x, state)
+        lengths = step_counts(lengths, x.shape[1])
         after: list[Any] = [None] * len(self.cells)
         outputs = []
         for flow in self.flows:
@@ -142,14 +143,14 @@ class Stack(nnx.Module):
                 for direction in flow:
                     key, cell_key = (None, None) if key is None else jax.random.split(key)
                     at = first + direction
-                    h, after[at] = _run(
-                        self.cells[at],
+                    cell = self.cells[at]
+                    h, after[at] = cell(
                         inputs,
                         states[at],
-                        lengths,
-                        resets,
-                        cell_key,
-                        backward=direction == 1,
+                        lengths=lengths,
+                        resets=resets,
+                        reverse=direction == 1,
+                        **noise(cell, cell_key),
                     )
                     sides.append(h)
                 h = jnp.concatenate(sides, axis=-1) if len(sides) > 1 else sides[0]
@@ -186,24 +187,6 @@ def _joined(states: list[Any]) -> Any:
         return jnp.stack(values) if alike else values
 
     return type(states[0])(*(field(values) for values in zip(*states, strict=True)))
-
-
-def _run(
-    cell: RecurrentLayer,
-    x: Float[Array, "B T D"],
-    state: Any,
-    lengths: Int[Array, " B"] | None,
-    resets: Bool[Array, "B T"] | None,
-    key: Key[Array, ""] | None,
-    *,
-    backward: bool,
-) -> tuple[Float[Array, "B T N"], Any]:
-    """Run a cell in either direction of time."""
-    if backward:
-        x = reverse_rows(x, lengths)
-        resets = None if resets is None else reverse_resets(resets, lengths)
-    y, state = cell(x, state, lengths=lengths, resets=resets, **noise(cell, key))
-    return (reverse_rows(y, lengths) if backward else y), state
 
 
 class QRNNStack(Stack):

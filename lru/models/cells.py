@@ -10,12 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Inexact, Integer, Key
 
-from lru.layers import LAYERS, QRNN, layer_options, resolve_options
+from lru.layers import LAYERS, layer_options, resolve_options
 from lru.layers.base import State, noise
 from lru.layers.cell import CellLayer
-from lru.layers.qrnn import Observed
 from lru.models.config import ModelConfig
 from lru.models.dropout import drop_features, drop_weights
 
@@ -75,7 +74,7 @@ class Cells(nnx.Module):
         x: Float[Array, "B T D"],
         state: list[State] | None = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
         train: bool = False,
         key: Key[Array, ""] | None = None,
@@ -105,18 +104,10 @@ class Cells(nnx.Module):
         x, after = self(x_t[:, None], state)
         return x[:, 0], after
 
-    def observe(self, x: Float[Array, "B T D"]) -> list[Observed]:
-        """What happens inside each cell while x is read from the start, without dropout.
-
-        Raises:
-            ValueError: if the cells are not those of a QRNN.
-        """
+    def observe(self, x: Float[Array, "B T D"]) -> list[dict[str, Inexact[Array, "B T N"]]]:
+        """What happens inside each cell while x is read from the start, without dropout."""
         found, seen = [], x
         for layer, cell in enumerate(self.cells):
-            if not isinstance(cell, QRNN):
-                raise ValueError(
-                    f"gates can be looked at in cells of a QRNN, got {type(cell).__name__}"
-                )
             if layer > 0:
                 seen = self._next(seen, x)
             found.append(cell.observe(seen))

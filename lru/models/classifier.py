@@ -10,6 +10,7 @@ from lru.layers.base import State
 from lru.models.body import drop_outputs, make_body
 from lru.models.config import ModelConfig
 from lru.models.encoder import step_mask
+from lru.scan.methods import step_counts
 
 
 class Pooled(NamedTuple):
@@ -38,7 +39,7 @@ class ClassifierState(NamedTuple):
 
 def pool(
     x: Float[Array, "B T D"],
-    lengths: Int[Array, " B"] | None,
+    lengths: Integer[Array, " B"] | None,
     pooling: str,
     before: Pooled | None = None,
 ) -> tuple[Float[Array, "B D"] | Float[Array, "B T D"], Pooled | None]:
@@ -62,6 +63,7 @@ def pool(
         raise ValueError(f"pooling must be mean, last or none, got {pooling!r}")
     if pooling == "none":
         return x, None
+    lengths = step_counts(lengths, x.shape[1])
     if before is None:
         before = start_pooling(x[:, 0])
     if pooling == "mean":
@@ -136,7 +138,7 @@ class Classifier(nnx.Module):
         inputs: Integer[Array, "B T"] | Float[Array, "B T F"],
         state: ClassifierState | None = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
         train: bool = False,
         key: Key[Array, ""] | None = None,

@@ -3,13 +3,13 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Integer, Key
 
 from lru.layers import Bidirectional, make_layer
 from lru.layers.base import State, noise
 from lru.models.config import ModelConfig
+from lru.scan.methods import step_counts, valid_steps
 
 # Runs of a few hundred steps are normal here; flax's 0.99 would still remember the initial values.
 BATCH_NORM_MOMENTUM = 0.9
@@ -18,12 +18,11 @@ TIME_AXIS = 1
 
 
 def step_mask(
-    x: Float[Array, "B T D"], lengths: Int[Array, " B"] | None
+    x: Float[Array, "B T D"], lengths: Integer[Array, " B"] | None
 ) -> Bool[Array, "B T 1"] | None:
     """True on the valid steps of x; None if all are."""
-    if lengths is None:
-        return None
-    return (jnp.arange(x.shape[TIME_AXIS]) < lengths[:, None])[..., None]
+    valid = valid_steps(x, step_counts(lengths, x.shape[TIME_AXIS]))
+    return None if valid is None else valid[..., None]
 
 
 class Block(nnx.Module):
@@ -73,7 +72,7 @@ class Block(nnx.Module):
         x: Float[Array, "B T D"],
         state: State = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
         train: bool = False,
         key: Key[Array, ""] | None = None,
@@ -116,7 +115,7 @@ class Encoder(nnx.Module):
         x: Float[Array, "B T D"],
         state: list[State] | None = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
         train: bool = False,
         key: Key[Array, ""] | None = None,

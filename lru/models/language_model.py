@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Integer, Key
+from jaxtyping import Array, Bool, Float, Integer, Key
 
 from lru.layers.base import State
 from lru.models.body import make_body
@@ -118,7 +118,7 @@ class LanguageModel(nnx.Module):
         tokens: Integer[Array, "B T"],
         state: list[State] | None = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> tuple[Features, list[State]]:
@@ -148,7 +148,7 @@ class LanguageModel(nnx.Module):
         tokens: Integer[Array, "B T"],
         state: list[State] | None = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
         train: bool = False,
         key: Key[Array, ""] | None = None,

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, Integer, Key
+from jaxtyping import Array, Float, Integer, Key
 
 from lru.layers import QRNNCell, QRNNState
 from lru.layers.qrnn_decoder import QRNNDecoder
+from lru.scan.methods import step_counts
 
 FIRST_WINDOW, WINDOW = 6, 2
 
@@ -30,7 +31,7 @@ class Encoded(NamedTuple):
 
     summaries: list[Float[Array, "B N"]]
     memory: Float[Array, "B S N"]
-    lengths: Int[Array, " B"] | None
+    lengths: Integer[Array, " B"] | None
 
 
 class Translator(nnx.Module):
@@ -92,11 +93,12 @@ class Translator(nnx.Module):
     def encode(
         self,
         source: Integer[Array, "B S"],
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         *,
         key: Key[Array, ""] | None = None,
     ) -> Encoded:
         """Read the source; `key` draws dropout and zoneout, None for none."""
+        lengths = step_counts(lengths, source.shape[1])
         keys = _keys(key, len(self.encoder))
         h, summaries = self.embed_source(source), []
         for cell, (drop_key, cell_key) in zip(self.encoder, keys, strict=True):
@@ -110,7 +112,7 @@ class Translator(nnx.Module):
         encoded: Encoded,
         state: Sequence[QRNNState | None] | None = None,
         *,
-        lengths: Int[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T V"], list[QRNNState]]:
         """Score the tokens that follow.
@@ -148,8 +150,8 @@ class Translator(nnx.Module):
         source: Integer[Array, "B S"],
         target: Integer[Array, "B T"],
         *,
-        source_lengths: Int[Array, " B"] | None = None,
-        lengths: Int[Array, " B"] | None = None,
+        source_lengths: Integer[Array, " B"] | None = None,
+        lengths: Integer[Array, " B"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B T V"]:
         """Read the source and score every next token of the target, all at once."""
@@ -161,7 +163,7 @@ class Translator(nnx.Module):
         return self.dropout(x, deterministic=key is None, rngs=key)
 
 
-def _last(h: Float[Array, "B S N"], lengths: Int[Array, " B"] | None) -> Float[Array, "B N"]:
+def _last(h: Float[Array, "B S N"], lengths: Integer[Array, " B"] | None) -> Float[Array, "B N"]:
     """The output of each row at its last valid step; zero, as at padding, if there is none."""
     if lengths is None:
         return h[:, -1]

@@ -7,7 +7,7 @@ Long Range Arena (arXiv 2011.04006).
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, Integer, Key
+from jaxtyping import Array, Float, Integer, Key
 
 from lru.models.body import drop_outputs, make_body
 from lru.models.classifier import pool
@@ -52,7 +52,7 @@ class TwoTower(nnx.Module):
         self,
         inputs: Integer[Array, "B 2 T"],
         *,
-        lengths: Int[Array, "B 2"] | None = None,
+        lengths: Integer[Array, "B 2"] | None = None,
         train: bool = False,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B C"]:

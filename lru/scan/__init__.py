@@ -17,7 +17,7 @@ from lru.scan import (
 )
 from lru.scan.forget import forget_mult
 from lru.scan.front import dense_scan, linear_scan
-from lru.scan.gated import Cell, States, gated_scan
+from lru.scan.gated import Cell, States, gated_scan, gated_steps
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, TIME_SPLITTING_METHODS
 from lru.scan.parts import join, split
 from lru.scan.pooling import pooled_scan
@@ -36,6 +36,7 @@ __all__ = [
     "dense_scan",
     "forget_mult",
     "gated_scan",
+    "gated_steps",
     "is_portable",
     "join",
     "linear_scan",

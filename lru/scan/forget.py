@@ -4,10 +4,10 @@ Bradbury et al. 2016 (arXiv 1611.01576), f-pooling, with f the share of the new 
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Inexact, Int
+from jaxtyping import Array, Bool, Float, Inexact, Integer
 
 from lru.scan.front import check_common, linear_scan
-from lru.scan.methods import kept, valid_steps
+from lru.scan.methods import kept, step_counts, valid_steps
 
 
 def forget_mult(
@@ -17,7 +17,7 @@ def forget_mult(
     *,
     reverse: bool = False,
     resets: Bool[Array, "B T"] | None = None,
-    lengths: Int[Array, " B"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
     method: str = "auto",
 ) -> tuple[Inexact[Array, "B T N"], Inexact[Array, "B N"]]:
     """Mix each input into the state.
@@ -41,6 +41,7 @@ def forget_mult(
     if f.shape != x.shape:
         raise ValueError(f"f has shape {f.shape}, but x {x.shape} allows {x.shape}")
     check_common(x, h0, resets, lengths)
+    lengths = step_counts(lengths, x.shape[1])
     valid = valid_steps(x, lengths)
     f, x = kept(valid, f), kept(valid, x)
     # In half precision 1 - f would be 1 for small f.

@@ -8,11 +8,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Inexact, Int
+from jaxtyping import Array, Bool, Inexact, Integer
 
 from lru.scan import parts
 from lru.scan.choice import automatic
-from lru.scan.methods import BFLOAT16_METHODS, DENSE_METHODS, LINEAR_METHODS, kept, valid_steps
+from lru.scan.methods import (
+    BFLOAT16_METHODS,
+    DENSE_METHODS,
+    LINEAR_METHODS,
+    kept,
+    step_counts,
+    valid_steps,
+)
 from lru.scan.portability import METHOD, is_portable
 
 
@@ -23,7 +30,8 @@ def linear_scan(
     *,
     reverse: bool = False,
     resets: Bool[Array, "B T"] | None = None,
-    lengths: Int[Array, " B"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
+    reset_to: Inexact[Array, "B N"] | None = None,
     method: str = "auto",
 ) -> tuple[Inexact[Array, "B T N"], Inexact[Array, "B N"]]:
     """Solve h_t = a_t * h_{t-1} + b_t elementwise over time.
@@ -39,6 +47,7 @@ def linear_scan(
         resets: [B, T] bool; a marked step drops the previous state, h0 too: h_t = b_t.
         lengths: [B] number of valid steps of right-padded rows, clipped to 0..T. At padding h is
             zero and gradients are ignored; a and b there may hold anything, NaN included.
+        reset_to: state [B, N] that a marked step finds in place of the previous one; None is zero.
         method: a name in `LINEAR_METHODS`, or "auto".
 
     Returns:
@@ -51,12 +60,13 @@ def linear_scan(
         UnknownNameError: if there is no such method.
     """
     check_common(b, h0, resets, lengths)
+    lengths = step_counts(lengths, b.shape[1])
     if a.shape not in (b.shape[-1:], b.shape):
         raise ValueError(
             f"a has shape {a.shape}, but b {b.shape} allows {b.shape[-1:]} or {b.shape}"
         )
     _check_inexact("a", a)
-    dtype = _state_dtype(a, b, h0)
+    dtype = _state_dtype(a, b, h0, reset_to)
     solve = LINEAR_METHODS[
         method_named(method, "linear", varying=a.ndim == 3, dtype=dtype, shape=b.shape)
     ]
@@ -66,7 +76,8 @@ def linear_scan(
     b = b if b.dtype in as_given else b.astype(dtype)
     a, b = parts.split(a), parts.split(b)
     first = jnp.zeros_like(b[:, 0], real) if h0 is None else parts.split(h0.astype(dtype))
-    h, h_last = _solve(solve, parts.multiply, a, b, first, reverse, resets, lengths)
+    fresh = None if reset_to is None else parts.split(reset_to.astype(dtype))
+    h, h_last = _solve(solve, parts.multiply, a, b, first, fresh, reverse, resets, lengths)
     return parts.join(h), parts.join(h_last)
 
 
@@ -77,7 +88,8 @@ def dense_scan(
     *,
     reverse: bool = False,
     resets: Bool[Array, "B T"] | None = None,
-    lengths: Int[Array, " B"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
+    reset_to: Inexact[Array, "B N"] | None = None,
     method: str = "auto",
 ) -> tuple[Inexact[Array, "B T N"], Inexact[Array, "B N"]]:
     """Solve h_t = A h_{t-1} + b_t over time.
@@ -91,6 +103,7 @@ def dense_scan(
         reverse: as in `linear_scan`.
         resets: as in `linear_scan`.
         lengths: as in `linear_scan`.
+        reset_to: as in `linear_scan`.
         method: a name in `DENSE_METHODS`, or "auto".
 
     Returns:
@@ -101,17 +114,22 @@ def dense_scan(
         UnknownNameError: if there is no such method.
     """
     check_common(b, h0, resets, lengths)
+    lengths = step_counts(lengths, b.shape[1])
     if A.shape != (b.shape[-1],) * 2:
         raise ValueError(f"A has shape {A.shape}, but b {b.shape} allows {(b.shape[-1],) * 2}")
     _check_inexact("A", A)
-    dtype = _state_dtype(A, b, h0)
+    dtype = _state_dtype(A, b, h0, reset_to)
     solve = DENSE_METHODS[method_named(method, "dense", varying=False, dtype=dtype, shape=b.shape)]
     A, b = A.astype(dtype), b.astype(dtype)
     first = jnp.zeros_like(b[:, 0]) if h0 is None else h0.astype(dtype)
     if jnp.iscomplexobj(b):
         A = jnp.block([[A.real, -A.imag], [A.imag, A.real]])
     wide_b, first = (x.reshape(*x.shape[:-2], -1) for x in (parts.split(b), parts.split(first)))
-    h, h_last = _solve(solve, lambda A, h: h @ A.T, A, wide_b, first, reverse, resets, lengths)
+    fresh = None
+    if reset_to is not None:
+        fresh = parts.split(reset_to.astype(dtype)).reshape(len(reset_to), -1)
+    options = (fresh, reverse, resets, lengths)
+    h, h_last = _solve(solve, lambda A, h: h @ A.T, A, wide_b, first, *options)
     n = b.shape[-1]
     h, h_last = (parts.join(x.reshape(*x.shape[:-1], -1, n)) for x in (h, h_last))
     return h, h_last
@@ -123,16 +141,24 @@ def _solve(
     a: Array,
     b: Array,
     h0: Array,
+    fresh: Array | None,
     reverse: bool,
     resets: Array | None,
     lengths: Array | None,
 ) -> tuple[Array, Array]:
-    """Reduce lengths to a mask and to zeros in b, which keep the state at zero in the padding."""
+    """Reduce lengths to a mask and to zeros in b, which keep the state at zero in the padding.
+
+    A fresh state of marked steps is put in with their b.
+    """
+    if resets is not None and fresh is not None:
+        valid = valid_steps(b, lengths)
+        marked = resets if valid is None else resets & valid
+        b = b + kept(marked, multiply(a if a.ndim == 2 else kept(marked, a), fresh[:, None]))
     b, keep = mask_lengths(b, resets, lengths)
     if lengths is None or keep is None:
         h = solve(a, b, h0, keep, reverse)
         return h, h[:, 0 if reverse else -1]
-    lengths = jnp.clip(lengths, 0, b.shape[1])[:, None]
+    lengths = lengths[:, None]
     if reverse:
         # The scan passes through the padding first, so h0 is put in behind it.
         a_start = a if a.ndim == 2 else kept(lengths[:, 0] > 0, _take(a, lengths - 1))

@@ -15,6 +15,7 @@ bfloat16.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,18 @@ def takes_bfloat16(method: Method) -> Method:
     """Declare that a linear method reads bfloat16 itself: to convert it costs a pass of its own."""
     BFLOAT16_METHODS.add(method)
     return method
+
+
+def step_counts(lengths: Array | None, steps: Any) -> Array | None:
+    """Numbers of valid steps as int32 from 0 to T, whatever integers they came as.
+
+    Every public function begins with it: T would wrap in a narrow type, and differences below zero
+    in an unsigned one. T may be a symbol.
+    """
+    if lengths is None:
+        return None
+    wide = lengths if lengths.dtype.itemsize >= 4 else lengths.astype(jnp.int32)
+    return jnp.clip(wide, 0, steps).astype(jnp.int32)
 
 
 def valid_steps(x: Array, lengths: Array | None) -> Array | None:
@@ -71,8 +84,17 @@ def differentiable(solve: Method, gradients: Callable) -> Method:
         return h, (a, h, h0, keep)
 
     method = jax.custom_vjp(solve, nondiff_argnums=(4,))
-    method.defvjp(forward, gradients)
-    return method
+    method.defvjp(forward, traced_once(gradients, static_argnums=0))
+    return traced_once(method, static_argnums=4)
+
+
+def traced_once(function: Callable, *, static_argnums: int | tuple[int, ...] = ()) -> Callable:
+    """The function, traced and compiled once for all calls alike outside of `jax.jit`.
+
+    A loop is a new program for each new function that is its body. Inside of `jax.jit` this leaves
+    no trace.
+    """
+    return jax.jit(function, static_argnums=static_argnums, inline=True)
 
 
 def with_derivatives_of(plain: Callable, fast: Callable) -> Callable:

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 
 from lru.scan import cpu
 from lru.scan.front import check_common, linear_scan, method_named
-from lru.scan.methods import LINEAR_METHODS, kept, valid_steps
+from lru.scan.methods import LINEAR_METHODS, kept, step_counts, traced_once, valid_steps
 from lru.scan.native import on_cpu
 from lru.scan.portability import is_portable
 
@@ -50,8 +50,10 @@ def pooled_scan(
     *,
     pooling: str,
     zoneout: Float[Array, "B T N"] | float = 0.0,
+    reverse: bool = False,
     resets: Bool[Array, "B T"] | None = None,
-    lengths: Int[Array, " B"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
+    reset_to: Float[Array, "B N"] | None = None,
     method: str = "auto",
 ) -> tuple[Float[Array, "B T N"], Float[Array, "B N"]]:
     """Mix candidates into states by their gates.
@@ -64,9 +66,11 @@ def pooled_scan(
         c0: state before the first step.
         pooling: a name in `GATES`.
         zoneout: share of each state that is kept as it was, whatever its gates say.
+        reverse: run from the last step to the first.
         resets: [B, T] bool; a marked step drops the previous state.
         lengths: [B] number of valid steps of right-padded rows. At padding h is zero, gradients
             are ignored and x may hold anything, NaN included.
+        reset_to: state that a marked step finds in place of the previous one; None is zero.
         method: a name in `LINEAR_METHODS`, or "auto".
 
     Returns:
@@ -78,10 +82,11 @@ def pooled_scan(
         UnknownNameError: if there is no such method.
     """
     _check(x, bias, c0, pooling, resets, lengths)
+    lengths = step_counts(lengths, x.shape[1])
     dtype = jnp.result_type(jnp.float32, x, c0)
     bias = jnp.zeros(x.shape[-1], dtype) if bias is None else bias.astype(dtype)
     x, c0 = x.astype(dtype), c0.astype(dtype)
-    usual = pooling == "fo" and _nothing(zoneout)
+    usual = pooling == "fo" and _nothing(zoneout) and reset_to is None
     if method == "auto" and usual and not is_portable() and _has_one_pass(jax.default_backend()):
         chosen = "native"
     else:
@@ -93,10 +98,11 @@ def pooled_scan(
             shape=c0.shape[:1] + x.shape[1:2] + c0.shape[1:],
         )
     if not usual or LINEAR_METHODS.resolve(chosen) != "native":
-        return _in_parts(x, bias, c0, pooling, zoneout, resets, lengths, chosen)
+        options = (reverse, resets, lengths, reset_to, chosen)
+        return _in_parts(x, bias, c0, pooling, zoneout, *options)
     cpu.require()
     valid = valid_steps(x, lengths)
-    return _fused(x, bias, c0, None if resets is None else ~resets, valid)
+    return _fused_once(reverse, x, bias, c0, None if resets is None else ~resets, valid)
 
 
 def _check(
@@ -140,14 +146,23 @@ def _in_parts(
     c0: Array,
     pooling: str,
     zoneout: Array | float,
+    reverse: bool,
     resets: Array | None,
     lengths: Array | None,
+    reset_to: Array | None,
     method: str,
 ) -> tuple[Array, Array]:
     x = kept(valid_steps(x, lengths), x)
     gates = pooling_gates(x + bias, pooling, zoneout)
     b = gates.take * gates.candidate
-    c, last = linear_scan(gates.forget, b, c0, resets=resets, lengths=lengths, method=method)
+    c, last = linear_scan(
+        *(gates.forget, b, c0),
+        reverse=reverse,
+        resets=resets,
+        lengths=lengths,
+        reset_to=reset_to,
+        method=method,
+    )
     return (c if gates.output is None else gates.output * c), last
 
 
@@ -185,20 +200,21 @@ _apart.defvjp(
 
 
 def _plain(
-    x: Array, bias: Array, c0: Array, keep: Array | None, valid: Array | None
+    reverse: bool, x: Array, bias: Array, c0: Array, keep: Array | None, valid: Array | None
 ) -> tuple[Array, Array]:
     """The fused problem in parts."""
     resets = None if keep is None else ~keep
     lengths = None if valid is None else valid.sum(1)
-    return _in_parts(x, bias, c0, "fo", 0.0, resets, lengths, "sequential")
+    options = (reverse, resets, lengths, None, "sequential")
+    return _in_parts(x, bias, c0, "fo", 0.0, *options)
 
 
-@jax.custom_vjp
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _fused(
-    x: Array, bias: Array, c0: Array, keep: Array | None, valid: Array | None
+    reverse: bool, x: Array, bias: Array, c0: Array, keep: Array | None, valid: Array | None
 ) -> tuple[Array, Array]:
     """H and the last c; arrays as in `cpu/pooling.cc`."""
-    return _forward(x, bias, c0, keep, valid)[0]
+    return _forward(reverse, x, bias, c0, keep, valid)[0]
 
 
 def _flat(x: Array) -> Array:
@@ -207,7 +223,7 @@ def _flat(x: Array) -> Array:
 
 
 def _forward(
-    x: Array, bias: Array, c0: Array, keep: Array | None, valid: Array | None
+    reverse: bool, x: Array, bias: Array, c0: Array, keep: Array | None, valid: Array | None
 ) -> tuple[tuple[Array, Array], tuple]:
     like_h = jax.ShapeDtypeStruct((*x.shape[:2], c0.shape[-1]), x.dtype)
 
@@ -215,11 +231,13 @@ def _forward(
         flat = _flat(x)
         results = (jax.ShapeDtypeStruct(flat.shape, x.dtype), like_h, like_h)
         arguments = (flat, bias, c0, cpu.mask(keep), cpu.mask(valid))
-        flat, c, h = cpu.call("lru_pooling_forward", results, *arguments, in_place=0)
-        return flat.reshape(x.shape), c, h, c[:, -1]
+        flat, c, h = cpu.call(
+            "lru_pooling_forward", results, *arguments, in_place=0, reverse=reverse
+        )
+        return flat.reshape(x.shape), c, h, c[:, 0 if reverse else -1]
 
     def elsewhere(*arguments: Any) -> tuple:
-        h, last = _plain(*arguments)
+        h, last = _plain(reverse, *arguments)
         return arguments[0], jnp.zeros(like_h.shape, like_h.dtype), h, last
 
     arguments = (bias, c0, keep, valid)
@@ -227,22 +245,29 @@ def _forward(
     return (h, last), (x, *arguments, c)
 
 
-def _backward(saved: tuple, gradients: tuple[Array, Array]) -> tuple[Array | None, ...]:
+def _backward(
+    reverse: bool, saved: tuple, gradients: tuple[Array, Array]
+) -> tuple[Array | None, ...]:
     def here(x: Array, bias: Array, c0: Array, keep: Any, valid: Any, *others: Array) -> tuple:
         flat = _flat(x)
         shapes = (flat.shape, (len(x), *bias.shape), c0.shape)
         results = tuple(jax.ShapeDtypeStruct(shape, x.dtype) for shape in shapes)
         arguments = (flat, bias, c0, cpu.mask(keep), cpu.mask(valid), *others)
-        dx, dbias, dc0 = cpu.call("lru_pooling_backward", results, *arguments, in_place=0)
+        dx, dbias, dc0 = cpu.call(
+            "lru_pooling_backward", results, *arguments, in_place=0, reverse=reverse
+        )
         return dx.reshape(x.shape), dbias.sum(0), dc0
 
     def elsewhere(
         x: Array, bias: Array, c0: Array, keep: Any, valid: Any, _: Array, *gradients: Array
     ) -> tuple:
-        pull = jax.vjp(lambda x, bias, c0: _plain(x, bias, c0, keep, valid), x, bias, c0)[1]
-        return pull(gradients)
+        def plain(x: Array, bias: Array, c0: Array) -> tuple[Array, Array]:
+            return _plain(reverse, x, bias, c0, keep, valid)
+
+        return jax.vjp(plain, x, bias, c0)[1](gradients)
 
     return *on_cpu(here, elsewhere, *saved, *gradients), None, None
 
 
-_fused.defvjp(_forward, _backward)
+_fused.defvjp(_forward, traced_once(_backward, static_argnums=0))
+_fused_once = traced_once(_fused, static_argnums=0)

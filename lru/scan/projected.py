@@ -5,16 +5,17 @@ and backwards (`lru.scan.cpu`); elsewhere they follow each other.
 """
 
 import os
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Complex, Float, Inexact, Int
+from jaxtyping import Array, Bool, Complex, Float, Inexact, Integer
 
 from lru.scan import cpu, parts, sequential
 from lru.scan.front import check_common, linear_scan, mask_lengths, method_named, state_after
-from lru.scan.methods import LINEAR_METHODS
+from lru.scan.methods import LINEAR_METHODS, step_counts, traced_once
 from lru.scan.native import on_cpu
+from lru.scan.products import product
 
 
 def projected_scan(
@@ -24,9 +25,12 @@ def projected_scan(
     C: Float[Array, "M E"],
     h0: Inexact[Array, "B N"] | None = None,
     *,
+    reverse: bool = False,
     resets: Bool[Array, "B T"] | None = None,
-    lengths: Int[Array, " B"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
+    reset_to: Inexact[Array, "B N"] | None = None,
     method: str = "auto",
+    compute_dtype: str = "float32",
 ) -> tuple[Float[Array, "B T E"], Complex[Array, "B N"]]:
     """Solve h_t = a * h_{t-1} + B x_t over time and read out y_t = C h_t.
 
@@ -39,9 +43,12 @@ def projected_scan(
         B: input weights, those of the real parts left and of the imaginary parts right.
         C: output weights, those of the real parts above and of the imaginary parts below.
         h0: state before the first step; None is zero.
+        reverse: as in `linear_scan`.
         resets: as in `linear_scan`.
         lengths: as in `linear_scan`; at padding y is zero.
+        reset_to: as in `linear_scan`.
         method: a name in `LINEAR_METHODS`, or "auto".
+        compute_dtype: of both products, as in `lru.scan.products`.
 
     Returns:
         y, and h_last: the state after the last valid step (h0 where there is none). They are
@@ -59,9 +66,10 @@ def projected_scan(
         if not jnp.issubdtype(z.dtype, jnp.floating):
             raise ValueError(f"{name} has dtype {z.dtype}, but only real floats are allowed")
     width = a.shape[0]
-    given = [z for z in (a, x, B, C, h0) if z is not None]
+    given = [z for z in (a, x, B, C, h0, reset_to) if z is not None]
     driven = jax.ShapeDtypeStruct((*x.shape[:-1], width), jnp.result_type(jnp.complex64, *given))
     check_common(driven, h0, resets, lengths)
+    lengths = step_counts(lengths, x.shape[1])
     if B.shape != (x.shape[-1], 2 * width):
         raise ValueError(f"B has shape {B.shape}, but x and a allow {(x.shape[-1], 2 * width)}")
     if C.shape[:-1] != (2 * width,):
@@ -70,17 +78,32 @@ def projected_scan(
     real = jnp.finfo(driven.dtype).dtype
     a, x, B, C = a.astype(driven.dtype), *(z.astype(real) for z in (x, B, C))
     chosen = method_named(method, "linear", varying=False, dtype=driven.dtype, shape=driven.shape)
-    if LINEAR_METHODS.resolve(chosen) != "native" or not _worth_fusing(len(x)):
-        b = parts.join((x @ B).reshape(*x.shape[:-1], 2, width))
-        h, h_last = linear_scan(a, b, h0, resets=resets, lengths=lengths, method=chosen)
-        return parts.split(h).reshape(*x.shape[:-1], 2 * width) @ C, h_last
+    # The loops in C++ multiply in one type and reset to zero, and backwards no state passes through
+    # their padding.
+    unknown = (
+        compute_dtype != "float32"
+        or reset_to is not None
+        or (reverse and h0 is not None and lengths is not None)
+    )
+    if unknown or LINEAR_METHODS.resolve(chosen) != "native" or not _worth_fusing(len(x)):
+        b = parts.join(product(x, B, compute_dtype).reshape(*x.shape[:-1], 2, width))
+        h, h_last = linear_scan(
+            *(a, b, h0),
+            reverse=reverse,
+            resets=resets,
+            lengths=lengths,
+            reset_to=reset_to,
+            method=chosen,
+        )
+        h = parts.split(h).reshape(*x.shape[:-1], 2 * width)
+        return product(h, C, compute_dtype), h_last
     cpu.require()
     first = jnp.zeros((len(x), width), driven.dtype) if h0 is None else h0
     x, keep = mask_lengths(x, resets, lengths)
-    last = jnp.full(len(x), x.shape[1]) if lengths is None else lengths
-    last = jnp.clip(last - 1, 0, x.shape[1] - 1).astype(jnp.int32)
+    last = jnp.full(len(x), x.shape[1], jnp.int32) if lengths is None else lengths
+    last = jnp.zeros_like(last) if reverse else jnp.maximum(last - 1, 0)
     first = parts.split(first.astype(driven.dtype))
-    y, h_last = _fused(parts.split(a), x, B, C, first, keep, last)
+    y, h_last = _fused_once(reverse, parts.split(a), x, B, C, first, keep, last)
     return y, parts.join(state_after(h_last, first, lengths))
 
 
@@ -96,26 +119,41 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
-@jax.custom_vjp
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _fused(
-    a: Array, x: Array, B: Array, C: Array, h0: Array, keep: Array | None, last: Array
+    reverse: bool,
+    a: Array,
+    x: Array,
+    B: Array,
+    C: Array,
+    h0: Array,
+    keep: Array | None,
+    last: Array,
 ) -> tuple[Array, Array]:
     """Y, and the states [B, 2, N] after the steps `last` [B]; arrays as in `cpu/projected.cc`."""
-    return _forward(a, x, B, C, h0, keep, last)[0]
+    return _forward(reverse, a, x, B, C, h0, keep, last)[0]
 
 
 def _forward(
-    a: Array, x: Array, B: Array, C: Array, h0: Array, keep: Array | None, last: Array
+    reverse: bool,
+    a: Array,
+    x: Array,
+    B: Array,
+    C: Array,
+    h0: Array,
+    keep: Array | None,
+    last: Array,
 ) -> tuple[tuple[Array, Array], tuple]:
     shape_of_h = (*x.shape[:2], *h0.shape[1:])
 
     def here(a: Array, x: Array, B: Array, C: Array, h0: Array, keep: Array | None) -> tuple:
         shapes = ((*x.shape[:2], C.shape[1]), shape_of_h)
         results = tuple(jax.ShapeDtypeStruct(shape, x.dtype) for shape in shapes)
-        return cpu.call("lru_projected_forward", results, a, x, B, C, h0, cpu.mask(keep))
+        arguments = (a, x, B, C, h0, cpu.mask(keep))
+        return cpu.call("lru_projected_forward", results, *arguments, reverse=reverse)
 
     def elsewhere(a: Array, x: Array, B: Array, C: Array, h0: Array, keep: Array | None) -> tuple:
-        h = sequential.solve(a, (x @ B).reshape(shape_of_h), h0, keep, False)
+        h = sequential.solve(a, (x @ B).reshape(shape_of_h), h0, keep, reverse)
         return h.reshape(*x.shape[:2], -1) @ C, h
 
     arguments = (a, x, B, C, h0, keep)
@@ -124,7 +162,7 @@ def _forward(
     return (y, h_last), (*arguments, last, h)
 
 
-def _backward(saved: tuple, gradients: tuple[Array, Array]) -> tuple:
+def _backward(reverse: bool, saved: tuple, gradients: tuple[Array, Array]) -> tuple:
     def here(
         a: Array,
         x: Array,
@@ -136,7 +174,7 @@ def _backward(saved: tuple, gradients: tuple[Array, Array]) -> tuple:
     ) -> tuple:
         results = tuple(jax.ShapeDtypeStruct(z.shape, z.dtype) for z in (a, x, B, C, h0))
         arguments = (a, x, B, C, h0, cpu.mask(keep), *others)
-        return tuple(cpu.call("lru_projected_backward", results, *arguments))
+        return tuple(cpu.call("lru_projected_backward", results, *arguments, reverse=reverse))
 
     def elsewhere(
         a: Array,
@@ -151,7 +189,7 @@ def _backward(saved: tuple, gradients: tuple[Array, Array]) -> tuple:
         dlast: Array,
     ) -> tuple:
         dh = (dy @ C.T).reshape(h.shape).at[jnp.arange(len(h)), last].add(dlast)
-        da, db, dh0, _ = sequential.gradients(False, (a, h, h0, keep), dh)
+        da, db, dh0, _ = sequential.gradients(reverse, (a, h, h0, keep), dh)
         db, h = (z.reshape(*z.shape[:2], -1) for z in (db, h))
         dB, dC = (jnp.einsum("bti,btj->ij", *pair) for pair in ((x, db), (h, dy)))
         return da, db @ B.T, dB, dC, dh0
@@ -159,4 +197,5 @@ def _backward(saved: tuple, gradients: tuple[Array, Array]) -> tuple:
     return *on_cpu(here, elsewhere, *saved, *gradients), None, None
 
 
-_fused.defvjp(_forward, _backward)
+_fused.defvjp(_forward, traced_once(_backward, static_argnums=0))
+_fused_once = traced_once(_fused, static_argnums=0)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Inexact, Int
+from jaxtyping import Array, Bool, Float, Inexact, Integer
 
 from lru.scan.gated import Cell, States
 
@@ -19,11 +19,12 @@ def linear_scan(
     *,
     reverse: bool = False,
     resets: Bool[Array, "B T"] | None = None,
-    lengths: Int[Array, " B"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
+    reset_to: Inexact[Array, "B N"] | None = None,
 ) -> tuple[Inexact[Array, "B T N"], Inexact[Array, "B N"]]:
     """Solve h_t = a_t * h_{t-1} + b_t; arguments and results as in `lru.scan.linear_scan`."""
     varying = jnp.broadcast_to(a, b.shape)
-    return _loop(lambda a_t, h: a_t * h, varying, a, b, h0, reverse, resets, lengths)
+    return _loop(lambda a_t, h: a_t * h, varying, a, b, h0, reverse, resets, lengths, reset_to)
 
 
 def dense_scan(
@@ -33,10 +34,11 @@ def dense_scan(
     *,
     reverse: bool = False,
     resets: Bool[Array, "B T"] | None = None,
-    lengths: Int[Array, " B"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
+    reset_to: Inexact[Array, "B N"] | None = None,
 ) -> tuple[Inexact[Array, "B T N"], Inexact[Array, "B N"]]:
     """Solve h_t = A h_{t-1} + b_t; arguments and results as in `lru.scan.dense_scan`."""
-    return _loop(lambda _, h: h @ A.T, b, A, b, h0, reverse, resets, lengths)
+    return _loop(lambda _, h: h @ A.T, b, A, b, h0, reverse, resets, lengths, reset_to)
 
 
 def gated_scan(
@@ -46,23 +48,26 @@ def gated_scan(
     state: States,
     *,
     resets: Bool[Array, "B T"] | None = None,
-    lengths: Int[Array, " B"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
+    reverse: bool = False,
+    reset_to: States | None = None,
 ) -> tuple[Float[Array, "B T N"], States]:
     """Solve s_t = cell(x_t + h_{t-1} W, s_{t-1}); arguments and results as in `lru.scan`."""
     rows, steps, width = x.shape
     marked = jnp.zeros((rows, steps), bool) if resets is None else resets
     valid = jnp.arange(steps) < (jnp.full(rows, steps) if lengths is None else lengths)[:, None]
+    fresh = tuple(map(jnp.zeros_like, state)) if reset_to is None else reset_to
 
     def step(state: States, at_t: tuple[Array, ...]) -> tuple[States, Array]:
         x_t, marked_t, valid_t = (a.reshape(rows, -1) for a in at_t)
-        before = tuple(jnp.where(marked_t, 0, s) for s in state)
+        before = tuple(jnp.where(marked_t, *pair) for pair in zip(fresh, state, strict=True))
         taken = jnp.where(valid_t, x_t, 0).at[:, width - W.shape[1] :].add(before[0] @ W)
         after = cell.forward(taken, before)[1]
         state = tuple(jnp.where(valid_t, new, old) for new, old in zip(after, state, strict=True))
         return state, jnp.where(valid_t, state[0], 0)
 
     over_time = tuple(jnp.moveaxis(a, 1, 0) for a in (x, marked, valid))
-    last, h = jax.lax.scan(step, state, over_time)
+    last, h = jax.lax.scan(step, state, over_time, reverse=reverse)
     return jnp.moveaxis(h, 0, 1), last
 
 
@@ -74,14 +79,17 @@ def pooled_scan(
     pooling: str,
     zoneout: Float[Array, "B T N"] | float = 0.0,
     resets: Bool[Array, "B T"] | None = None,
-    lengths: Int[Array, " B"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
+    reverse: bool = False,
+    reset_to: Float[Array, "B N"] | None = None,
 ) -> tuple[Float[Array, "B T N"], Float[Array, "B N"]]:
     """Mix candidates into states; arguments and results as in `lru.scan`."""
     z, f, *others = jnp.split(x if bias is None else x + bias, x.shape[-1] // c0.shape[-1], -1)
     keep = jax.nn.sigmoid(f)
     update = jax.nn.sigmoid(others[1]) if pooling == "ifo" else 1 - keep
     keep, update = zoneout + (1 - zoneout) * keep, (1 - zoneout) * update
-    c, last = linear_scan(keep, update * jnp.tanh(z), c0, resets=resets, lengths=lengths)
+    options = {"reverse": reverse, "resets": resets, "lengths": lengths, "reset_to": reset_to}
+    c, last = linear_scan(keep, update * jnp.tanh(z), c0, **options)
     return (jax.nn.sigmoid(others[0]) * c if others else c), last
 
 
@@ -94,6 +102,7 @@ def _loop(
     reverse: bool,
     resets: Array | None,
     lengths: Array | None,
+    reset_to: Array | None,
 ) -> tuple[Array, Array]:
     rows, steps, _ = b.shape
     arguments = (a, b) if h0 is None else (a, b, h0)
@@ -105,7 +114,8 @@ def _loop(
     def step(h: Array, at_t: tuple[Array, ...]) -> tuple[Array, Array]:
         a_t, b_t, marked_t, valid_t = at_t
         a_t, b_t = (jnp.where(valid_t[:, None], x, 0).astype(dtype) for x in (a_t, b_t))
-        new = jnp.where(marked_t[:, None], 0, apply(a_t, h)) + b_t
+        afresh = 0 if reset_to is None else apply(a_t, reset_to.astype(dtype))
+        new = jnp.where(marked_t[:, None], afresh, apply(a_t, h)) + b_t
         return jnp.where(valid_t[:, None], new, h), jnp.where(valid_t[:, None], new, 0)
 
     over_time = [jnp.moveaxis(x, 1, 0) for x in (varying, b, marked, valid)]

@@ -73,7 +73,7 @@ def write(loaded: TrainedText, prompt: str, n_tokens: int, sampler: Sampler, see
 
 
 def draw_gates(loaded: TrainedText, tokens: Sequence[str], folder: Path) -> list[Path]:
-    """Draw forget gate, candidate and state of every layer of a QRNN against the tokens.
+    """Draw forget gate, candidate and state of every layer against the tokens.
 
     Args:
         loaded: the model.
@@ -87,18 +87,19 @@ def draw_gates(loaded: TrainedText, tokens: Sequence[str], folder: Path) -> list
         ValueError: if the model has no such gates, or there is no token in the vocabulary.
     """
     body = loaded.model.body
+    model = loaded.trained.config.model.model
     if not isinstance(body, Cells):
-        raise ValueError(
-            "gates can be looked at in cells of a QRNN, but the model "
-            f"{loaded.trained.config.model.model!r} has a body of blocks"
-        )
+        raise ValueError(f"gates are drawn of cells, but model {model!r} has a body of blocks")
     if not tokens:
         raise ValueError("prompt must have a token to draw gates against, got nothing")
     read = loaded.encode(tokens)
     pictures = []
     for layer, found in enumerate(body.observe(loaded.model.embedding[...][read]), 1):
         path = folder / f"gates-{layer}.png"
-        forget, candidate, state = (np.asarray(values[0, 1:]) for values in found)
+        names = ("forget_gate", "candidate", "state")
+        if "forget_gate" not in found:
+            raise ValueError(f"gates are drawn of models with a forget gate, got {model!r}")
+        forget, candidate, state = (np.asarray(found[name][0, 1:]) for name in names)
         plot_gates(forget, candidate, state, tokens, path)
         pictures.append(path)
     return pictures

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from lru.interop.torch import load_state_dict, state_dict
-from lru.layers import GRU, LSTM, QRNN, GRUStack, LSTMStack, QRNNCell, QRNNStack
+from lru.layers import GRU, LSTM, GRUStack, LSTMCell, LSTMStack, QRNNCell, QRNNStack
 
 D, N = 3, 4
 
@@ -68,12 +68,12 @@ def test_tensors_are_taken_and_given():
 
 
 def test_a_read_out_has_no_place_there():
-    with pytest.raises(
-        ValueError, match="state of width 4 out to width 3, for which PyTorch has no"
-    ):
-        state_dict(LSTM(D, N, rngs=nnx.Rngs(0)))
-    layer = QRNN(D, N, rngs=nnx.Rngs(0))
-    load_state_dict(layer, state_dict(QRNNCell(D, N, rngs=nnx.Rngs(1))))
+    message = r"^module LSTM\(3, 4\) reads its state of width 4 out .* take LSTMCell\(3, 4\) or"
+    layer, cell = LSTM(D, N, rngs=nnx.Rngs(0)), LSTMCell(D, N, rngs=nnx.Rngs(1))
+    with pytest.raises(ValueError, match=message):
+        state_dict(layer)
+    with pytest.raises(ValueError, match=message):
+        load_state_dict(layer, state_dict(cell))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_read_out_has_no_place_there():
     ],
 )
 def test_what_does_not_fit_is_refused_and_changes_nothing(change, message):
-    layer = LSTM(D, N, rngs=nnx.Rngs(0))
+    layer = LSTMCell(D, N, rngs=nnx.Rngs(0))
     cell = LSTMStack(D, [N], rngs=nnx.Rngs(0))
     given = {k: v for k, v in (state_dict(cell) | change).items() if v is not None}
     before = np.array(layer.weight_hh[...])

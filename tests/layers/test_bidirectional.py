@@ -7,7 +7,6 @@ import pytest
 from flax import nnx
 
 from lru.layers import LRU, Bidirectional
-from lru.layers.bidirectional import reverse_rows
 
 B, T, D, N = 3, 9, 4, 5
 CUT = 4
@@ -21,13 +20,6 @@ def layer():
 @pytest.fixture
 def x():
     return jax.random.normal(jax.random.key(0), (B, T, D))
-
-
-def test_valid_steps_are_reversed_and_padding_stays():
-    rows = jnp.arange(10).reshape(2, 5)
-    reversed_rows = [[4, 3, 2, 1, 0], [7, 6, 5, 8, 9]]
-    np.testing.assert_array_equal(reverse_rows(rows, jnp.array([5, 3])), reversed_rows)
-    np.testing.assert_array_equal(reverse_rows(rows, None)[1], [9, 8, 7, 6, 5])
 
 
 @pytest.mark.parametrize("packed", [False, True])

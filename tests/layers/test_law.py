@@ -35,6 +35,8 @@ VARIANTS = [
     *((name, {"block_length": 3}) for name in ("lru", "rnn")),
     ("qrnn", {"window": 4, "gates": "ifo", "zoneout": 0.3}),
 ]
+# What needs no more than every kind of layer.
+FEW = [*((name, {}) for name in LAYERS), ("lru", {"block_length": 3})]
 # What a layer's state takes its type from.
 WIDENING = {"lru": {"nu_log", "theta_log", "gamma_log", "B", "C"}, "rnn": {"A", "B"}}
 IDS = ["-".join(map(str, (name, *options.values()))) for name, options in VARIANTS]
@@ -95,6 +97,36 @@ def test_chunks_equal_the_whole(variant):
     close(state, last)
 
 
+@pytest.mark.parametrize("variant", FEW, ids=str)
+@both_directions
+def test_calls_outside_of_jit_compile_nothing_after_the_first(variant, bidirectional):
+    layer, x = build(variant, bidirectional), inputs()
+    lengths, resets = jnp.array([T, CUT, 1]), jnp.zeros((B, T), bool)
+    graphdef, params = nnx.split(layer)
+
+    def use():
+        y, state = layer(x, lengths=lengths, resets=resets)
+        jax.grad(lambda params: jnp.sum(nnx.merge(graphdef, params)(x)[0]))(params)
+        return state if bidirectional else layer.step(y[:, 0], state)
+
+    events = []
+    for _ in range(2):
+        use()
+
+    def listen(name, *_, **__):
+        events.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        use()
+        # What is counted is known by this name.
+        assert not any("compile" in name for name in events), events
+        jax.jit(lambda: 0)()
+        assert any("compile" in name for name in events)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
 @each_variant
 @both_directions
 def test_a_reset_is_a_fresh_start(variant, bidirectional):
@@ -105,6 +137,119 @@ def test_a_reset_is_a_fresh_start(variant, bidirectional):
     packed, state = run(layer, x, resets=resets)
     close(packed, jnp.concatenate([before, after], axis=1))
     close(state[0] if bidirectional else state, last[0] if bidirectional else last)
+
+
+def learned(name, options):
+    """The layer with an initial state that is learned, and not zero."""
+
+    class Learned(LAYERS[name]):
+        def initial_state(self, batch_size):
+            zeros = LAYERS[name].initial_state(self, batch_size)
+            return jax.tree.map(lambda leaf: leaf + 0.5 * self.initial[...], zeros)
+
+    layer = Learned(D, N, **options, rngs=nnx.Rngs(0))
+    layer.initial = nnx.Param(jnp.ones(()))
+    return layer
+
+
+LEARNED = [*FEW, ("qrnn", {"window": 4, "gates": "f"}), ("lru", {"scan_method": "associative"})]
+
+
+@pytest.mark.parametrize("variant", LEARNED, ids=str)
+@both_directions
+def test_a_reset_returns_to_the_initial_state_though_it_is_learned(variant, bidirectional):
+    layer, x = learned(*variant), inputs()
+    layer = Bidirectional(lambda _: layer, rngs=nnx.Rngs(0)) if bidirectional else layer
+    graphdef, params = nnx.split(layer)
+    lengths = jnp.array([T, T - 1, CUT + 1])
+    # The one beyond the end of a row counts for nothing.
+    resets = jnp.zeros((B, T), bool).at[:, CUT].set(True).at[2, CUT + 1].set(True)
+    weights = inputs(seed=1)
+
+    @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
+    def packed(params):
+        y, state = nnx.merge(graphdef, params)(x, lengths=lengths, resets=resets)
+        y = jnp.where(jnp.arange(T)[:, None] < lengths[:, None, None], y, 0)
+        last = state[0] if bidirectional else state
+        ends = sum(jnp.sum(jnp.abs(leaf) ** 2) for leaf in jax.tree.leaves(last))
+        return jnp.sum(y * weights) + ends, (y, last)
+
+    @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
+    def apart(params):
+        layer = nnx.merge(graphdef, params)
+        first, _ = layer(x[:, :CUT])
+        second, state = layer(x[:, CUT:], lengths=lengths - CUT)
+        y = jnp.concatenate([first, second], axis=1)
+        y = jnp.where(jnp.arange(T)[:, None] < lengths[:, None, None], y, 0)
+        last = state[0] if bidirectional else state
+        ends = sum(jnp.sum(jnp.abs(leaf) ** 2) for leaf in jax.tree.leaves(last))
+        return jnp.sum(y * weights) + ends, (y, last)
+
+    result, expected = packed(params), apart(params)
+    close(result[0][1], expected[0][1])
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4), result[1], expected[1])
+
+
+def flipped(x, lengths):
+    """The valid steps of each row from the last to the first."""
+    time, last = jnp.arange(T), lengths[:, None] - 1
+    source = jnp.where(time <= last, last - time, time)
+    return jnp.take_along_axis(x, source.reshape(source.shape + (1,) * (x.ndim - 2)), axis=1)
+
+
+@each_variant
+@pytest.mark.parametrize("packed", [False, True])
+def test_reverse_is_the_run_over_flipped_rows(variant, packed):
+    layer, x = build(variant), inputs()
+    state = jax.tree.map(lambda leaf: leaf + 0.5, layer.initial_state(B)) if packed else None
+    lengths = jnp.array([T, CUT, 0]) if packed else jnp.full(B, T)
+    # A document is entered at the step before the next reset, of which the one at the start of a
+    # row and one at its end say nothing.
+    resets = jnp.zeros((B, T), bool).at[:, 0].set(True).at[:, 2].set(True).at[1, CUT].set(True)
+    entered = jnp.zeros((B, T), bool).at[:2, 1].set(True)
+    marks = ({"resets": resets}, {"resets": flipped(entered, lengths)}) if packed else ({}, {})
+    weights = inputs(seed=1)
+
+    def pull(way, x):
+        y, vjp = jax.vjp(lambda x, state: way(layer, x, state), x, state)
+        return y, vjp((jnp.where(valid, weights, 0), jax.tree.map(jnp.ones_like, y[1])))
+
+    valid = (jnp.arange(T) < lengths[:, None])[..., None]
+    given = {"lengths": lengths} if packed else {}
+
+    def natively(layer, x, state):
+        return layer(x, state, reverse=True, **given, **marks[0])
+
+    def by_copies(layer, x, state):
+        y, last = layer(flipped(x, lengths), state, **given, **marks[1])
+        return flipped(y, lengths), last
+
+    results, expected = (jax.jit(partial(pull, way))(x) for way in (natively, by_copies))
+    ((y, *rest), (expected_y, *expected_rest)) = (
+        (r[0][0], r[0][1], r[1]) for r in (results, expected)
+    )
+    close(jnp.where(valid, y, 0), jnp.where(valid, expected_y, 0))
+    close(rest, expected_rest)
+
+
+@each_variant
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_is_observed_is_what_a_call_does(variant, reverse):
+    layer, x = build(variant), inputs()
+    resets = jnp.zeros((B, T), bool).at[:, 2].set(True)
+    start = jax.tree.map(lambda leaf: leaf + 0.5, layer.initial_state(B))
+    lengths = jnp.array([T, CUT, 1])
+    options = {"lengths": lengths, "resets": resets, "reverse": reverse}
+    found, (_, last) = jax.jit(
+        lambda layer, x: (layer.observe(x, start, **options), layer(x, start, **options))
+    )(layer, x)
+    assert {values.shape for values in found.values()} == {(B, T, N)}
+    ends = found["state"][jnp.arange(B), 0 if reverse else lengths - 1]
+    # The state of a layer has more fields than that, or is it.
+    returned = getattr(last, "c", getattr(last, "h", last))
+    close(ends, returned)
 
 
 @each_variant
@@ -130,6 +275,19 @@ def test_padding_changes_neither_values_nor_gradients(variant, bidirectional):
     close(params_grad_other, params_grad)
     close(x_grad_other, x_grad)
     assert not np.any(x_grad[1, 4:])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("variant", FEW, ids=str)
+@both_directions
+def test_lengths_may_be_of_any_type_of_integers(variant, bidirectional, dtype):
+    layer, x = build(variant, bidirectional), inputs(steps=300)
+    lengths = jnp.array([jnp.iinfo(dtype).max, 4, 0], dtype)
+    y, state = run(layer, x, lengths=lengths)
+    expected, expected_state = run(layer, x, lengths=lengths.astype("int32"))
+    valid = (jnp.arange(300) < lengths.astype("int32")[:, None])[..., None]
+    close(jnp.where(valid, y, 0), jnp.where(valid, expected, 0))
+    close(state, expected_state)
 
 
 @each_variant
@@ -262,6 +420,35 @@ def test_rows_without_a_valid_step_hand_their_state_on(variant, bidirectional):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1:], b[1:]), after, state)
 
 
+@pytest.mark.parametrize("variant", FEW, ids=str)
+def test_products_may_be_made_in_bfloat16(variant):
+    name, options = variant
+    layer, x = build(variant), inputs()
+    narrow = build((name, options | {"compute_dtype": "bfloat16"}))
+
+    @jax.jit
+    @partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
+    def loss(layer, x):
+        y, state = layer(x)
+        return jnp.sum(y**2), (y, state)
+
+    (_, outputs), gradients = loss(narrow, x)
+    (_, expected), expected_gradients = loss(layer, x)
+    leaves = [
+        jax.tree.leaves(tree) for tree in ((outputs, gradients), (expected, expected_gradients))
+    ]
+    for values, wanted in zip(*leaves, strict=True):
+        assert values.dtype == wanted.dtype
+        size = np.abs(wanted).max()
+        # Not the same, and no farther than the rounding of a few factors.
+        np.testing.assert_allclose(values, wanted, rtol=0, atol=0.05 * size)
+    assert not np.array_equal(outputs[0], expected[0])
+    products = str(jax.make_jaxpr(lambda layer, x: layer(x))(narrow, x))
+    assert "preferred_element_type=float32" in products
+    with pytest.raises(ValueError, match="compute_dtype must be float32 or bfloat16, got 'half'"):
+        build((name, options | {"compute_dtype": "half"}))
+
+
 @each_variant
 def test_parameters_are_real(variant):
     leaves = jax.tree.leaves(nnx.state(build(variant), nnx.Param))
@@ -292,7 +479,7 @@ ORACLES = {
 
 
 def counted(scan, calls):
-    def run(*arguments, method=None, **options):
+    def run(*arguments, method=None, compute_dtype=None, **options):
         calls.append(scan)
         return scan(*arguments, **options)
 
@@ -301,6 +488,7 @@ def counted(scan, calls):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @each_variant
+@pytest.mark.usefixtures("_traced_anew")
 def test_equals_itself_on_the_oracle(variant, dtype, monkeypatch):
     """The same layer on `lru.scan.reference`: outputs, states and all gradients."""
     with jax.enable_x64(dtype == "float64"):
@@ -333,6 +521,7 @@ def test_equals_itself_on_the_oracle(variant, dtype, monkeypatch):
             for name, scan in ORACLES.items():
                 if hasattr(module, name):
                     monkeypatch.setattr(module, name, counted(scan, calls))
+        jax.clear_caches()
         expected = evaluated()
         assert calls
     tolerance = 2e-5 if dtype == "float32" else 1e-11

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lru.layers import NoStepError
 from lru.models import Classifier, ModelConfig
-from lru.models.classifier import pool
+from lru.models.classifier import Pooled, pool
 
 B, T, D, C, V = 3, 6, 4, 5, 7
 LENGTHS = np.array([T, 2, 0], np.int32)
@@ -74,6 +74,16 @@ def test_last_pooling_is_the_last_valid_step(lengths):
     x = features()
     expected = [row[n - 1] if n else np.zeros(D) for row, n in zip(x, lengths, strict=True)]
     np.testing.assert_array_equal(pool(jnp.asarray(x), jnp.array(lengths), "last")[0], expected)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_lengths_are_clipped_to_the_row_whatever_integers_they_are(pooling):
+    x = jnp.asarray(features())
+    before = Pooled(x[:, 0], jnp.full(B, 2))
+    given = pool(x, jnp.array([T + 100, -3, 1], "int8"), pooling, before)
+    expected = pool(x, jnp.array([T, 0, 1]), pooling, before)
+    jax.tree.map(np.testing.assert_array_equal, given, expected)
+    assert given[1].steps.dtype == before.steps.dtype
 
 
 def test_without_lengths_all_steps_are_valid():

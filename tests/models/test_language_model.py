@@ -79,7 +79,7 @@ def test_densely_connected_cells_read_all_below_as_the_stack_of_layers_does():
     for t in range(3):
         step, state = built.body.step(x[:, t], state)
         np.testing.assert_allclose(step, whole[:, t], rtol=1e-4, atol=1e-5)
-    last = [found.state[:, -1] for found in built.body.observe(x)]
+    last = [found["state"][:, -1] for found in built.body.observe(x)]
     for seen, state in zip(last, after, strict=True):
         np.testing.assert_allclose(seen, state.c, rtol=1e-5, atol=1e-6)
 

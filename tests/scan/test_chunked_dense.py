@@ -18,6 +18,7 @@ def inputs(seed: int = 1) -> jax.Array:
     return jax.random.normal(jax.random.key(seed), (B, T, N))
 
 
+@pytest.mark.usefixtures("_traced_anew")
 @pytest.mark.parametrize(
     ("A", "plain"),
     [

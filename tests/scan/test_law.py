@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lru import scan
+from lru.layers import LSTM
 from lru.scan import DENSE_METHODS, LINEAR_METHODS, reference
 
 B, N = 3, 4
@@ -329,3 +330,31 @@ def test_sequential_needs_no_memory_beside_its_inputs_and_outputs() -> None:
     a, x = (jax.ShapeDtypeStruct((64,), "complex64"), jax.ShapeDtypeStruct(shape, "float32"))
     memory = jax.jit(run, donate_argnums=(1, 2)).lower(a, x, x).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 0.1 * 4 * np.prod(shape)
+
+
+# Every public scan, of inputs and a state before them.
+ENTRIES = {
+    "linear_scan": lambda x, h0, **options: scan.linear_scan(jnp.full(N, 0.9), x, h0, **options),
+    "dense_scan": lambda x, h0, **options: scan.dense_scan(0.9 * jnp.eye(N), x, h0, **options),
+    "forget_mult": lambda x, h0, **options: scan.forget_mult(jax.nn.sigmoid(x), x, h0, **options),
+    "pooled_scan": lambda x, h0, **options: scan.pooled_scan(
+        jnp.tile(x, 3), None, h0, pooling="fo", **options
+    ),
+    "projected_scan": lambda x, h0, **options: scan.projected_scan(
+        jnp.full(N, 0.9), x, jnp.eye(N, 2 * N), jnp.eye(2 * N, N), h0, **options
+    ),
+    "gated_scan": lambda x, h0, **options: scan.gated_scan(
+        LSTM.cell, jnp.tile(x, 4), 0.1 * jnp.ones((N, 4 * N)), (h0, h0), **options
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "longest"), [("uint8", 255), ("int8", 127), ("uint32", 2**32 - 1)]
+)
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_lengths_may_be_of_any_type_of_integers(entry: str, dtype: str, longest: int) -> None:
+    x, h0 = random(0, (B, 300, N), "float32"), random(1, (B, N), "float32")
+    run = jax.jit(ENTRIES[entry])
+    result = run(x, h0, lengths=jnp.array([longest, 7, 0], dtype))
+    check_close(result, run(x, h0, lengths=jnp.array([min(longest, 300), 7, 0])))

@@ -51,6 +51,7 @@ def pull(scan, a, b, h0, resets, reverse: bool = False) -> tuple:
     return values, vjp(tuple(random(i, x.shape, x.dtype.name) for i, x in enumerate(values)))
 
 
+@pytest.mark.usefixtures("_traced_anew")
 @pytest.mark.parametrize(
     ("of_a", "of_b", "varying", "reverse"),
     [

@@ -54,7 +54,7 @@ def check_close(results, wanted, factor=50):
 
 
 @pytest.fixture
-def _elsewhere(monkeypatch):
+def _elsewhere(monkeypatch, _traced_anew):
     """The program of other platforms than a CPU, on this one."""
     monkeypatch.setattr(
         jax.lax, "platform_dependent", lambda *arrays, cpu, default: default(*arrays)

@@ -51,11 +51,11 @@ def test_gates_are_those_that_make_the_outputs(loaded, tmp_path):
     h, states = body(x)
     observed = body.observe(x)
     for cell, found, state in zip(body.cells, observed, states, strict=True):
-        before = jnp.pad(found.state, ((0, 0), (1, 0), (0, 0)))[:, :-1]
-        mixed = found.forget * before + (1 - found.forget) * found.candidate
-        np.testing.assert_allclose(found.state, mixed, atol=1e-6)
-        np.testing.assert_allclose(found.state[:, -1], state.c, atol=1e-6)
-        assert found.forget.shape == (1, 5, cell.d_hidden)
+        before = jnp.pad(found["state"], ((0, 0), (1, 0), (0, 0)))[:, :-1]
+        mixed = found["forget_gate"] * before + (1 - found["forget_gate"]) * found["candidate"]
+        np.testing.assert_allclose(found["state"], mixed, atol=1e-6)
+        np.testing.assert_allclose(found["state"][:, -1], state.c, atol=1e-6)
+        assert found["forget_gate"].shape == (1, 5, cell.d_hidden)
     assert h.shape == (1, 5, 8)
     pictures = draw_gates(loaded, list("to be"), tmp_path)
     assert [picture.name for picture in pictures] == ["gates-1.png", "gates-2.png"]
@@ -105,12 +105,12 @@ def test_bad_arguments_are_one_clear_sentence(qrnn_run, capsys, arguments, messa
     assert len(error.splitlines()) == 1
 
 
-def test_any_body_writes_but_only_a_qrnn_has_gates_to_draw(make_run, capsys):
-    for model, message in (("lru", "has a body of blocks"), ("lstm", "cells of a QRNN, got LSTM")):
+def test_any_body_writes_but_not_every_one_has_gates_to_draw(make_run, capsys):
+    for model, message in (("lru", "has a body of blocks"), ("gru", "a forget gate, got 'gru'")):
         folder = make_run(model, "--model", model, "--max_steps", "1")
         command = ["generate", str(folder), "--n_tokens", "5"]
         assert main(command) == 0
-        assert main([*command, "--plot_gates"]) == 2
+        assert main([*command, "--plot_gates", "--prompt", "to"]) == 2
         assert message in capsys.readouterr().err
     assert load_text(Run(folder)).card.name == "shakespeare-lm"
 

@@ -8,6 +8,8 @@
 // elements where they are true everywhere. Where keep is false the previous state is dropped; where
 // valid is false the state passes and h is zero.
 //
+// With `reverse` time runs backwards, and the previous state is that of the step behind.
+//
 // The forward call hands x through, in place and as it is, and the backward call writes the gradient
 // over it: with the same array as an argument of both, the compiler would copy it for the second.
 
@@ -87,13 +89,14 @@ struct Sizes {
 
 template <typename T>
 void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* x, const T* bias, const T* c0,
-             const bool* keep, const bool* valid, T* c, T* h) {
+             const bool* keep, const bool* valid, bool reverse, T* c, T* h) {
   OverSlices(pool, s.rows, s.width, s.Threads(), [&](int64_t row, int64_t first, int64_t last) {
     int64_t n = last - first;
     const T* bias_z = bias + row / s.rows_of_bias * 3 * s.width + first;
     const T *bias_f = bias_z + s.width, *bias_o = bias_f + s.width;
     std::vector<T> state(c0 + row * s.width + first, c0 + row * s.width + last);
-    for (int64_t step = row * s.steps; step < (row + 1) * s.steps; ++step) {
+    for (int64_t i = 0; i < s.steps; ++i) {
+      int64_t step = row * s.steps + (reverse ? s.steps - 1 - i : i);
       T *held = state.data(), *c_t = c + step * s.width + first, *h_t = h + step * s.width + first;
       if (valid && !valid[step]) {
         std::copy_n(held, n, c_t);
@@ -117,15 +120,17 @@ void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* x, const T* bias, c
 // Beside dx, which may be x, and the gradient of c0: that of the bias by row [..., B, 3 N].
 template <typename T>
 void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* x, const T* bias, const T* c0,
-              const bool* keep, const bool* valid, const T* c, const T* dh, const T* dlast, T* dx,
-              T* dbias, T* dc0) {
+              const bool* keep, const bool* valid, const T* c, const T* dh, const T* dlast,
+              bool reverse, T* dx, T* dbias, T* dc0) {
   OverSlices(pool, s.rows, s.width, s.Threads(), [&](int64_t row, int64_t first, int64_t last) {
-    int64_t n = last - first, start = row * s.steps;
+    int64_t n = last - first, start = row * s.steps + (reverse ? s.steps - 1 : 0);
+    const int64_t back = reverse ? 1 : -1;
     const T* bias_z = bias + row / s.rows_of_bias * 3 * s.width + first;
     const T *bias_f = bias_z + s.width, *bias_o = bias_f + s.width;
     std::vector<T> state(dlast + row * s.width + first, dlast + row * s.width + last);
     std::vector<T> zeros(n, T(0)), sums(3 * n, T(0)), totals(3 * n, T(0));
-    for (int64_t step = start + s.steps - 1; step >= start; --step) {
+    for (int64_t left = s.steps - 1; left >= 0; --left) {
+      int64_t step = start - back * left;
       const T* z = x + step * 3 * s.width + first;
       const T *f = z + s.width, *o = f + s.width;
       T* dz = dx + step * 3 * s.width + first;
@@ -137,7 +142,7 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* x, const T* bias, 
         T factor = kept ? T(1) : T(0);
         const T* before = !kept           ? zeros.data()
                           : step == start ? c0 + row * s.width + first
-                                          : c + (step - 1) * s.width + first;
+                                          : c + (step + back) * s.width + first;
         const T *c_t = c + step * s.width + first, *dh_t = dh + step * s.width + first;
         T *dc = state.data(), *sum_z = sums.data(), *sum_f = sum_z + n, *sum_o = sum_f + n;
         // Where dx is x, each place is read before it is written.
@@ -159,7 +164,7 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* x, const T* bias, 
           dgate[i] = to_o;
         }
       }
-      if ((step - start) % kPartialSum == 0) {
+      if (left % kPartialSum == 0) {
         for (int64_t i = 0; i < 3 * n; ++i) totals[i] += sums[i];
         std::fill(sums.begin(), sums.end(), T(0));
       }
@@ -203,7 +208,8 @@ struct Problem {
 
 ffi::Error ForwardCall(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer bias,
                        ffi::AnyBuffer c0, ffi::Buffer<ffi::PRED> keep,
-                       ffi::Buffer<ffi::PRED> valid, ffi::Result<ffi::AnyBuffer> same_x,
+                       ffi::Buffer<ffi::PRED> valid, bool reverse,
+                       ffi::Result<ffi::AnyBuffer> same_x,
                        ffi::Result<ffi::AnyBuffer> c, ffi::Result<ffi::AnyBuffer> h) {
   if (c->dimensions().size() < 3) return TooFewAxes("c");
   Problem problem(*c);
@@ -214,8 +220,8 @@ ffi::Error ForwardCall(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer bi
   return WithType(x, [&](auto zero) {
     using T = decltype(zero);
     Forward<T>(pool, problem.sizes, x.reinterpret_data<T>(), bias.reinterpret_data<T>(),
-               c0.reinterpret_data<T>(), MaskOf(keep), MaskOf(valid), c->reinterpret_data<T>(),
-               h->reinterpret_data<T>());
+               c0.reinterpret_data<T>(), MaskOf(keep), MaskOf(valid), reverse,
+               c->reinterpret_data<T>(), h->reinterpret_data<T>());
     return ffi::Error::Success();
   });
 }
@@ -223,7 +229,7 @@ ffi::Error ForwardCall(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer bi
 ffi::Error BackwardCall(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer bias,
                         ffi::AnyBuffer c0, ffi::Buffer<ffi::PRED> keep,
                         ffi::Buffer<ffi::PRED> valid, ffi::AnyBuffer c, ffi::AnyBuffer dh,
-                        ffi::AnyBuffer dlast, ffi::Result<ffi::AnyBuffer> dx,
+                        ffi::AnyBuffer dlast, bool reverse, ffi::Result<ffi::AnyBuffer> dx,
                         ffi::Result<ffi::AnyBuffer> dbias, ffi::Result<ffi::AnyBuffer> dc0) {
   if (c.dimensions().size() < 3) return TooFewAxes("c");
   Problem problem(c);
@@ -237,8 +243,8 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer b
     using T = decltype(zero);
     Backward<T>(pool, problem.sizes, x.reinterpret_data<T>(), bias.reinterpret_data<T>(),
                 c0.reinterpret_data<T>(), MaskOf(keep), MaskOf(valid), c.reinterpret_data<T>(),
-                dh.reinterpret_data<T>(), dlast.reinterpret_data<T>(), dx->reinterpret_data<T>(),
-                dbias->reinterpret_data<T>(), dc0->reinterpret_data<T>());
+                dh.reinterpret_data<T>(), dlast.reinterpret_data<T>(), reverse,
+                dx->reinterpret_data<T>(), dbias->reinterpret_data<T>(), dc0->reinterpret_data<T>());
     return ffi::Error::Success();
   });
 }
@@ -253,6 +259,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_pooling_forward, ForwardCall,
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::Buffer<ffi::PRED>>()
                                   .Arg<ffi::Buffer<ffi::PRED>>()
+                                  .Attr<bool>("reverse")
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>());
@@ -268,6 +275,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_pooling_backward, BackwardCall,
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>()
+                                  .Attr<bool>("reverse")
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>());

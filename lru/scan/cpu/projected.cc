@@ -5,7 +5,7 @@
 //   a [..., 2, N], x [..., B, T, D], B [..., D, 2 N], C [..., 2 N, E], h0 [..., B, 2, N],
 //   keep [..., B, T], or no elements where every step keeps the one before,
 //   y [..., B, T, E], h [..., B, T, 2, N].
-// Rows of the batch are dealt out to tasks.
+// With `reverse` time runs backwards. Rows of the batch are dealt out to tasks.
 
 #include <algorithm>
 #include <cstdint>
@@ -27,6 +27,8 @@ constexpr int64_t kBlock = 64;
 struct Sizes {
   int64_t problems, rows, steps, inputs, width, outputs;  // all in front of B, then B, T, D, N, E
 
+  int64_t Blocks() const { return (steps + kBlock - 1) / kBlock; }
+
   int64_t Tasks(ffi::ThreadPool& pool) const {
     return std::min<int64_t>(rows, (pool.num_threads() + problems - 1) / problems);
   }
@@ -44,7 +46,7 @@ struct Sizes {
 
 template <typename T>
 void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* x, const T* B, const T* C,
-             const T* h0, const bool* keep, T* y, T* h) {
+             const T* h0, const bool* keep, bool reverse, T* y, T* h) {
   const int64_t wide = 2 * s.width;
   const Panels<T> hidden(wide), out(s.outputs);
   std::vector<std::vector<T>> packed_B, packed_C;
@@ -56,13 +58,17 @@ void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* x, cons
     std::vector<T> state(h0 + row * wide, h0 + (row + 1) * wide);
     const T* factor = a + problem * wide;
     bool kept[kBlock];
-    for (int64_t begin = 0; begin < s.steps; begin += kBlock) {
+    for (int64_t k = 0; k < s.Blocks(); ++k) {
+      int64_t begin = kBlock * (reverse ? s.Blocks() - 1 - k : k);
       int64_t count = std::min(kBlock, s.steps - begin), at = row * s.steps + begin;
       Rows<const T> x_rows{x + at * s.inputs, s.inputs};
       Rows<T> h_rows{h + at * wide, wide}, y_rows{y + at * s.outputs, s.outputs};
       Product(hidden, packed_B[problem], s.inputs, count, x_rows, {}, h_rows);
-      for (int64_t i = 0; i < count; ++i) kept[i] = !keep || keep[at + i];
-      Steps<T> steps{count, kept, s.width, factor, 0, h_rows[0], h_rows[0], wide, state.data()};
+      auto place = [&](int64_t i) { return reverse ? count - 1 - i : i; };
+      for (int64_t i = 0; i < count; ++i) kept[i] = !keep || keep[at + place(i)];
+      T* first = h_rows[place(0)];
+      Steps<T> steps{count, kept, s.width, factor, 0, first, first, reverse ? -wide : wide};
+      steps.state = state.data();
       Advance<T, 2, 2, false, false>(steps, s.width);
       Product(out, packed_C[problem], wide, count, h_rows, {}, y_rows);
     }
@@ -97,7 +103,7 @@ struct Totals {
 template <typename T>
 void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* x, const T* B, const T* C,
               const T* h0, const bool* keep, const int32_t* last, const T* h, const T* dy,
-              const T* dlast, T* da, T* dx, T* dB, T* dC, T* dh0) {
+              const T* dlast, bool reverse, T* da, T* dx, T* dB, T* dC, T* dh0) {
   const int64_t wide = 2 * s.width, tasks = s.Tasks(pool);
   const Panels<T> in(s.inputs), hidden(wide), out(s.outputs);
   std::vector<std::vector<T>> packed_B, packed_C;
@@ -111,7 +117,8 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* x, con
     const T* factor = a + problem * wide;
     bool kept[kBlock + 1] = {};
     std::vector<T> state(wide, T(0)), partial(wide), gradient(kBlock * hidden.padded, T(0)), padded;
-    for (int64_t begin = (s.steps - 1) / kBlock * kBlock; begin >= 0; begin -= kBlock) {
+    for (int64_t k = s.Blocks() - 1; k >= 0; --k) {
+      int64_t begin = kBlock * (reverse ? s.Blocks() - 1 - k : k);
       int64_t count = std::min(kBlock, s.steps - begin), at = row * s.steps + begin;
       Rows<const T> dy_rows{dy + at * s.outputs, s.outputs}, h_rows{h + at * wide, wide};
       Rows<T> l_rows{gradient.data(), hidden.padded};
@@ -120,22 +127,25 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* x, con
         T* l = l_rows[last[row] - begin];
         for (int64_t j = 0; j < wide; ++j) l[j] += dlast[row * wide + j];
       }
-      for (int64_t i = 0; i < count; ++i) kept[count - i] = !keep || keep[at + i];
+      // Places of the steps of the block, counted in the direction of the scan.
+      auto place = [&](int64_t i) { return reverse ? count - 1 - i : i; };
+      const int64_t back = reverse ? 1 : -1;
+      for (int64_t i = 0; i < count; ++i) kept[count - i] = !keep || keep[at + place(i)];
       std::fill(partial.begin(), partial.end(), T(0));
-      // n steps from step i down; `before` is the state before step i.
+      // n steps from step i back; `before` is the state before step i.
       auto advance = [&](int64_t i, int64_t n, const T* before) {
         Steps<T> steps{n, kept + (count - 1 - i), s.width, factor};
-        steps.b = steps.out = l_rows[i];
-        steps.stride = -l_rows.stride;
+        steps.b = steps.out = l_rows[place(i)];
+        steps.stride = back * l_rows.stride;
         steps.state = state.data();
         steps.before = before;
-        steps.stride_before = -wide;
+        steps.stride_before = back * wide;
         steps.da = partial.data();
         Advance<T, 2, 2, false, true>(steps, s.width);
       };
-      const int64_t within = begin == 0 ? count - 1 : count;
-      if (within > 0) advance(count - 1, within, h_rows[count - 2]);
-      if (begin == 0) advance(0, 1, h0 + row * wide);
+      const int64_t within = k == 0 ? count - 1 : count;
+      if (within > 0) advance(count - 1, within, h_rows[place(count - 1) + back]);
+      if (k == 0) advance(0, 1, h0 + row * wide);
       kept[0] = kept[count];
       for (int64_t j = 0; j < wide; ++j) total.a[j] += partial[j];
       Product<T>(in, packed_B[problem], wide, count, l_rows, {},
@@ -199,7 +209,7 @@ struct Problem {
 
 ffi::Error ForwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x, ffi::AnyBuffer B,
                        ffi::AnyBuffer C, ffi::AnyBuffer h0, ffi::Buffer<ffi::PRED> keep,
-                       ffi::Result<ffi::AnyBuffer> y, ffi::Result<ffi::AnyBuffer> h) {
+                       bool reverse, ffi::Result<ffi::AnyBuffer> y, ffi::Result<ffi::AnyBuffer> h) {
   if (!Problem::HasAxes(x, B, C)) return TooFewAxes("x, B or C");
   Problem problem(x, B, C);
   const Sizes& s = problem.sizes;
@@ -210,7 +220,7 @@ ffi::Error ForwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x,
   return WithType(x, [&](auto zero) {
     using T = decltype(zero);
     Forward(pool, s, a.reinterpret_data<T>(), x.reinterpret_data<T>(), B.reinterpret_data<T>(),
-            C.reinterpret_data<T>(), h0.reinterpret_data<T>(), MaskOf(keep),
+            C.reinterpret_data<T>(), h0.reinterpret_data<T>(), MaskOf(keep), reverse,
             y->reinterpret_data<T>(), h->reinterpret_data<T>());
     return ffi::Error::Success();
   });
@@ -219,7 +229,7 @@ ffi::Error ForwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x,
 ffi::Error BackwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x, ffi::AnyBuffer B,
                         ffi::AnyBuffer C, ffi::AnyBuffer h0, ffi::Buffer<ffi::PRED> keep,
                         ffi::Buffer<ffi::S32> last, ffi::AnyBuffer h, ffi::AnyBuffer dy,
-                        ffi::AnyBuffer dlast, ffi::Result<ffi::AnyBuffer> da,
+                        ffi::AnyBuffer dlast, bool reverse, ffi::Result<ffi::AnyBuffer> da,
                         ffi::Result<ffi::AnyBuffer> dx, ffi::Result<ffi::AnyBuffer> dB,
                         ffi::Result<ffi::AnyBuffer> dC, ffi::Result<ffi::AnyBuffer> dh0) {
   if (!Problem::HasAxes(x, B, C)) return TooFewAxes("x, B or C");
@@ -236,7 +246,7 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x
     Backward(pool, s, a.reinterpret_data<T>(), x.reinterpret_data<T>(), B.reinterpret_data<T>(),
              C.reinterpret_data<T>(), h0.reinterpret_data<T>(), MaskOf(keep), last.typed_data(),
              h.reinterpret_data<T>(), dy.reinterpret_data<T>(), dlast.reinterpret_data<T>(),
-             da->reinterpret_data<T>(), dx->reinterpret_data<T>(), dB->reinterpret_data<T>(),
+             reverse, da->reinterpret_data<T>(), dx->reinterpret_data<T>(), dB->reinterpret_data<T>(),
              dC->reinterpret_data<T>(), dh0->reinterpret_data<T>());
     return ffi::Error::Success();
   });
@@ -253,6 +263,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_projected_forward, ForwardCall,
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::Buffer<ffi::PRED>>()
+                                  .Attr<bool>("reverse")
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>());
 
@@ -269,6 +280,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_projected_backward, BackwardCall,
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>()
+                                  .Attr<bool>("reverse")
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()

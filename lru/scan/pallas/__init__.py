@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lru.scan import associative, sequential
-from lru.scan.methods import LINEAR_METHODS, takes_bfloat16, with_derivatives_of
+from lru.scan.methods import LINEAR_METHODS, takes_bfloat16, traced_once, with_derivatives_of
 from lru.scan.pallas import launch
 
 
@@ -28,7 +28,7 @@ from lru.scan.pallas import launch
 @takes_bfloat16
 def linear(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
     """Solve the linear problem of `lru.scan.methods`."""
-    solve = _differentiable if h0.dtype == jnp.float32 else associative.linear
+    solve = _once if h0.dtype == jnp.float32 else associative.linear
     return solve(a, b, h0, keep, reverse)
 
 
@@ -65,7 +65,8 @@ def _backward(reverse: bool, saved: tuple, g: Array) -> tuple[Array | None, ...]
 
 
 _differentiable = jax.custom_vjp(_solve, nondiff_argnums=(4,))
-_differentiable.defvjp(_forward, _backward)
+_differentiable.defvjp(_forward, traced_once(_backward, static_argnums=0))
+_once = traced_once(_differentiable, static_argnums=4)
 
 
 def _on_platform(call: Callable, *arrays: Array | None) -> Any:

@@ -1,0 +1,36 @@
+"""Matrix products, in the type of the arrays or in bfloat16 with sums in float32."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+COMPUTE_DTYPES = ("float32", "bfloat16")
+
+
+def product(x: Array, weight: Array, compute_dtype: str = "float32") -> Array:
+    """The product x W, of the type of its arguments.
+
+    Args:
+        x: rows [..., D].
+        weight: W [D, N].
+        compute_dtype: bfloat16 rounds both arguments, and in the gradients that of the result; the
+            products are summed up unrounded. float32 multiplies the arrays as they are.
+    """
+    return x @ weight if compute_dtype == "float32" else _narrow(x, weight)
+
+
+@jax.custom_vjp
+def _narrow(x: Array, weight: Array) -> Array:
+    dtype = jnp.result_type(x, weight)
+    rounded = (x.astype(jnp.bfloat16), weight.astype(jnp.bfloat16))
+    return jnp.matmul(*rounded, preferred_element_type=jnp.float32).astype(dtype)
+
+
+def _narrow_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, weight = saved
+    dx = _narrow(gradient, weight.T).astype(x.dtype)
+    rows, gradients = (a.reshape(-1, a.shape[-1]) for a in (x, gradient))
+    return dx, _narrow(rows.T, gradients).astype(weight.dtype)
+
+
+_narrow.defvjp(lambda x, weight: (_narrow(x, weight), (x, weight)), _narrow_backward)
