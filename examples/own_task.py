@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from lru.dataloaders.base import Dataset, Description, Prepared, register
-from lru.dataloaders.cache import write_dense
+from lru.dataloaders import Dataset, Description, Prepared, register, write_dense
 from lru.dataloading import DataConfig
 from lru.device_data import Fed, Source
 from lru.models import ModelConfig
