@@ -22,9 +22,8 @@ import jax
 
 from benchmarks.provenance import provenance
 from benchmarks.train_step import build_optimizer
+from lru.batches import Batches, DataConfig, Feed
 from lru.dataloaders import DATASETS, Prepared, dataset_from_options
-from lru.dataloading import Batches, DataConfig
-from lru.device_data import Feed
 from lru.files import write_atomically
 from lru.models import ModelConfig
 from lru.tasks import TASKS

@@ -24,8 +24,8 @@ import optax
 
 from benchmarks.plain import PlainDiagonalRNN, PlainLRU
 from benchmarks.provenance import provenance, save
+from lru.batches import Batch
 from lru.dataloaders import Card
-from lru.dataloading import Batch
 from lru.layers import LAYERS
 from lru.models import ModelConfig
 from lru.tasks.classification import Classification

@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from lru.batches import DataConfig, Fed, Source
 from lru.dataloaders import Dataset, Description, Prepared, register, write_dense
-from lru.dataloading import DataConfig
-from lru.device_data import Fed, Source
 from lru.models import ModelConfig
 from lru.models.body import make_body
 from lru.tasks import TASKS, Mean, Minimum, Outcome, Task

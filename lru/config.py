@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from lru.batches import DataConfig
 from lru.dataloaders import DATASETS
-from lru.dataloading import DataConfig
 from lru.files import write_atomically
 from lru.layers import LAYERS
 from lru.models import ModelConfig

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 import yaml
 
+from lru.batches import DataConfig
 from lru.config import (
     CHOICES,
     GROUPS,
@@ -27,7 +28,6 @@ from lru.config import (
 )
 from lru.dataloaders import DATASETS
 from lru.dataloaders.options import converted
-from lru.dataloading import DataConfig
 from lru.options import Option, of_dataclass
 from lru.plugins import load_plugins, load_saved_plugins
 from lru.training.config import RunConfig

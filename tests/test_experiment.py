@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import lru
+from lru.batches import DataConfig
 from lru.config import Config, TaskConfig
 from lru.dataloaders import from_arrays
-from lru.dataloading import DataConfig
 from lru.models import Classifier, ModelConfig
 from lru.training.config import RunConfig, TrainConfig
 from lru.training.trackers import read_jsonl

@@ -13,9 +13,8 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Key
 
+from lru.batches import Batches, DataConfig, Feed, Source, on_device_by_default
 from lru.dataloaders import Card, Prepared
-from lru.dataloading import Batches, DataConfig
-from lru.device_data import Feed, Source, on_device_by_default
 from lru.models import ModelConfig
 from lru.registry import Registry
 from lru.tasks.metrics import Mean, Metric, Metrics

@@ -10,8 +10,8 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
+from lru.batches import Batch
 from lru.dataloaders import Card
-from lru.dataloading import Batch
 from lru.models import Classifier, ModelConfig
 from lru.models.config import one_of
 from lru.tasks.base import TASKS, Outcome, Task

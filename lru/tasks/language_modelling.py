@@ -14,14 +14,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
+from lru.batches import DataConfig, StreamFeed, Streams, TextBatch
 from lru.dataloaders import Card, Prepared, Ragged, Split
 from lru.dataloaders.sets.corpora import boundary
-from lru.dataloading import DataConfig
 from lru.layers.base import State
 from lru.models import LanguageModel, LanguageModelOptions, ModelConfig
 from lru.models.config import check_not_negative
 from lru.models.language_model import Features
-from lru.streams import StreamFeed, Streams, TextBatch
 from lru.tasks.base import TASKS, Outcome, Task
 from lru.tasks.metrics import Mean, Metric
 

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Key
 
-from lru.dataloading import Batch
+from lru.batches import Batch
 from lru.tasks.base import TASKS, Outcome
 from lru.tasks.classification import Classification
 from lru.tasks.metrics import Mean, Metrics

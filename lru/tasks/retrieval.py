@@ -5,7 +5,7 @@ from typing import cast
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from lru.dataloading import Batch
+from lru.batches import Batch
 from lru.models import TwoTower
 from lru.tasks.base import TASKS
 from lru.tasks.classification import Classification

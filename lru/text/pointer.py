@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lru.batches import StreamFeed, TextBatch
 from lru.models.cache_pointer import NO_WORD, Cache, CachePointer
-from lru.streams import StreamFeed, TextBatch
 from lru.tasks import Mean
 from lru.text.trained import TrainedText
 

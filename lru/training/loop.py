@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from lru.device_data import Fed, Source
+from lru.batches import Fed, Source
 from lru.tasks import Task
 from lru.training.averaging import averaged_params, end_averaging
 from lru.training.checkpoints import Checkpoints, Kind

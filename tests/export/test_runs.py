@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lru.batches import Batches
 from lru.commands import main, run_train
-from lru.dataloading import Batches
 from lru.experiment import load_model
 from lru.export import load
 from lru.training.runs import find_run

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from lru.batches import Batch, Batches, DataConfig
 from lru.dataloaders import Card, Dense, Ragged
-from lru.dataloading import Batch, Batches, DataConfig
 from lru.models import ModelConfig
 from lru.tasks import TASKS
 from lru.tasks.classification import ClassificationOptions

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from lru.batches import DataConfig, Streams
 from lru.dataloaders import Card, Prepared, Ragged
-from lru.dataloading import DataConfig
 from lru.models import ModelConfig
-from lru.streams import Streams
 from lru.tasks import Mean
 from lru.tasks.language_modelling import LanguageModelling, LanguageModellingOptions
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from lru.batches import Batches, DataConfig
 from lru.dataloaders import Card, Ragged
-from lru.dataloading import Batches, DataConfig
 from lru.models import ModelConfig
 from lru.tasks import TASKS
 

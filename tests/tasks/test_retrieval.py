@@ -9,8 +9,8 @@ import optax
 import pytest
 from flax import nnx
 
+from lru.batches import Batches, DataConfig
 from lru.dataloaders import Card, Pairs, Ragged
-from lru.dataloading import Batches, DataConfig
 from lru.models import ModelConfig
 from lru.tasks import TASKS
 from lru.tasks.classification import ClassificationOptions

@@ -7,9 +7,9 @@ import pytest
 from flax import nnx
 
 from lru import experiment
+from lru.batches import DataConfig
 from lru.commands import run_train
 from lru.dataloaders import Card, Prepared, Ragged
-from lru.dataloading import DataConfig
 from lru.experiment import load_model
 from lru.flags import parse
 from lru.models import ModelConfig

@@ -9,11 +9,10 @@ import optax
 import pytest
 from flax import nnx
 
+from lru.batches import Batch, Streams
 from lru.dataloaders import Card, Ragged
-from lru.dataloading import Batch
 from lru.layers import LAYERS
 from lru.models import ModelConfig
-from lru.streams import Streams
 from lru.tasks import TASKS, Mean
 from lru.training.config import TrainConfig
 from lru.training.optimizer import SGD, AdamW, make_optimizer

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 from jaxtyping import Int64
 
+from lru.batches.feed import Fed, Source
+from lru.batches.plan import bucket_bounds, read_ahead
 from lru.dataloaders import Ragged
-from lru.dataloading import bucket_bounds, read_ahead
-from lru.device_data import Fed, Source
 
 SHARE_OF_WHOLE = 0.95
 """Probability of a chunk of about `bptt` tokens; the others have about half as many."""

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lru.batches import Batches, DataConfig
+from lru.batches.plan import bucket_bounds, plan_epoch
 from lru.dataloaders import Dense, Pairs, Ragged, dataset_from_options
-from lru.dataloading import Batches, DataConfig, bucket_bounds, plan_epoch
 
 all_lengths = st.lists(st.integers(0, 40), min_size=1, max_size=60).map(np.array)
 quickly = settings(deadline=None, max_examples=40)

@@ -3,8 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
+from lru.batches import StreamFeed, Streams
+from lru.batches.text import FARTHEST, SHORTEST
 from lru.dataloaders import Ragged
-from lru.streams import FARTHEST, SHORTEST, StreamFeed, Streams
 
 BOUNDARY = 7
 

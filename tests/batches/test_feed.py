@@ -6,10 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from lru import device_data
+from lru.batches import Batches, DataConfig, Feed, on_device_by_default
+from lru.batches import feed as feed_module
 from lru.dataloaders import Dense, Pairs, Ragged
-from lru.dataloading import Batches, DataConfig
-from lru.device_data import Feed, on_device_by_default
 
 N = 11
 rng = np.random.default_rng(0)
@@ -87,7 +86,7 @@ def test_processes_gather_their_shares_of_each_batch():
 def test_batches_are_sent_before_they_are_asked_for(monkeypatch):
     sent = []
     put = jax.device_put
-    monkeypatch.setattr(device_data.jax, "device_put", lambda x: sent.append(x) or put(x))
+    monkeypatch.setattr(feed_module.jax, "device_put", lambda x: sent.append(x) or put(x))
     feed = Feed(Batches(SPLITS["bytes"], DataConfig(batch_size=4)), on_device=False)
     iterator = feed.epoch()
     next(iterator)
@@ -118,7 +117,7 @@ def test_small_data_lives_on_an_accelerator_and_large_data_does_not(monkeypatch)
 
 
 def test_more_tokens_than_the_device_counts_are_refused(monkeypatch):
-    monkeypatch.setattr(device_data, "LARGEST_INDEX", 10)
+    monkeypatch.setattr(feed_module, "LARGEST_INDEX", 10)
     with pytest.raises(
         ValueError, match="on_device must be False for splits of more than 10 steps"
     ):

@@ -1,6 +1,6 @@
 """Batches on the device: sent ahead of their use, or gathered from a split that lives there.
 
-Both ways give the same batches, value for value, of the plan of `lru.dataloading`.
+Both ways give the same batches, value for value, of the plan of `lru.batches.plan`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from lru.batches.plan import FILLER, Selection, read_ahead
+from lru.batches.rows import Batch, Batches
 from lru.dataloaders import Pairs, Split
 from lru.dataloaders.store.arrays import are_of_steps, no_target
-from lru.dataloading import FILLER, Batch, Batches, Selection, read_ahead
 
 DEVICE_SHARE = 1 / 8
 """Share of the device's memory that the splits of a run may take without being asked."""
