@@ -38,7 +38,7 @@ class Regression(Classification):
         *,
         train: bool,
     ) -> Outcome:
-        """See `Task.loss`: half the squared error of standardised values, summed over the K of them.
+        """See `Task.loss`: half the squared error of standardised values, summed over the K.
 
         The metrics are the mean squared and the mean absolute error of a value.
         """
