@@ -57,7 +57,5 @@ def test_what_does_not_fit_is_refused(config):
     with pytest.raises(ValueError, match=r"must be token_pairs .*but that of signs is values"):
         lru.fit(DATA, retrieval)
     wrong = dataclasses.replace(config.model, options={"half_life": 3})
-    with pytest.raises(
-        ValueError, match=r"no option half_life; this run has model .lru"
-    ):
+    with pytest.raises(ValueError, match=r"no option half_life; this run has model .lru"):
         lru.fit(DATA, dataclasses.replace(config, model=wrong))
