@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 from lru.dataloading import Batch
 from lru.tasks.base import TASKS, Outcome
 from lru.tasks.classification import Classification
-from lru.tasks.metrics import Mean
+from lru.tasks.metrics import Mean, Metrics
 
 
 @TASKS.register("regression")
@@ -54,7 +54,7 @@ class Regression(Classification):
         # By selection: outputs at padding carry no meaning and may not be numbers.
         error = jnp.where(weights[..., None] > 0, outputs - standardised, 0)
         count, values = jnp.sum(weights), jnp.sum(weights) * self.n_outputs
-        metrics = {
+        metrics: Metrics = {
             "mse": Mean(jnp.sum((error * scale) ** 2), values),
             "mae": Mean(jnp.sum(jnp.abs(error * scale)), values),
         }
