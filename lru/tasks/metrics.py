@@ -30,9 +30,14 @@ class Mean(NamedTuple):
         """Over both."""
         return Mean(self.total + other.total, self.weight + other.weight)
 
+    @property
+    def divisor(self) -> Float[Array, ""]:
+        """The weight, or 1 of nothing."""
+        return jnp.where(jnp.asarray(self.weight) > 0, self.weight, 1.0)
+
     def result(self) -> float:
         """The mean; 0 of nothing."""
-        return float(self.total) / max(float(self.weight), 1.0)
+        return float(self.total) / (float(self.weight) or 1.0)
 
 
 class Minimum(NamedTuple):

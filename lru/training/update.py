@@ -157,7 +157,7 @@ def make_functions(
     def outcome(params: nnx.State, stats: nnx.State, batch: Any, carry: Any, key: Any) -> tuple:
         model = nnx.merge(graphdef, params, stats, copy=True)
         found = task.loss(model, batch, carry, key, train=True)
-        mean = found.loss.total / jnp.maximum(found.loss.weight, 1)
+        mean = found.loss.total / found.loss.divisor
         return mean, (found, nnx.state(model, nnx.Param, ...)[1])
 
     def whole(params: nnx.State, stats: nnx.State, batch: Any, carry: Any, key: Any) -> tuple:
@@ -175,7 +175,7 @@ def make_functions(
             batch, carry = rows
             own = jax.random.fold_in(key, number)
             _, more, found, stats = whole(params, stats, batch, carry, own)
-            weight = jnp.maximum(found.loss.weight, 1)
+            weight = found.loss.divisor
             grads = jax.tree.map(lambda sum, new: sum + weight * new, grads, more)
             metrics = {"loss": found.loss, **found.metrics}
             return (grads, stats, merged(before, metrics)), found.carry
@@ -184,7 +184,7 @@ def make_functions(
         (grads, stats, metrics), carry = _over_parts(part, total, (batch, carry), microbatch or 1)
         loss = metrics.pop("loss")
         assert isinstance(loss, Mean)
-        weight = jnp.maximum(loss.weight, 1)
+        weight = loss.divisor
         grads = jax.tree.map(lambda sum: sum / weight, grads)
         return loss.total / weight, grads, Outcome(loss, metrics, carry), stats
 

@@ -20,6 +20,7 @@ BATCHES = np.random.default_rng(0).normal(1, size=(3, 4)).astype(np.float32)
     ("kind", "one", "other", "result"),
     [
         (Mean, (6.0, 2.0), (3.0, 4.0), 1.5),
+        (Mean, (0.5, 0.125), (0.25, 0.125), 3.0),
         (Minimum, (2.0,), (-1.0,), -1.0),
         (Maximum, (2.0,), (-1.0,), 2.0),
     ],
