@@ -15,7 +15,7 @@ import jax
 from flax import nnx
 
 from lru.config import Config, read_values
-from lru.dataloaders import DATASETS, Prepared, dataset_from_options
+from lru.dataloaders import DATASETS, Card, Prepared, dataset_from_options
 from lru.files import write_atomically
 from lru.plugins import load_plugins, load_saved_plugins
 from lru.tasks import TASKS, Task
@@ -90,11 +90,24 @@ def load_data(config: Config) -> Prepared:
 
 def make_task(config: Config, data: Prepared) -> Task:
     """The task of a configuration, on its data."""
-    name = config.task.task
-    if name is None:
-        known = config.data.dataset in DATASETS
-        name = DATASETS[config.data.dataset].task if known else "classification"
+    name = config.task.task or task_of(data.card)
     return TASKS[name](data.card, config.model, config.task_options(name))
+
+
+def task_of(card: Card) -> str:
+    """The task of data where none is named: that of its data set, else the first that suits.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if card.name in DATASETS:
+        return DATASETS[card.name].task
+    for name, task in TASKS.items():
+        if task.suits(card):
+            return name
+    raise ValueError(
+        f"task must be named for {card.name}, data of kind {card.kind} with targets {card.targets}"
+    )
 
 
 @contextmanager
@@ -116,7 +129,8 @@ def open_experiment(config: Config, data: Prepared | None = None) -> Iterator[Ex
         data = load_data(config)
     else:
         named = dataclasses.replace(config.data, dataset=data.card.name, data_options={})
-        config = Config.from_flat(dataclasses.replace(config, data=named).flat())
+        task = dataclasses.replace(config.task, task=config.task.task or task_of(data.card))
+        config = Config.from_flat(dataclasses.replace(config, data=named, task=task).flat())
     task = make_task(config, data)
     run = open_run(config)
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lru.commands import main as verbs
 from lru.commands import run_train as main
 from lru.dataloaders import DATASETS
 from lru.flags import recipe_names
@@ -395,3 +396,19 @@ def test_the_published_commands_make_three_updates_on_the_real_data(dataset, rea
     record = read_jsonl(log)[0]
     assert record["step"] == 3
     assert math.isfinite(record["train/loss"])
+
+
+def test_compares_runs_side_by_side(flags, tmp_path, capsys):
+    for name, rate in (("slow", "0.001"), ("fast", "0.01")):
+        assert run("--model", "lru", "--name", name, "--lr_base", rate, *flags) == 0
+    folders = [str(tmp_path / "runs" / name) for name in ("slow", "fast")]
+    capsys.readouterr()
+    assert verbs(["compare", *folders]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[0] == ["slow", "fast"]
+    assert ["lr_base", "0.001", "0.01"] in rows
+    last = [read_jsonl(Path(folder) / "metrics.jsonl")[-1]["test/loss"] for folder in folders]
+    assert ["test/loss", *(f"{value:.4f}" for value in last)] in rows
+    assert not any("d_model" in row for row in rows)
+    assert verbs(["compare", "nowhere"]) == 2
+    assert "there is no run 'nowhere'" in capsys.readouterr().err

@@ -4,7 +4,6 @@ from lru.models.classifier import Classifier
 from lru.models.config import ModelConfig
 from lru.models.encoder import Block, Encoder
 from lru.models.language_model import LanguageModel, LanguageModelOptions
-from lru.models.translator import Translator
 from lru.models.two_tower import TwoTower
 
 __all__ = [
@@ -14,6 +13,5 @@ __all__ = [
     "LanguageModel",
     "LanguageModelOptions",
     "ModelConfig",
-    "Translator",
     "TwoTower",
 ]

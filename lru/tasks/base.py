@@ -103,6 +103,12 @@ class Task(ABC):
         }
         return {name: Feed(batch, on_device=on_device) for name, batch in batches.items()}
 
+    @classmethod
+    def suits(cls, card: Card) -> bool:
+        """Whether this is the task of such data where none is named."""
+        del card
+        return False
+
     @abstractmethod
     def build_model(self, rngs: nnx.Rngs) -> nnx.Module:
         """A freshly initialised model."""

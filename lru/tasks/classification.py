@@ -81,6 +81,11 @@ class Classification(Task):
             )
         self.pooling = pooling
 
+    @classmethod
+    def suits(cls, card: Card) -> bool:
+        """See `Task.suits`."""
+        return card.kind in cls.kinds and card.targets in cls.targets
+
     @property
     def n_outputs(self) -> int:
         """Number of outputs of the network."""

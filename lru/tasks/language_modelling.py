@@ -93,6 +93,11 @@ class LanguageModelling(Task):
                 f"{card.kind}"
             )
 
+    @classmethod
+    def suits(cls, card: Card) -> bool:
+        """See `Task.suits`."""
+        return card.kind == "text"
+
     def sources(
         self, data: Prepared, config: DataConfig, *, seed: int, on_device: bool | None
     ) -> dict[str, StreamFeed]:

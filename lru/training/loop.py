@@ -420,7 +420,8 @@ class Trainer:
         opt_state, params = self._each_lane(end_averaging)(self.state.opt_state, self.state.params)
         state = self.state._replace(opt_state=opt_state, params=params)
         if self.n > 1:
-            if self._best is None and not all(better):
+            saved = self._checkpoints.latest_step("best") is not None
+            if self._best is None and saved and not all(better):
                 self._best, _ = self._checkpoints.restore("best", state)
             if self._best is not None:
                 mask = np.asarray(better)

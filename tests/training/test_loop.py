@@ -249,8 +249,16 @@ def test_the_average_is_evaluated_and_kept_and_training_goes_on_without_it(flags
     trainer.close()
 
 
-def test_a_run_killed_and_resumed_averages_the_same(flags):
-    common = [*flags, "--checkpoint_every", "3", "--average_from", "1"]
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--average_from", "1"],
+        ["--n_microbatch", "3"],
+        ["--optimizer", "lbfgs", "--max_iter", "3", "--history_size", "4", "--lr_base", "0.1"],
+    ],
+)
+def test_other_updates_killed_and_resumed_log_the_same(flags, more):
+    common = [*flags, "--checkpoint_every", "3", *more]
     _, undisturbed = train([*common, "--name", "undisturbed"])
     for n, lines in enumerate((3, 7)):
         with pytest.raises(KilledError):
