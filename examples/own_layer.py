@@ -9,33 +9,47 @@ pytest tests/layers/test_law.py --plugins examples/own_layer.py -k leaky
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from lru.layers import LAYERS, RecurrentLayer, RecurrentParam
+from lru.layers.base import known_compute_dtype, reset_marks
 from lru.layers.cell import without_padding
+from lru.layers.convolution import product
 from lru.scan import linear_scan
+from lru.scan.methods import step_counts
 
 
 @LAYERS.register("leaky")
 class LeakyIntegrators(RecurrentLayer):
     """Exponential moving averages of the input, with learned half-lives and a learned start."""
 
-    def __init__(self, d_model: int, d_hidden: int, *, half_life: float = 8.0, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        d_model: int,
+        d_hidden: int,
+        *,
+        half_life: float = 8.0,
+        compute_dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
         """Draw the parameters.
 
         Args:
             d_model: width D of inputs and outputs.
             d_hidden: number N of integrators.
             half_life: steps after which half of a state is left, at first.
+            compute_dtype: type of matrix products; bfloat16 halves what they read.
             rngs: source of the initial parameters.
         """
         super().__init__(d_model, d_hidden)
         if not half_life > 0:
             raise ValueError(f"half_life must be positive, got {half_life}")
+        self.compute_dtype = known_compute_dtype(compute_dtype)
         kept = 0.5 ** (1 / half_life)
         draw = nnx.initializers.lecun_normal()
         self.a_logit = RecurrentParam(jnp.full(d_hidden, math.log(kept / (1 - kept)), jnp.float32))
@@ -49,24 +63,40 @@ class LeakyIntegrators(RecurrentLayer):
         return jnp.broadcast_to(self.h_0[...].astype(dtype), (batch_size, self.d_hidden))
 
     def __call__(
-        self,
-        x: Float[Array, "B T D"],
-        state: Float[Array, "B N"] | None = None,
-        *,
-        lengths: Int[Array, " B"] | None = None,
-        resets: Bool[Array, "B T"] | None = None,
+        self, x: Float[Array, "B T D"], state: Any = None, **options: Any
     ) -> tuple[Float[Array, "B T D"], Float[Array, "B N"]]:
         """See `RecurrentLayer.__call__`."""
+        h, last = self._scanned(x, state, **options)
+        return product(h, self.C[...], self.compute_dtype).astype(x.dtype), last
+
+    def observe(
+        self, x: Float[Array, "B T D"], state: Any = None, **options: Any
+    ) -> dict[str, Float[Array, "B T N"]]:
+        """See `RecurrentLayer.observe`."""
+        return {"state": self._scanned(x, state, **options)[0]}
+
+    def _scanned(
+        self,
+        x: Float[Array, "B T D"],
+        state: Float[Array, "B N"] | None,
+        *,
+        lengths: Array | None = None,
+        resets: Array | None = None,
+        reverse: bool = False,
+    ) -> tuple[Float[Array, "B T N"], Float[Array, "B N"]]:
         self.check_inputs(x, state)
-        start = self.initial_state(x.shape[0])
-        a = jax.nn.sigmoid(self.a_logit[...])
-        b = (1 - a) * (without_padding(x, lengths).astype(start.dtype) @ self.B[...])
-        if resets is not None:
-            # The scan goes on from zero there.
-            b += jnp.where(resets[..., None], a * start[:, None], 0)
-        state = start if state is None else state
-        h, last = linear_scan(a, b, state, lengths=lengths, resets=resets)
-        return (h @ self.C[...]).astype(x.dtype), last
+        lengths = step_counts(lengths, x.shape[1])
+        start, a = self.initial_rows(x.shape[0]), jax.nn.sigmoid(self.a_logit[...])
+        read = without_padding(x, lengths).astype(start.dtype)
+        return linear_scan(
+            a,
+            (1 - a) * product(read, self.B[...], self.compute_dtype),
+            start if state is None else state,
+            lengths=lengths,
+            resets=reset_marks(resets, lengths, reverse),
+            reverse=reverse,
+            reset_to=start,
+        )
 
     def eigenvalues(self) -> dict[str, Float[Array, " N"]]:
         """The factors a [N]."""
