@@ -18,7 +18,7 @@ from lru.training.averaging import begin_averaging, stopped_improving
 from lru.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from lru.training.loop import Trainer
+    from lru.training.run_state import RunState
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class NonFiniteError(FloatingPointError):
 class Hook:
     """A concern of a run, asked between updates and after evaluations.
 
-    What it finds there are the attributes and methods of `lru.training.loop.Trainer`.
+    What it finds there are the attributes and methods of `lru.training.run_state.RunState`.
 
     Attributes:
         name: of its state in a checkpoint.
@@ -47,10 +47,10 @@ class Hook:
     def load(self, saved: dict[str, Any]) -> None:
         """Take over what `state` gave."""
 
-    def after_update(self, trainer: "Trainer") -> None:
+    def after_update(self, run: "RunState") -> None:
         """Between an update and the next one, or the evaluation."""
 
-    def after_evaluation(self, trainer: "Trainer", reports: list[Report]) -> None:
+    def after_evaluation(self, run: "RunState", reports: list[Report]) -> None:
         """After an evaluation of all splits; a report a lane, by `split/metric`."""
 
 
@@ -81,30 +81,30 @@ class Log(Hook):
         self._every, self._rates = every, rates
         self._pending: list[_Interval] = []
 
-    def after_update(self, trainer: "Trainer") -> None:
+    def after_update(self, run: "RunState") -> None:
         """Take the sums of an interval that is over."""
-        if trainer.step % self._every == 0 or trainer.at_epoch_end:
-            self.flush(trainer)
+        if run.step % self._every == 0 or run.at_epoch_end:
+            self.flush(run)
             # A copy of the flag: the next update reuses the state's buffers.
-            bad = trainer.state.first_bad_step + 0
-            self._pending.append(_Interval(trainer.step, trainer.take_sums(), bad))
-        if trainer.at_epoch_end:
-            self.flush(trainer)
+            bad = run.state.first_bad_step + 0
+            self._pending.append(_Interval(run.step, run.take_sums(), bad))
+        if run.at_epoch_end:
+            self.flush(run)
 
-    def flush(self, trainer: "Trainer") -> None:
+    def flush(self, run: "RunState") -> None:
         """Log the intervals whose numbers have not been fetched yet."""
         for interval in self._pending:
             sums, bad_steps = jax.device_get((interval.sums, interval.bad_step))
-            trainer.check_finite(bad_steps)
-            reports = trainer.reports(sums, "train")
-            for report, rate, scale in zip(reports, self._rates, trainer.rate_scales, strict=True):
+            run.check_finite(bad_steps)
+            reports = run.reports(sums, "train")
+            for report, rate, scale in zip(reports, self._rates, run.rate_scales, strict=True):
                 report["lr"] = float(rate(interval.step - 1)) * scale
-            trainer.log(interval.step, reports)
+            run.log(interval.step, reports)
         self._pending.clear()
 
-    def after_evaluation(self, trainer: "Trainer", reports: list[Report]) -> None:
+    def after_evaluation(self, run: "RunState", reports: list[Report]) -> None:
         """Log an evaluation."""
-        trainer.log(trainer.step, reports)
+        run.log(run.step, reports)
 
 
 class Select(Hook):
@@ -142,26 +142,26 @@ class Select(Hook):
         value = self._sign * report[self.objective]
         return value if math.isfinite(value) else -math.inf
 
-    def after_evaluation(self, trainer: "Trainer", reports: list[Report]) -> None:
+    def after_evaluation(self, run: "RunState", reports: list[Report]) -> None:
         """Compare with the best so far."""
         better = [False] * len(reports)
         for lane, report in enumerate(reports):
-            if not trainer.active[lane]:
+            if not run.active[lane]:
                 continue
             if not math.isfinite(report[self.objective]):
                 logger.warning(
                     "%s after update %d%s is %s, which is not finite: any finite value is better",
-                    *(self.objective, trainer.step, trainer.lane_phrase(lane)),
+                    *(self.objective, run.step, run.lane_phrase(lane)),
                     report[self.objective],
                 )
             best = self.best[lane]
             better[lane] = not best or self.score(report) > self.score(best)
             if better[lane]:
-                self.best_step[lane], self.best[lane], self.since[lane] = trainer.step, report, 0
+                self.best_step[lane], self.best[lane], self.since[lane] = run.step, report, 0
             else:
                 self.since[lane] += 1
         if any(better):
-            trainer.save_best(better)
+            run.save_best(better)
 
 
 class Plateau(Hook):
@@ -191,17 +191,17 @@ class Plateau(Hook):
         """See `Hook.load`."""
         self.since = saved["since"]
 
-    def after_evaluation(self, trainer: "Trainer", reports: list[Report]) -> None:
+    def after_evaluation(self, run: "RunState", reports: list[Report]) -> None:
         """Lower the rates that are due."""
-        scales = list(trainer.rate_scales)
+        scales = list(run.rate_scales)
         for lane, config in enumerate(self._config):
             self.since[lane] = 0 if self._select.since[lane] == 0 else self.since[lane] + 1
             if not config.cosine_anneal and self.since[lane] >= config.lr_patience:
                 self.since[lane] = 0
                 floor = config.lr_min / config.lr_base if config.lr_base else 1.0
                 scales[lane] = max(scales[lane] * config.reduce_factor, floor)
-        if scales != trainer.rate_scales:
-            trainer.set_rate_scales(scales)
+        if scales != run.rate_scales:
+            run.set_rate_scales(scales)
 
 
 class EarlyStop(Hook):
@@ -215,11 +215,11 @@ class EarlyStop(Hook):
     def __init__(self, patience: int, select: Select):
         self._patience, self._select = patience, select
 
-    def after_evaluation(self, trainer: "Trainer", reports: list[Report]) -> None:
+    def after_evaluation(self, run: "RunState", reports: list[Report]) -> None:
         """End the lanes that are due."""
         due = [since >= self._patience for since in self._select.since]
         if any(due):
-            trainer.end_lanes(due)
+            run.end_lanes(due)
 
 
 class Average(Hook):
@@ -244,30 +244,30 @@ class Average(Hook):
         """See `Hook.load`."""
         self.losses = saved["losses"]
 
-    def after_evaluation(self, trainer: "Trainer", reports: list[Report]) -> None:
+    def after_evaluation(self, run: "RunState", reports: list[Report]) -> None:
         """Begin where it is due."""
         config = self._config
         if not config.averages:
             return
-        averaging = np.atleast_1d(jax.device_get(trainer.state.opt_state.average.averaging))
+        averaging = np.atleast_1d(jax.device_get(run.state.opt_state.average.averaging))
         due = [False] * len(reports)
         for lane, report in enumerate(reports):
-            if averaging[lane] or not trainer.active[lane]:
+            if averaging[lane] or not run.active[lane]:
                 continue
             losses = self.losses[lane]
             losses.append(-self._select.score(report))
-            at_epoch = config.average_from is not None and trainer.epoch >= config.average_from
+            at_epoch = config.average_from is not None and run.epoch >= config.average_from
             stopped = config.nonmono is not None and stopped_improving(losses, config.nonmono)
             due[lane] = at_epoch or stopped
             if due[lane]:
                 logger.info(
                     "the weights are averaged from update %d on%s",
-                    *(trainer.step, trainer.lane_phrase(lane)),
+                    *(run.step, run.lane_phrase(lane)),
                 )
         if any(due):
-            state = trainer.state
-            begun = begin_averaging(state.opt_state, trainer.by_lane(due))
-            trainer.state = state._replace(opt_state=begun)
+            state = run.state
+            begun = begin_averaging(state.opt_state, run.by_lane(due))
+            run.state = state._replace(opt_state=begun)
 
 
 class Save(Hook):
@@ -278,14 +278,14 @@ class Save(Hook):
     def __init__(self, every: int):
         self._every = every
 
-    def after_update(self, trainer: "Trainer") -> None:
+    def after_update(self, run: "RunState") -> None:
         """Save at an interval; before an evaluation the one after it is enough."""
-        if trainer.step % self._every == 0 and not trainer.at_epoch_end:
-            trainer.save_last()
+        if run.step % self._every == 0 and not run.at_epoch_end:
+            run.save_last()
 
-    def after_evaluation(self, trainer: "Trainer", reports: list[Report]) -> None:
+    def after_evaluation(self, run: "RunState", reports: list[Report]) -> None:
         """Save."""
-        trainer.save_last()
+        run.save_last()
 
 
 def summarised(reports: list[Report]) -> Report:
