@@ -150,8 +150,7 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     for name in groups:
         if name != "command" and name not in _OTHERS:
             values |= vars(getattr(args, name))
-    unset = [name for name in of_classes if values[name] is None]
-    values |= {name: of_classes[name].default for name in unset}
+    values |= {n: o.default for n, o in of_classes.items() if values[n] is None}
     given = (*base.get("data_options", ()), *values["data_options"])
     if args.command.protocol is not None:
         given = (*given, f"protocol={args.command.protocol}")
@@ -337,11 +336,11 @@ def _groups(names: Mapping[str, str], *, help_all: bool) -> dict[str, type]:
             choice = of_choices[group]
             name = names[choice.flag]
             title = f"Options of {choice.kind} {name}."
-            options = {
-                n: o._replace(kind=o.kind | None)
-                for n, o in _new(choice.of(name), seen, names).items()
-            }
-            groups[choice.flag + "_options"] = _as_type(
+            options = _new(choice.of(name), seen, names)
+            if choice.group == "layer":
+                # Published commands give None for the layer's own default.
+                options = {n: o._replace(kind=o.kind | None) for n, o in options.items()}
+            groups[_field(name, groups)] = _as_type(
                 f"{choice.group.capitalize()}Options", options, title
             )
     if help_all:
@@ -352,6 +351,12 @@ def _groups(names: Mapping[str, str], *, help_all: bool) -> dict[str, type]:
                 f"Other{choice.group.capitalize()}Options", others, title
             )
     return groups
+
+
+def _field(name: str, taken: Iterable[str]) -> str:
+    """A field for the options of a class, under whose name the help lists them."""
+    field_name = name.replace("-", "_")
+    return f"{field_name}_" if field_name in {*taken, *GROUPS} else field_name
 
 
 def _others(choice: Choice, seen: dict[str, Option]) -> dict[str, Option]:
@@ -390,7 +395,7 @@ def _data_options(option: Option, dataset: str) -> Option:
     """The flag, with the options of the data set in its sentence."""
     options = of_dataclass(DATASETS[dataset]) if dataset in DATASETS else {}
     listed = "; ".join(f"{name}={o.default}: {o.sentence}" for name, o in options.items())
-    return Option(tuple[str, ...], (), f"{option.sentence} Those of {dataset}: {listed}")
+    return Option(tuple[str, ...], (), f"{option.sentence} Those of {dataset}: {listed or 'none'}")
 
 
 def _as_type(title: str, options: Mapping[str, Option], doc: str | None) -> type:

@@ -27,7 +27,7 @@ def of_dataclass(owner: type) -> dict[str, Option]:
     sentences: dict[str, str] = {}
     for base in reversed(owner.__mro__[:-1]):
         for part in docstring_parser.parse_from_object(base).params:
-            sentences[part.arg_name] = part.description or ""
+            sentences[part.arg_name] = " ".join((part.description or "").split())
     kinds = typing.get_type_hints(owner)
     return {
         part.name: Option(kinds[part.name], _default(part), sentences.get(part.name, ""))
@@ -43,7 +43,7 @@ def of_constructor(owner: type, leave_out: tuple[str, ...] = ("rngs",)) -> dict[
     sentences: dict[str, str] = {}
     for base in reversed(owner.__mro__[:-1]):
         for part in docstring_parser.parse(inspect.getdoc(base.__init__) or "").params:
-            sentences[part.arg_name] = part.description or ""
+            sentences[part.arg_name] = " ".join((part.description or "").split())
     return {
         name: Option(part.annotation, part.default, _capitalised(sentences.get(name, "")))
         for name, part in inspect.signature(owner.__init__).parameters.items()
