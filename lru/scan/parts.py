@@ -57,8 +57,8 @@ def conjugate(a: Float[Array, "*rest P N"]) -> Float[Array, "*rest P N"]:
 
 def multiply(
     a: Float[Array, "*any Q N"], h: Float[Array, "*rest P N"]
-) -> Float[Array, "*rest P N"]:
-    """The product a h, where a may be real (Q = 1) beside a complex h (P = 2).
+) -> Float[Array, "*both P N"]:
+    """The product a h, broadcast, where a may be real (Q = 1) beside a complex h (P = 2).
 
     Written with whole rows of h so that it stays one elementwise pass: (re, im) of the product is
     re(a) (re h, im h) + im(a) (-im h, re h).
