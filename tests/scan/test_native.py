@@ -365,10 +365,8 @@ def run_loop(target: str, changes: dict) -> None:
         return jax.ShapeDtypeStruct(shape, dtype)
 
     arrays = [jnp.zeros(x.shape, x.dtype) for x in (array(*item) for item in arguments.items())]
-    options = {"reverse": False} if "linear" in target or "dense" in target else {}
-    jax.block_until_ready(
-        cpu.call(target, tuple(array(*item) for item in results.items()), *arrays, **options)
-    )
+    outputs = tuple(array(*item) for item in results.items())
+    jax.block_until_ready(cpu.call(target, outputs, *arrays, reverse=False))
 
 
 @pytest.mark.parametrize("target", cpu.TARGETS)
