@@ -19,8 +19,9 @@ from lru.training.optimizer import Optimizer, with_values
 
 Method = Literal["single", "vmap", "map"]
 
-LARGEST_JOINED = 5e7
-"""Multiply-adds of a lane's forward pass up to which a CPU joins lanes."""
+LARGEST_JOINED = 1e6
+"""Multiply-adds of a lane's forward pass up to which a CPU joins lanes: above, one program that
+goes through them in turn is the faster one (`benchmarks/lanes.py`)."""
 
 
 class Lane(NamedTuple):
