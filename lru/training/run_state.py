@@ -122,6 +122,8 @@ class RunState:
         self.state: TrainState = stacked(states)
         source, parts = sources["train"], train.n_microbatch
         microbatch = -(-source.rows // parts) if parts > 1 else train.per_device_batch_size
+        if microbatch is not None and microbatch < source.rows and _has_batch_norm(self.state):
+            logger.info("batch norm takes its statistics from each %d rows", microbatch)
         self._functions = make_functions(task, self._graphdef, self._build, microbatch)
         self._best: TrainState | None = None
         self._method: Method | None = None
@@ -426,3 +428,8 @@ class RunState:
     def close(self) -> None:
         """Finish writing checkpoints."""
         self._checkpoints.close()
+
+
+def _has_batch_norm(state: TrainState) -> bool:
+    variables = jax.tree.leaves(state.stats, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    return any(isinstance(variable, nnx.BatchStat) for variable in variables)

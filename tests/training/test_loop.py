@@ -249,6 +249,13 @@ def test_the_average_is_evaluated_and_kept_and_training_goes_on_without_it(flags
     trainer.close()
 
 
+@pytest.mark.parametrize(("norm", "told"), [("batch", 1), ("layer", 0)])
+def test_microbatches_with_batch_norm_are_said_once(flags, caplog, norm, told):
+    with caplog.at_level("INFO", "lru.training.run_state"):
+        make_trainer([*flags, "--n_microbatch", "3", "--norm", norm])[1].close()
+    assert caplog.messages == ["batch norm takes its statistics from each 3 rows"] * told
+
+
 @pytest.mark.parametrize(
     "more",
     [
