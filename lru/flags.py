@@ -287,7 +287,10 @@ def _settle(base: Flat, picks: Flat) -> tuple[Flat, dict[str, str]]:
     names = chosen(base | picks)
     for choice in CHOICES:
         if names[choice.flag] != before[choice.flag]:
-            left = choice.of(before[choice.flag])
+            left = choice.of(before[choice.flag]).keys()
+            if choice.group != "layer":
+                # Options of layers are tuned to the recurrence, those of others mean the same.
+                left = left - choice.of(names[choice.flag]).keys()
             base = {name: value for name, value in base.items() if name not in left}
     return base, names
 

@@ -254,6 +254,13 @@ def test_another_model_drops_the_recurrence_of_a_recipe(recipe):
     assert read("--recipe toy --model lru").model.options["r_min"] == 0.2
 
 
+def test_another_optimiser_keeps_what_it_shares_with_that_of_a_recipe(recipe):
+    recipe("  {optimizer: sgd, weight_decay: 0.2, clip_norm: 0.5}\n")
+    config = read("--recipe toy --optimizer rmsprop")
+    assert changed(config) == {"optimizer": "rmsprop", "weight_decay": 0.2, "clip_norm": 0.5}
+    assert changed(read("--recipe toy --optimizer lbfgs")) == {"optimizer": "lbfgs"}
+
+
 def test_options_of_the_data_set_in_a_recipe(recipe):
     recipe("  data_options: {n_train: 5, deep: true, limit: null}\n")
     assert read("--recipe toy").data.data_options == {
