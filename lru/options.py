@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import typing
+from functools import cache
 from typing import Any, NamedTuple
 
 import docstring_parser
@@ -22,6 +23,8 @@ class Option(NamedTuple):
     sentence: str
 
 
+# Docstrings are parsed once a class: a command line asks for the options of all, many times.
+@cache
 def of_dataclass(owner: type) -> dict[str, Option]:
     """The fields of a dataclass, each with the string that stands below it."""
     sentences: dict[str, str] = {}
@@ -35,6 +38,7 @@ def of_dataclass(owner: type) -> dict[str, Option]:
     }
 
 
+@cache
 def of_constructor(owner: type, leave_out: tuple[str, ...] = ("rngs",)) -> dict[str, Option]:
     """The keyword-only arguments of a constructor, each with its sentence of the docstring.
 

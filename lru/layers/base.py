@@ -143,7 +143,9 @@ class RecurrentLayer(nnx.Module):
             raise ValueError(f"x has dtype {x.dtype}, but only real floats are allowed")
         if state is not None:
             given = jax.tree.map(jnp.shape, state)
-            allowed = jax.tree.map(jnp.shape, self.initial_rows(x.shape[0]))
+            # From one row: the number of rows may be symbolic.
+            one = self.initial_state(1)
+            allowed = jax.tree.map(lambda leaf: (x.shape[0], *leaf.shape[1:]), one)
             if given != allowed:
                 raise ValueError(
                     f"state has shape {given}, but x {x.shape} and d_hidden = {self.d_hidden} "

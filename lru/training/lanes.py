@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lru.training.config import TrainConfig
-from lru.training.optimizer import Optimizer, with_values
+from lru.training.optimizer import Optimizer
 
 Method = Literal["single", "vmap", "map"]
 
@@ -133,15 +133,3 @@ def stacked(states: list[Any]) -> Any:
 def lane_of(state: Any, lane: int, lanes: int) -> Any:
     """The state of one lane."""
     return state if lanes == 1 else jax.tree.map(lambda leaf: leaf[lane], state)
-
-
-__all__ = [
-    "Lane",
-    "Method",
-    "lane_of",
-    "lanes_of",
-    "method_for",
-    "over_lanes",
-    "stacked",
-    "with_values",
-]

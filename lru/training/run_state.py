@@ -73,7 +73,7 @@ class RunState:
         total_steps: updates of the whole run.
         active: which lanes go on.
         rate_scales: factor on the learning rate of each lane.
-        hooks: by name.
+        hooks: in the order in which they are asked.
     """
 
     def __init__(
@@ -114,15 +114,15 @@ class RunState:
         self.active = [True] * len(self.lanes)
         self.rate_scales = [1.0] * len(self.lanes)
         several, rows = len(self.lanes) > 1, sources["train"].rows
+        parts = train.n_microbatch
         states = []
         for lane in self.lanes:
             own = lane.values if several else None
             self._graphdef, state = init_state(task, self._build, lane.seed, rows, own)
             states.append(state)
         self.state: TrainState = stacked(states)
-        source, parts = sources["train"], train.n_microbatch
-        microbatch = -(-source.rows // parts) if parts > 1 else train.per_device_batch_size
-        if microbatch is not None and microbatch < source.rows and _has_batch_norm(self.state):
+        microbatch = -(-rows // parts) if parts > 1 else train.per_device_batch_size
+        if microbatch is not None and microbatch < rows and _has_batch_norm(self.state):
             logger.info("batch norm takes its statistics from each %d rows", microbatch)
         self._functions = make_functions(task, self._graphdef, self._build, microbatch)
         self._best: TrainState | None = None
@@ -245,17 +245,12 @@ class RunState:
         Lanes that have ended are left out.
         """
         going = [k for k in range(self.n) if self.active[k]]
-        line = summarised([reports[k] for k in going])
+        shown = line = summarised([reports[k] for k in going])
         if self.n > 1:
-            line |= {f"lane{k}/{name}": v for k in going for name, v in reports[k].items()}
+            line = shown | {f"lane{k}/{name}": v for k in going for name, v in reports[k].items()}
         self._trackers.log(step, {"epoch": self.epoch_of(step), **line})
         if self._progress is not None:
-            self._progress.show(summarised([reports[k] for k in going]))
-
-    def flush_log(self) -> None:
-        """Log what has not been fetched yet, and wait until it is on disk."""
-        self._log.flush(self)
-        self._trackers.flush()
+            self._progress.show(shown)
 
     def set_rate_scales(self, scales: Sequence[float]) -> None:
         """Set the factors on the rates of all lanes."""
