@@ -268,7 +268,8 @@ def fit(
     """
     if config is not None and flags:
         raise ValueError(f"give config or flags, not both; got both, with {', '.join(flags)}")
-    config = Config.from_flat(flags) if config is None else config
+    if config is None:
+        config = Config.from_flat({"task": task_of(data.card), **flags})
     with open_experiment(config, data) as experiment:
         summary = experiment.fit()
         models = [experiment.trainer.model(lane) for lane in range(experiment.trainer.n)]

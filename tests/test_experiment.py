@@ -59,3 +59,11 @@ def test_what_does_not_fit_is_refused(config):
     wrong = dataclasses.replace(config.model, options={"half_life": 3})
     with pytest.raises(ValueError, match=r"no option half_life; this run has model .lru"):
         lru.fit(DATA, dataclasses.replace(config, model=wrong))
+
+
+def test_the_task_follows_from_the_targets_where_none_is_named(tmp_path):
+    inputs = rng.normal(size=(60, 6))
+    data = from_arrays("sums", (inputs, inputs.sum(axis=1)))
+    sizes = {"model": "lru", "n_layers": 1, "d_model": 4, "d_hidden": 4, "max_steps": 2}
+    _, summary = lru.fit(data, **sizes, runs_dir=str(tmp_path))
+    assert {"val/mse", "test/mae"} <= set(summary.best[0])
