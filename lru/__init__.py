@@ -10,7 +10,7 @@ __all__ = ["Config", "fit", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
-    """What is used from Python, imported when it is asked for: a layer alone needs none of it."""
+    """Import what is used from Python when it is asked for: a layer alone needs none of it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib

@@ -1,4 +1,4 @@
-"""What can be done with data, models and runs: `python -m lru VERB --help`."""
+"""Verbs for data, models and runs: `python -m lru VERB --help`."""
 
 import sys
 

@@ -52,7 +52,8 @@ class Choice:
     """A place in the configuration that a registered class fills.
 
     Attributes:
-        group: of the options of the class.
+        group: of the options of the class, on disk.
+        holder: the part of a configuration whose `options` they are.
         flag: that names the class.
         kind: what such a class is called.
         registry: the classes by name.
@@ -60,6 +61,7 @@ class Choice:
     """
 
     group: str
+    holder: str
     flag: str
     kind: str
     registry: Mapping[str, Any]
@@ -70,10 +72,10 @@ class Choice:
         return self.options(self.registry[name])
 
 
-CHOICES = (
-    Choice("layer", "model", "model", LAYERS, of_constructor),
-    Choice("task", "task", "task", TASKS, lambda task: of_dataclass(task.Options)),
-    Choice("optimizer", "optimizer", "optimizer", OPTIMIZERS, of_dataclass),
+CHOICES = LAYER, TASK, OPTIMIZER = (
+    Choice("layer", "model", "model", "model", LAYERS, of_constructor),
+    Choice("task", "task", "task", "task", TASKS, lambda task: of_dataclass(task.Options)),
+    Choice("optimizer", "optimizer", "optimizer", "optimizer", OPTIMIZERS, of_dataclass),
 )
 
 GROUPS: dict[str, type] = {
@@ -164,7 +166,7 @@ class Config:
             UnknownNameError: if there is no such optimiser.
             ValueError: if it has no such option, or a value is out of range.
         """
-        options = _checked_options(CHOICES[2], self.optimizer.optimizer, self.optimizer.options)
+        options = _checked_options(OPTIMIZER, self.optimizer.optimizer, self.optimizer.options)
         return OPTIMIZERS[self.optimizer.optimizer](**options)
 
     def task_options(self, task: str) -> Any:
@@ -174,7 +176,7 @@ class Config:
             UnknownNameError: if there is no such task.
             ValueError: if it has no such option, or a value is out of range.
         """
-        return TASKS[task].Options(**_checked_options(CHOICES[1], task, self.task.options))
+        return TASKS[task].Options(**_checked_options(TASK, task, self.task.options))
 
     def flat(self) -> dict[str, Any]:
         """All values by the name of their flag."""
@@ -214,9 +216,7 @@ class Config:
             refuse(name, names, lenient=lenient)
         groups["task"]["task"], groups["optimizer"]["optimizer"] = names["task"], names["optimizer"]
         for choice in CHOICES:
-            groups["model" if choice.group == "layer" else choice.group]["options"] = options[
-                choice.flag
-            ]
+            groups[choice.holder]["options"] = options[choice.flag]
         config = cls(**{name: kind(**groups[name]) for name, kind in GROUPS.items()})
         # Both check their values.
         config.make_optimizer()

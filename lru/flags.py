@@ -17,6 +17,7 @@ from lru.batches import DataConfig
 from lru.config import (
     CHOICES,
     GROUPS,
+    LAYER,
     WITHOUT_EFFECT,
     Choice,
     Config,
@@ -288,7 +289,7 @@ def _settle(base: Flat, picks: Flat) -> tuple[Flat, dict[str, str]]:
     for choice in CHOICES:
         if names[choice.flag] != before[choice.flag]:
             left = choice.of(before[choice.flag]).keys()
-            if choice.group != "layer":
+            if choice is not LAYER:
                 # Options of layers are tuned to the recurrence, those of others mean the same.
                 left = left - choice.of(names[choice.flag]).keys()
             base = {name: value for name, value in base.items() if name not in left}
@@ -327,9 +328,7 @@ def _groups(names: Mapping[str, str], *, help_all: bool) -> dict[str, type]:
     """The groups of flags, as types for tyro to fill; `Config` checks them."""
     groups: dict[str, type] = {"command": CommandConfig}
     seen: dict[str, Option] = {}
-    of_choices = {
-        ("model" if choice.group == "layer" else choice.group): choice for choice in CHOICES
-    }
+    of_choices = {choice.holder: choice for choice in CHOICES}
     for group, kind in GROUPS.items():
         fields = dict(own_fields(group))
         if group == "data":
@@ -340,7 +339,7 @@ def _groups(names: Mapping[str, str], *, help_all: bool) -> dict[str, type]:
             name = names[choice.flag]
             title = f"Options of {choice.kind} {name}."
             options = _new(choice.of(name), seen, names)
-            if choice.group == "layer":
+            if choice is LAYER:
                 # Published commands give None for the layer's own default.
                 options = {n: o._replace(kind=o.kind | None) for n, o in options.items()}
             groups[_field(name, groups)] = _as_type(

@@ -7,7 +7,7 @@ from flax import nnx
 
 from lru.analysis.plots import plot_curves, plot_eigenvalues
 from lru.analysis.spectra import eigenvalues
-from lru.config import CHOICES
+from lru.config import LAYER, OPTIMIZER, TASK
 from lru.dataloaders import DATASETS
 from lru.experiment import Experiment, facts, open_experiment
 from lru.flags import load_recipe, parse, recipe_names
@@ -58,7 +58,7 @@ def _listing() -> str:
     def first_line(thing: object) -> str:
         return (thing.__doc__ or "").splitlines()[0]
 
-    registries = {"models": CHOICES[0], "tasks": CHOICES[1], "optimisers": CHOICES[2]}
+    registries = {"models": LAYER, "tasks": TASK, "optimisers": OPTIMIZER}
     sections = {
         title: {name: first_line(entry) for name, entry in choice.registry.items()}
         for title, choice in registries.items()
