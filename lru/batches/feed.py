@@ -49,7 +49,7 @@ class Source:
     on_device: bool = False
 
     def description(self) -> str:
-        """What there is to read, in a phrase."""
+        """Phrase that says how much there is to read."""
         return f"{self.steps_per_epoch} of {self.rows} an epoch"
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Fed]:

@@ -145,7 +145,7 @@ class Selections(Sequence):
 def read_ahead(
     selections: Sequence[Chosen], read: Callable[[Chosen], Delivered], start: int = 0
 ) -> Iterator[Delivered]:
-    """What `read` makes of each selection from number `start` on, made ahead by a thread."""
+    """Read each selection from number `start` on, ahead of its use, in a thread."""
     data = grain.MapDataset.source(selections).map(read)[start:]
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=READ_AHEAD)
     return iter(data.to_iter_dataset(options))

@@ -136,7 +136,7 @@ class Batches:
         return 1 - self._lengths.sum() / (padded * documents)
 
     def description(self) -> str:
-        """What there is to read, in a phrase."""
+        """Phrase that says how much there is to read."""
         return (
             f"{self.steps_per_epoch} of {self.batch_size} an epoch, padded to "
             f"{', '.join(map(str, self.bounds))}; {self.padding_share():.1%} padding"

@@ -120,7 +120,7 @@ class Streams:
         )
 
     def description(self) -> str:
-        """What there is to read, in a phrase."""
+        """Phrase that says how much there is to read."""
         return (
             f"{self.steps_per_epoch} of {self.rows} streams an epoch, padded to "
             f"{', '.join(map(str, self.bounds))}"

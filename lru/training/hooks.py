@@ -1,4 +1,4 @@
-"""What happens between updates and after evaluations: each concern a hook with a state of its own.
+"""Concerns between updates and after evaluations: each a hook with a state of its own.
 
 The loop (`lru.training.loop`) asks every hook, in order, after each update and each evaluation. The
 states of all hooks are part of every checkpoint, so that a resumed run goes on as if undisturbed.
@@ -41,7 +41,7 @@ class Hook:
     name: str
 
     def state(self) -> dict[str, Any]:
-        """What it must know after a restart, as JSON."""
+        """All that it must know after a restart, as JSON."""
         return {}
 
     def load(self, saved: dict[str, Any]) -> None:
