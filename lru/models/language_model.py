@@ -12,9 +12,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Integer, Key
 
 from lru.layers.base import State
+from lru.layers.dropout import drop_features, embed
 from lru.models.body import make_body
 from lru.models.config import ModelConfig, check_not_negative, check_rates
-from lru.models.dropout import drop_features, embed
 from lru.models.heads import AdaptiveHead, SoftmaxHead
 
 

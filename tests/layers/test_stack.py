@@ -76,17 +76,18 @@ def test_equals_the_recorded_stacks(case, directions):
     close(gradients[1:], (arrays["gx"], arrays["gh0"]), 2e-5)
 
 
-def test_dropout_between_layers_equals_the_recorded_one():
+def test_dropout_between_layers_equals_the_recorded_one(monkeypatch):
     arrays = arrays_of("qrnn/l2_dropout_train")
     model = QRNNStack(5, [6, 6], window=1, rngs=nnx.Rngs(0))
     load_state_dict(model, named(arrays))
-    model.dropout = lambda h, **_: h * arrays["dropmask_scaled"]
+    mask = arrays["dropmask_scaled"]
+    monkeypatch.setattr(stack, "drop_features", lambda h, *_, **__: h * mask)
     y, state = model(jnp.asarray(arrays["x"]))
     close((y, state.c), (arrays["y"], arrays["hn"]), 2e-6)
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_dropout_spares_the_last_layer_and_may_be_tied_over_time(tied, monkeypatch):
+@pytest.mark.parametrize("locked", [False, True])
+def test_dropout_spares_the_last_layer_and_may_be_locked_over_time(locked, monkeypatch):
     inputs = []
     monkeypatch.setattr(
         QRNNCell,
@@ -94,14 +95,14 @@ def test_dropout_spares_the_last_layer_and_may_be_tied_over_time(tied, monkeypat
         lambda cell, x, *_, **__: (inputs.append(x) or jnp.ones((B, T, 50)), (0,)),
     )
     monkeypatch.setattr(stack, "_joined", lambda states: states)
-    model = QRNNStack(D, [50, 50], dropout=0.3, tied_dropout=tied, rngs=nnx.Rngs(0))
+    model = QRNNStack(D, [50, 50], dropout=0.3, locked_dropout=locked, rngs=nnx.Rngs(0))
     y, _ = model(x_of(), key=jax.random.key(0))
     np.testing.assert_array_equal(inputs[0], x_of())
     assert np.all(y == 1)
     dropped = inputs[1] == 0
-    assert dropped.mean() == pytest.approx(0.3, abs=0.1 if tied else 0.05)
+    assert dropped.mean() == pytest.approx(0.3, abs=0.1 if locked else 0.05)
     np.testing.assert_allclose(inputs[1], np.where(dropped, 0, 1 / 0.7), rtol=1e-6)
-    assert np.all(dropped == dropped[:, :1]) == tied
+    assert np.all(dropped == dropped[:, :1]) == locked
     model(x_of())
     assert np.all(inputs[3] == 1)
 
