@@ -11,6 +11,10 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 # Threads of BLAS and of XLA would fight for the same cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# Compiling is most of the time, and what is proved needs no optimised code; one test of the law of
+# scans asks for it.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 # Many tests run the same small programs: each is compiled once for all of them.
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "compiled"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))

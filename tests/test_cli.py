@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import os
 import re
 import signal
 import subprocess
@@ -346,7 +347,7 @@ def test_a_corrupt_line_is_named_and_nothing_is_cached(flags, tmp_path, capsys):
     assert not cache.exists() or not [path for path in cache.iterdir() if path.name[0] != "."]
 
 
-@pytest.mark.parametrize("model", ["diag-rnn", "lru", "rnn"])
+@pytest.mark.parametrize("model", ["diag-rnn", "rnn"])
 def test_the_published_command_runs_as_written(model, tmp_path):
     """Three updates of the ancestor's ListOps command, on a small file in the official layout."""
     folder = tmp_path / "raw_datasets" / "listops-1000"
@@ -384,13 +385,17 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("dataset", PUBLISHED)
-def test_the_published_commands_make_three_updates_on_the_real_data(dataset, real_data, tmp_path):
+def test_the_published_commands_make_an_update_on_the_real_data(dataset, real_data, tmp_path):
     """They are stopped before the evaluation of the whole test split, which takes long."""
     script = Path(__file__).parents[1] / "run_train.py"
-    command = [sys.executable, script, *PUBLISHED[dataset].split(), "--max_steps", "3"]
+    command = [sys.executable, script, *PUBLISHED[dataset].split(), "--max_steps", "1"]
     (tmp_path / "raw_datasets").symlink_to(real_data)
+    # As users run them.
+    optimised = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
     with open(tmp_path / "printed", "w") as printed:
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=printed, stderr=printed)
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stdout=printed, stderr=printed, env=optimised
+        )
     try:
         while not (logs := [p for p in tmp_path.glob("runs/*/metrics.jsonl") if p.stat().st_size]):
             assert process.poll() is None, (tmp_path / "printed").read_text()
@@ -400,7 +405,7 @@ def test_the_published_commands_make_three_updates_on_the_real_data(dataset, rea
         process.wait()
     (log,) = logs
     record = read_jsonl(log)[0]
-    assert record["step"] == 3
+    assert record["step"] == 1
     assert math.isfinite(record["train/loss"])
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -39,10 +40,6 @@ def generate(
     if prompt.shape[1] == 0:
         raise ValueError(f"prompt must have at least one token a row, got shape {prompt.shape}")
 
-    @jax.jit
-    def draw(logits: Float[Array, "B V"], place: Int[Array, ""]) -> Int[Array, " B"]:
-        return sampler(jax.random.fold_in(key, place), logits)
-
     def draws() -> Iterator[Int[np.ndarray, " B"]]:
         tokens, carried = jnp.asarray(prompt[:, 0], jnp.int32), state
         for place in itertools.count(1):
@@ -50,10 +47,18 @@ def generate(
             if place < prompt.shape[1]:
                 tokens = jnp.asarray(prompt[:, place], jnp.int32)
             else:
-                tokens = draw(logits, jnp.int32(place))
+                tokens = _draw(sampler, key, logits, jnp.int32(place))
                 yield np.asarray(tokens)
 
     return draws()
+
+
+@partial(jax.jit, static_argnums=0)
+def _draw(
+    sampler: Sampler, key: Key[Array, ""], logits: Float[Array, "B V"], place: Int[Array, ""]
+) -> Int[Array, " B"]:
+    """The tokens at a place of the text, compiled once for all texts of a rule."""
+    return sampler(jax.random.fold_in(key, place), logits)
 
 
 def encode_prompt(tokens: Sequence[str], ids: Mapping[str, int]) -> Int[np.ndarray, " T"]:

@@ -11,23 +11,20 @@ from flax import nnx
 from jax.test_util import check_grads
 
 import lru.layers
-from lru.layers import LAYERS, Bidirectional, layer_options, make_layer
+from lru.layers import LAYERS, Bidirectional, make_layer
 from lru.layers.diagonal import PARAMETRIZATIONS
 from lru.scan import DENSE_METHODS, LINEAR_METHODS, reference
 
 D, N, B, T = 5, 6, 3, 11
 CUT = 4
 
-# Every layer as it comes, every layer with every scan method (the QRNN meets them in test_qrnn.py),
-# every way to hold eigenvalues, sequences in blocks of time, and a wide window.
+# Every layer as it comes, one layer of each kind with every scan method (what other layers do with
+# them follows from the law of scans), every way to hold eigenvalues, sequences in blocks of time,
+# and a wide window.
 VARIANTS = [
     *((name, {}) for name in LAYERS),
-    *(
-        (name, {"scan_method": method})
-        for name in LAYERS
-        for method in (DENSE_METHODS if name == "rnn" else LINEAR_METHODS)
-        if "scan_method" in layer_options(LAYERS[name]) and name != "qrnn"
-    ),
+    *(("lru", {"scan_method": method}) for method in LINEAR_METHODS),
+    *(("rnn", {"scan_method": method}) for method in DENSE_METHODS),
     *(
         ("lru", {"parametrization": name, "gamma": gamma})
         for name, gamma in zip(PARAMETRIZATIONS, (True, False, False), strict=True)
@@ -39,7 +36,6 @@ VARIANTS = [
 FEW = [*((name, {}) for name in LAYERS), ("lru", {"block_length": 3})]
 # What a layer's state takes its type from.
 WIDENING = {"lru": {"nu_log", "theta_log", "gamma_log", "B", "C"}, "rnn": {"A", "B"}}
-IDS = ["-".join(map(str, (name, *options.values()))) for name, options in VARIANTS]
 
 
 def build(variant, bidirectional=False):
@@ -71,8 +67,21 @@ def close(actual, expected):
     )
 
 
-each_variant = pytest.mark.parametrize("variant", VARIANTS, ids=IDS)
-both_directions = pytest.mark.parametrize("bidirectional", [False, True])
+def named(value):
+    if isinstance(value, bool):
+        return "both" if value else "forward"
+    name, options = value
+    return "-".join(map(str, (name, *options.values())))
+
+
+def each_case(variants):
+    """Each in one direction, and a few in both: that wrapper knows nothing of what is in it."""
+    both = [("lru", {}), ("lstm", {}), ("qrnn", {"window": 4, "gates": "f"})]
+    cases = [*((variant, False) for variant in variants), *((variant, True) for variant in both)]
+    return pytest.mark.parametrize(("variant", "bidirectional"), cases, ids=named)
+
+
+each_variant = pytest.mark.parametrize("variant", VARIANTS, ids=named)
 
 
 @each_variant
@@ -97,8 +106,7 @@ def test_chunks_equal_the_whole(variant):
     close(state, last)
 
 
-@pytest.mark.parametrize("variant", FEW, ids=str)
-@both_directions
+@each_case(FEW)
 def test_calls_outside_of_jit_compile_nothing_after_the_first(variant, bidirectional):
     layer, x = build(variant, bidirectional), inputs()
     lengths, resets = jnp.array([T, CUT, 1]), jnp.zeros((B, T), bool)
@@ -127,8 +135,7 @@ def test_calls_outside_of_jit_compile_nothing_after_the_first(variant, bidirecti
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
-@each_variant
-@both_directions
+@each_case(VARIANTS)
 def test_a_reset_is_a_fresh_start(variant, bidirectional):
     layer, x = build(variant, bidirectional), inputs()
     resets = jnp.zeros((B, T), bool).at[:, CUT].set(True)
@@ -155,8 +162,7 @@ def learned(name, options):
 LEARNED = [*FEW, ("qrnn", {"window": 4, "gates": "f"}), ("lru", {"scan_method": "associative"})]
 
 
-@pytest.mark.parametrize("variant", LEARNED, ids=str)
-@both_directions
+@each_case(LEARNED)
 def test_a_reset_returns_to_the_initial_state_though_it_is_learned(variant, bidirectional):
     layer, x = learned(*variant), inputs()
     layer = Bidirectional(lambda _: layer, rngs=nnx.Rngs(0)) if bidirectional else layer
@@ -199,8 +205,11 @@ def flipped(x, lengths):
     return jnp.take_along_axis(x, source.reshape(source.shape + (1,) * (x.ndim - 2)), axis=1)
 
 
-@each_variant
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("variant", "packed"),
+    [*((variant, True) for variant in VARIANTS), *((variant, False) for variant in FEW)],
+    ids=lambda value: named(value) if isinstance(value, tuple) else f"packed={value}",
+)
 def test_reverse_is_the_run_over_flipped_rows(variant, packed):
     layer, x = build(variant), inputs()
     state = jax.tree.map(lambda leaf: leaf + 0.5, layer.initial_state(B)) if packed else None
@@ -252,8 +261,7 @@ def test_what_is_observed_is_what_a_call_does(variant, reverse):
     close(ends, returned)
 
 
-@each_variant
-@both_directions
+@each_case(VARIANTS)
 def test_padding_changes_neither_values_nor_gradients(variant, bidirectional):
     layer = build(variant, bidirectional)
     lengths = jnp.array([T, 4, 1])
@@ -278,8 +286,7 @@ def test_padding_changes_neither_values_nor_gradients(variant, bidirectional):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
-@pytest.mark.parametrize("variant", FEW, ids=str)
-@both_directions
+@each_case(FEW)
 def test_lengths_may_be_of_any_type_of_integers(variant, bidirectional, dtype):
     layer, x = build(variant, bidirectional), inputs(steps=300)
     lengths = jnp.array([jnp.iinfo(dtype).max, 4, 0], dtype)
@@ -290,8 +297,7 @@ def test_lengths_may_be_of_any_type_of_integers(variant, bidirectional, dtype):
     close(state, expected_state)
 
 
-@each_variant
-@both_directions
+@each_case(VARIANTS)
 def test_a_row_alone_equals_the_row_in_a_batch(variant, bidirectional):
     layer, x = build(variant, bidirectional), inputs()
     together, _ = run(layer, x, lengths=jnp.array([T, CUT, 1]))
@@ -299,8 +305,7 @@ def test_a_row_alone_equals_the_row_in_a_batch(variant, bidirectional):
     close(together[1, :CUT], alone[0])
 
 
-@each_variant
-@both_directions
+@each_case(VARIANTS)
 def test_gradients_equal_finite_differences(variant, bidirectional):
     with jax.enable_x64(True):
         layer = build(variant, bidirectional)
@@ -316,8 +321,7 @@ def test_gradients_equal_finite_differences(variant, bidirectional):
         check_grads(outputs, (params, x), order=1, modes=["rev"], atol=1e-6, rtol=1e-6)
 
 
-@each_variant
-@both_directions
+@each_case(VARIANTS)
 def test_outputs_keep_the_type_of_inputs_and_states_stay_float32(variant, bidirectional):
     layer, x = build(variant, bidirectional), inputs().astype(jnp.bfloat16)
     y, state = run(layer, x)
@@ -330,8 +334,7 @@ def test_outputs_keep_the_type_of_inputs_and_states_stay_float32(variant, bidire
     np.testing.assert_allclose(y.astype(jnp.float32), expected, rtol=0, atol=tolerance)
 
 
-@each_variant
-@both_directions
+@each_case(VARIANTS)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_an_initial_state_is_zero_and_like_the_states_that_follow(variant, bidirectional, dtype):
     with jax.enable_x64(True):
@@ -410,8 +413,7 @@ def test_a_complex_state_is_refused_by_a_real_layer():
         build(("rnn", {}))(inputs(), jnp.ones((B, N), "complex64"))
 
 
-@each_variant
-@both_directions
+@each_case(VARIANTS)
 def test_rows_without_a_valid_step_hand_their_state_on(variant, bidirectional):
     layer = build(variant, bidirectional)
     _, state = run(layer, inputs(seed=1))
@@ -420,7 +422,7 @@ def test_rows_without_a_valid_step_hand_their_state_on(variant, bidirectional):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1:], b[1:]), after, state)
 
 
-@pytest.mark.parametrize("variant", FEW, ids=str)
+@pytest.mark.parametrize("variant", FEW, ids=named)
 def test_products_may_be_made_in_bfloat16(variant):
     name, options = variant
     layer, x = build(variant), inputs()

@@ -25,11 +25,9 @@ STACKS = (
     "l2_w2_o_h_b1_t1",
     "l3_w1_o_h",
 )
-# What is proved needs no optimised code, and compiling it is most of the time.
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 # The layer as a jitted function of its arguments.
-run = jit(lambda layer, *arguments, **options: layer(*arguments, **options))
+run = jax.jit(lambda layer, *arguments, **options: layer(*arguments, **options))
 
 
 def arrays_of(case):
@@ -66,7 +64,7 @@ def gradients_of(stack, arrays):
     zeros = stack.initial_state(len(arrays["x"]))
     c0 = jnp.asarray(arrays["h0"]).reshape(zeros.c.shape) if "h0" in arrays else zeros.c
 
-    @jit
+    @jax.jit
     @partial(jax.value_and_grad, argnums=(0, 1, 2), has_aux=True)
     def evaluate(params, x, c0):
         y, state = nnx.merge(graphdef, params)(x, zeros._replace(c=c0), key=jax.random.key(0))
@@ -191,7 +189,7 @@ def test_padding_may_hold_anything():
     mask = jnp.arange(4) < lengths[:, None]
     x = jax.random.normal(jax.random.key(0), (3, 4, 3))
 
-    @jit
+    @jax.jit
     @partial(jax.grad, argnums=(0, 1))
     def gradients(params, x):
         y, state = nnx.merge(graphdef, params)(x, lengths=lengths)

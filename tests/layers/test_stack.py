@@ -16,9 +16,7 @@ RECORDED = np.load(Path(__file__).parents[1] / "fixtures" / "qrnn_reference.npz"
 B, T, D = 3, 6, 4
 LENGTHS = jnp.array([T, 4, 1])
 
-# What is proved needs no optimised code, and compiling it is most of the time.
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-run = jit(lambda stack, *arguments, **options: stack(*arguments, **options))
+run = jax.jit(lambda stack, *arguments, **options: stack(*arguments, **options))
 
 
 def arrays_of(case):
@@ -62,7 +60,7 @@ def test_equals_the_recorded_stacks(case, directions):
     graphdef, params = nnx.split(recorded)
     start = recorded.initial_state(4)
 
-    @jit
+    @jax.jit
     @partial(jax.value_and_grad, argnums=(0, 1, 2), has_aux=True)
     def evaluate(params, x, c0):
         model = nnx.merge(graphdef, params)
@@ -157,7 +155,7 @@ def test_states_have_a_place_for_every_layer_and_carry_over(model, shapes):
     assert y.shape == (B, T, model.d_output)
     if model.n_directions == 1:
         _, middle = run(model, x_of()[:, :-1])
-        last, after = jit(lambda model, x, state: model.step(x, state))(
+        last, after = jax.jit(lambda model, x, state: model.step(x, state))(
             model, x_of()[:, -1], middle
         )
         close([last, *jax.tree.leaves(after)], [y[:, -1], *jax.tree.leaves(state)])

@@ -12,7 +12,6 @@ from lru.scan import join, linear_scan, reference, split
 
 B, N = 2, 3
 # Most of the time of these tests is compiling.
-QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 chunked = partial(linear_scan, method="chunked")
 
 
@@ -28,7 +27,7 @@ def pull(scan: Callable, arrays: tuple, weights: tuple, **options) -> tuple:
         values, gradients = jax.vjp(lambda *x: scan(*x, **options), *arrays)
         return values, gradients(weights)
 
-    return jax.jit(run, compiler_options=QUICKLY)(arrays)
+    return jax.jit(run)(arrays)
 
 
 def check_equal(arrays: tuple, weights: tuple, **options) -> None:

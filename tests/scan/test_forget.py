@@ -1,6 +1,5 @@
 """The recurrence of a forget gate against recorded values and gradients."""
 
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,8 +11,6 @@ import pytest
 from lru.scan import LINEAR_METHODS, forget_mult
 
 RECORDED = np.load(Path(__file__).parents[1] / "fixtures" / "qrnn_reference.npz")
-# What is proved needs no optimised code, and compiling it is most of the time.
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 CASES = ("basic", "h0", "b1", "t1", "nonpow2")
 
 
@@ -29,7 +26,7 @@ def test_equals_the_recorded_values_and_gradients(case, method):
     names = ["f", "x", "h0"] if f"fm/{case}/h0" in RECORDED else ["f", "x"]
     out, cotangent = recorded(case, "out", "cot")
 
-    @jit
+    @jax.jit
     def run(arrays):
         h, pull = jax.vjp(lambda *arrays: forget_mult(*arrays, method=method)[0], *arrays)
         return h, pull(cotangent)

@@ -20,14 +20,6 @@ METHODS = [("linear", name) for name in LINEAR_METHODS] + [
     ("dense", name) for name in DENSE_METHODS
 ]
 by_method = pytest.mark.parametrize(("kind", "method"), METHODS)
-# Compiling is most of the time of these tests; what they prove does not need optimised code.
-jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
 
 
 @dataclass(frozen=True)
@@ -113,7 +105,7 @@ def pull(scan_function: Callable, case: Case, arrays: tuple, others: dict) -> tu
 def expected(kind: str, case: Case) -> tuple:
     oracle = getattr(reference, f"{kind}_scan")
     arrays, others = arguments(kind, case)
-    return jit(lambda *x: pull(oracle, case, *x))(arrays, others)
+    return jax.jit(lambda *x: pull(oracle, case, *x))(arrays, others)
 
 
 def public(kind: str, method: str) -> Callable:
@@ -138,7 +130,7 @@ def check_close(result: Any, wanted: Any) -> None:
 def test_values_and_gradients_equal_the_oracle(kind: str, method: str, case: Case) -> None:
     with jax.enable_x64(case.a in ("float64", "complex128")):
         arrays, others = arguments(kind, case)
-        result = jit(lambda *x: pull(public(kind, method), case, *x))(arrays, others)
+        result = jax.jit(lambda *x: pull(public(kind, method), case, *x))(arrays, others)
         check_close(result, expected(kind, case))
 
 
@@ -146,7 +138,9 @@ def test_values_and_gradients_equal_the_oracle(kind: str, method: str, case: Cas
 @pytest.mark.parametrize("case", [Case(steps=33), Case(steps=33, reverse=True)], ids=str)
 def test_fully_optimised_code_equals_the_oracle(kind: str, method: str, case: Case) -> None:
     arrays, others = arguments(kind, case)
-    result = jax.jit(lambda *x: pull(public(kind, method), case, *x))(arrays, others)
+    fully = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+    run = jax.jit(lambda *x: pull(public(kind, method), case, *x), compiler_options=fully)
+    result = run(arrays, others)
     check_close(result, expected(kind, case))
 
 
@@ -166,7 +160,7 @@ def test_chunks_with_carried_state_are_the_whole(kind: str, method: str, reverse
         return jnp.concatenate(chunks[::-1] if reverse else chunks, axis=1), h0
 
     arrays, others = arguments(kind, case)
-    check_close(jit(lambda *x: pull(in_chunks, case, *x))(arrays, others), expected(kind, case))
+    check_close(jax.jit(lambda *x: pull(in_chunks, case, *x))(arrays, others), expected(kind, case))
 
 
 @by_method
@@ -174,7 +168,7 @@ def test_reset_is_a_fresh_start_even_after_infinity(kind: str, method: str) -> N
     (a, b, h0), _ = arguments(kind, Case())
     b = b.at[:, 2].set(jnp.inf)
     resets = jnp.zeros((B, 7), bool).at[:, 3].set(True)
-    call = jit(public(kind, method))
+    call = jax.jit(public(kind, method))
     together, last = call(a, b, h0, resets=resets)
     check_close((together[:, 3:], last), call(a, b[:, 3:]))
 
@@ -189,7 +183,7 @@ def test_padding_changes_nothing_not_even_nan(kind: str, method: str, reverse: b
     def outputs(a: jax.Array, b: jax.Array, h0: jax.Array) -> tuple:
         return public(kind, method)(a, b, h0, reverse=reverse, **others)
 
-    @jit
+    @jax.jit
     def run(filler: jax.Array) -> tuple:
         dirty_a = jnp.where(padding, filler, a) if case.varying else a
         values, vjp = jax.vjp(outputs, dirty_a, jnp.where(padding, filler, b), h0)
@@ -219,7 +213,7 @@ def test_powers_that_overflow_touch_no_state_that_is_zero(
     dtype = "float32" if kind == "dense" else "complex64"
     b = jnp.zeros((B, steps, N), dtype).at[:, slice(2) if reverse else slice(-2, None)].set(1)
     result, wanted = (
-        jit(functools.partial(call, reverse=reverse))(a, b)
+        jax.jit(functools.partial(call, reverse=reverse))(a, b)
         for call in (public(kind, method), getattr(reference, f"{kind}_scan"))
     )
     assert np.all(np.isfinite(wanted[0]))
@@ -230,7 +224,7 @@ def test_powers_that_overflow_touch_no_state_that_is_zero(
 def test_a_row_alone_is_the_row_in_the_batch(kind: str, method: str) -> None:
     case = Case()
     (a, b, h0), others = arguments(kind, case)
-    call = jit(public(kind, method))
+    call = jax.jit(public(kind, method))
     h, h_last = call(a, b, h0, **others)
     for row in range(B):
         one = slice(row, row + 1)
@@ -251,7 +245,7 @@ def test_gradients_equal_finite_differences(kind: str, method: str, dtype: str) 
             h, h_last = public(kind, method)(*arrays, **others)
             return jnp.sum(jnp.sin(jnp.abs(h) ** 2)) + jnp.sum(jnp.abs(h_last - 1) ** 2)
 
-        values_and_gradients = jit(jax.value_and_grad(loss))
+        values_and_gradients = jax.jit(jax.value_and_grad(loss))
         gradients = values_and_gradients(arrays)[1]
         for which, (gradient, direction) in enumerate(zip(gradients, directions, strict=True)):
             ends = []
@@ -284,7 +278,7 @@ def test_second_derivatives_equal_those_of_the_oracle(kind: str, method: str, mo
 
     oracle = getattr(reference, f"{kind}_scan")
     result, wanted = (
-        jit(functools.partial(change, f))(arrays) for f in (public(kind, method), oracle)
+        jax.jit(functools.partial(change, f))(arrays) for f in (public(kind, method), oracle)
     )
     check_close(result, wanted)
 
@@ -298,8 +292,8 @@ def test_vmap_over_every_argument(kind: str, method: str) -> None:
     def run(arrays: tuple) -> tuple:
         return pull(public(kind, method), case, arrays, others)
 
-    together = jit(jax.vmap(run))(stacked)
-    one = jit(run)
+    together = jax.jit(jax.vmap(run))(stacked)
+    one = jax.jit(run)
     alone = [one(tuple(x[i] for x in stacked)) for i in range(3)]
     check_close(together, jax.tree.map(lambda *x: jnp.stack(x), *alone))
 

@@ -21,14 +21,6 @@ by_platform = pytest.mark.parametrize(("platform", "target"), [("cuda", TRITON),
 # Not a multiple of any block below, along time or lanes.
 RAGGED = (2, 37, 40)
 pallas_scan = partial(linear_scan, method="pallas")
-# Compiling is most of the time of these tests; what they prove does not need optimised code.
-jit = partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
 
 
 def random(seed: int, shape: tuple[int, ...], dtype: str, scale: float = 1.0) -> jax.Array:
@@ -70,8 +62,8 @@ def test_ragged_blocks_equal_the_oracle(
     interpreted = replace(target, options=launch.INTERPRETER.options)
     monkeypatch.setattr(launch, "INTERPRETER", interpreted)
     given = arguments(RAGGED, of_a, of_b, varying)
-    result = jit(partial(pull, pallas_scan, reverse=reverse))(*given)
-    wanted = jit(partial(pull, reference.linear_scan, reverse=reverse))(*given)
+    result = jax.jit(partial(pull, pallas_scan, reverse=reverse))(*given)
+    wanted = jax.jit(partial(pull, reference.linear_scan, reverse=reverse))(*given)
     for x, y in zip(jax.tree.leaves(result), jax.tree.leaves(wanted), strict=True):
         assert x.dtype == y.dtype
         allowed = 20 * jnp.finfo(x.dtype).eps

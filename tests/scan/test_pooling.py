@@ -12,8 +12,6 @@ from lru.scan import cpu, pooled_scan, pooling, portable, reference
 from lru.scan.pooling import GATES
 
 B, T, N = 3, 7, 5
-# What is proved needs no optimised code, and compiling it is most of the time.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 # The oracle would keep what is not finite; here padding and dropped states are finite.
 LENGTHS = jnp.array([T, 3, 0])
@@ -36,7 +34,7 @@ def arrays_for(kind, rows=B, steps=T, width=N, dtype="float32"):
 def pull(scan, arrays, **options):
     """Both results, and the gradients of all arrays for random weights on both."""
 
-    @jit
+    @jax.jit
     def run(arrays):
         values, vjp = jax.vjp(lambda arrays: scan(*arrays, **options), arrays)
         weights = tuple(draw(i, *v.shape, dtype=v.dtype) for i, v in enumerate(values, start=5))

@@ -19,7 +19,6 @@ from lru.scan import LINEAR_METHODS, reference, sharded
 
 B, N = 4, 3
 # Most of the time of these tests is compiling.
-QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 # Below the annotations that tests enforce, so that the messages of the function show.
 linear_scan = inspect.unwrap(scan.linear_scan)
 split_over_time = partial(linear_scan, method="sharded")
@@ -68,8 +67,7 @@ def check_equals_the_oracle(scan_function: Callable, steps: int) -> None:
         return [pull(of, arrays, reverse=reverse, **options) for arrays, reverse in problems]
 
     result, expected = (
-        jax.jit(lambda of=of: run(of), compiler_options=QUICKLY)()
-        for of in (scan_function, reference.linear_scan)
+        jax.jit(lambda of=of: run(of))() for of in (scan_function, reference.linear_scan)
     )
     check_close(result, expected)
 
