@@ -313,13 +313,12 @@ def load_model(run: str | Path | Run, lane: int = 0, plugins: str | None = None)
 def facts(experiment: Experiment) -> Mapping[str, str]:
     """What there is to know of a run before it starts, by name."""
     config, card, trainer = experiment.config, experiment.data.card, experiment.trainer
-    rows = " lines" if card.kind == "text" else ""
-    sizes = ", ".join(f"{name} {split['examples']:,}" for name, split in card.splits.items()) + rows
+    sizes = ", ".join(f"{name} {split['examples']:,}" for name, split in card.splits.items())
     device, source = jax.devices()[0], trainer.sources["train"]
     lanes = {} if trainer.n == 1 else {"lanes": ", ".join(map(str, trainer.lanes))}
     return {
         "model": f"{config.model.model}, {trainer.n_parameters:,} parameters",
-        "data": f"{card.name}: {sizes}. {card.provenance}",
+        "data": f"{card.name}: {sizes} {card.unit}s. {card.provenance}",
         "comparable": card.comparable,
         "batches": source.description(),
         **lanes,

@@ -1,8 +1,6 @@
 """Flags of `lru train`: those of the groups of the configuration, and of the classes chosen."""
 
-import argparse
 import dataclasses
-import itertools
 import logging
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,36 +31,13 @@ from lru.options import Option, of_dataclass
 from lru.plugins import load_plugins, load_saved_plugins
 from lru.training.config import RunConfig
 from lru.training.runs import Run
+from lru.words import LISTS, UsageError, expand, is_true, spans, typed_values
 
 logger = logging.getLogger(__name__)
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
 Flat = dict[str, Any]
-
-ALIASES = {"warmup": "warmup_end"}
-"""Prefixes in published commands, which stay what they are whatever flags come."""
-
-BOOLEANS = {
-    "true": "True",
-    "t": "True",
-    "yes": "True",
-    "y": "True",
-    "1": "True",
-    "false": "False",
-    "f": "False",
-    "no": "False",
-    "n": "False",
-    "0": "False",
-    "none": "None",
-}
-
-LISTS = ("data_options", "lanes")
-"""Flags that take several words, and may be repeated."""
-
-
-class UsageError(ValueError):
-    """A command line that cannot be understood."""
 
 
 @dataclass(frozen=True)
@@ -110,22 +85,22 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
         ValueError: if a value is out of range, or plugins are named there and may not be loaded.
         SystemExit: by the parser, after `--help` or an unknown flag.
     """
-    load_plugins(_typed(arguments, "plugins")["plugins"])
+    load_plugins(typed_values(arguments, "plugins")["plugins"])
     everything = all_options()
     booleans = {name: _is_boolean(option.kind) for name, option in everything.items()}
     # Of the parser itself: no prefix of help_all.
     words = expand(arguments, {"help": False, **booleans})
-    plugins = _typed(words, "plugins")["plugins"]
+    plugins = typed_values(words, "plugins")["plugins"]
     if load_plugins(plugins):
         return parse(arguments)
     base, origin, lenient = _base(words)
-    trust = _typed_flag(words, "trust_plugins") or _typed(words, "recipe")["recipe"] is not None
+    trust = is_true(words, "trust_plugins") or typed_values(words, "recipe")["recipe"] is not None
     if plugins is None and load_saved_plugins(base.get("plugins"), origin, trust):
         return parse(arguments)
     commands = of_dataclass(CommandConfig)
     kinds = {name: o.kind for name, o in everything.items() if name not in commands}
     base = _checked(base, kinds, origin)
-    picks = _typed(words, "model", "dataset", "task", "optimizer")
+    picks = typed_values(words, "model", "dataset", "task", "optimizer")
     base, names = _settle(base, {name: value for name, value in picks.items() if value is not None})
     of_classes = {n: o for choice in CHOICES for n, o in choice.of(names[choice.flag]).items()}
     applying = {**own_fields_of_all(), **of_classes}
@@ -137,7 +112,7 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     words = _with_effect(words, known, everything, names)
     defaults = {name: option.default for name, option in applying.items()}
     defaults |= declared_defaults(names["model"], names["task"]) | base
-    help_all = _typed_flag(words, "help_all")
+    help_all = is_true(words, "help_all")
     groups = _groups(names, help_all=help_all)
     args: Any = tyro.cli(
         _cli_type(groups, defaults | {"task": names["task"], "optimizer": names["optimizer"]}),
@@ -173,106 +148,23 @@ def all_options() -> dict[str, Option]:
     return options
 
 
-def expand(arguments: Sequence[str], flags: Mapping[str, bool]) -> list[str]:
-    """Write unambiguous prefixes of flags out, and give bare boolean flags the value True.
-
-    Words of a flag in `LISTS` that is repeated are joined.
-
-    Args:
-        arguments: as typed.
-        flags: whether each flag is a boolean, by name.
-
-    Raises:
-        UsageError: if a prefix fits several flags.
-    """
-    out: list[str] = []
-    boolean_before = False
-    for i, argument in enumerate(arguments):
-        if not argument.startswith("--"):
-            out.append(_boolean(argument) if boolean_before else argument)
-            boolean_before = False
-            continue
-        typed, equals, value = argument.partition("=")
-        name = _complete(typed.removeprefix("--").replace("-", "_"), flags)
-        boolean_before = flags.get(name, False)
-        out.append(f"--{name}")
-        following = arguments[i + 1] if i + 1 < len(arguments) else ""
-        if equals:
-            out.append(_boolean(value) if boolean_before else value)
-            boolean_before = False
-        elif boolean_before and following.lower() not in BOOLEANS:
-            out.append("True")
-            boolean_before = False
-    for name in LISTS:
-        out = _joined(out, f"--{name}")
-    return out
-
-
-def _joined(words: list[str], flag: str) -> list[str]:
-    """All values of a flag behind its first occurrence."""
-    if words.count(flag) < 2:
-        return words
-    others: list[str] = []
-    values: list[str] = []
-    for start, end in _spans(words):
-        if words[start] == flag:
-            values += words[start + 1 : end]
-        else:
-            others += words[start:end]
-    return [*others, flag, *values]
-
-
-def _spans(words: Sequence[str]) -> list[tuple[int, int]]:
-    """Where each flag and its values begin and end; what stands before the first flag is one."""
-    starts = [i for i, word in enumerate(words) if word.startswith("--") or i == 0]
-    return list(itertools.pairwise([*starts, len(words)]))
-
-
 def _is_boolean(kind: Any) -> bool:
     return bool in (kind, *typing.get_args(kind))
 
 
-def _boolean(word: str) -> str:
-    return BOOLEANS.get(word.lower(), word)
-
-
-def _complete(typed: str, flags: Iterable[str]) -> str:
-    """The flag that `typed` is or abbreviates; itself if there is none: the parser refuses it."""
-    fitting = [flag for flag in flags if flag.startswith(typed)]
-    if typed in ALIASES and typed not in fitting:
-        return ALIASES[typed]
-    if typed in fitting or not fitting:
-        return typed
-    if len(fitting) > 1:
-        raise UsageError(f"--{typed} is short for several flags: {', '.join(sorted(fitting))}")
-    return fitting[0]
-
-
-def _typed(arguments: Sequence[str], *names: str) -> dict[str, str | None]:
-    """The last values of some flags on a command line, which decide about others on it."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in names:
-        parser.add_argument(f"--{name}", nargs="?")
-    return vars(parser.parse_known_args(list(arguments))[0])
-
-
-def _typed_flag(words: Sequence[str], name: str) -> bool:
-    return _typed(words, name)[name] == "True"
-
-
 def _base(words: Sequence[str]) -> tuple[Flat, str, bool]:
     """The values to start from, where they come from, and whether some may be of nobody."""
-    typed = _typed(words, "recipe", "restore", "name", "runs_dir", "reset")
-    if typed["recipe"] is not None:
-        return load_recipe(typed["recipe"])["config"], f"recipe {typed['recipe']}", False
-    if typed["name"] is not None and typed["reset"] != "True":
-        run = Run(Path(typed["runs_dir"] or RunConfig.runs_dir) / typed["name"])
+    given = typed_values(words, "recipe", "restore", "name", "runs_dir", "reset")
+    if given["recipe"] is not None:
+        return load_recipe(given["recipe"])["config"], f"recipe {given['recipe']}", False
+    if given["name"] is not None and given["reset"] != "True":
+        run = Run(Path(given["runs_dir"] or RunConfig.runs_dir) / given["name"])
         # A command that failed before its first checkpoint has no say in the next.
         if run.has_checkpoint and run.config_file.is_file():
             values, lenient = read_values(run.config_file)
             return values, str(run.config_file), lenient
-    if typed["restore"] is not None:
-        path = Run(Path(typed["restore"])).config_file
+    if given["restore"] is not None:
+        path = Run(Path(given["restore"])).config_file
         if not path.is_file():
             raise UsageError(f"restore must be the folder of a run, but {path} does not exist")
         values, lenient = read_values(path)
@@ -308,7 +200,7 @@ def _with_effect(
         ValueError: if there is such a flag, and published commands do not carry it.
     """
     out: list[str] = []
-    for start, end in _spans(words):
+    for start, end in spans(words):
         name = words[start].removeprefix("--")
         if words[start].startswith("--") and name in everything and name not in known:
             if name not in WITHOUT_EFFECT:

@@ -24,7 +24,7 @@ ORDER = [
     [("models",), ("batches",)],
     [("layers",), ("dataloaders",)],
     [("scan",)],
-    [("registry",), ("plugins",), ("files",), ("options",)],
+    [("registry",), ("plugins",), ("files",), ("options",), ("words",)],
 ]
 ROOMS = {name: (line, room) for line, rooms in enumerate(ORDER) for room in rooms for name in room}
 

@@ -326,7 +326,7 @@ def test_selecting_on_the_test_split_is_named(tmp_path, few_files, capsys):
     short = ["--max_steps", "2", "--plots", "False"]
     assert run(*choice, *folders, *sizes, *short, "--protocol", "lra") == 0
     printed = capsys.readouterr().out
-    assert "train 24, val 8, test 8" in printed
+    assert "train 24, val 8, test 8 rows. " in printed
     assert re.search(r"best validation +after update 2 on the test split itself", printed)
     assert "protocol: lra" in (tmp_path / "one" / "config.yaml").read_text()
 

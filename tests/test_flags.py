@@ -10,9 +10,10 @@ import yaml
 
 from lru import flags
 from lru.config import CHOICES, GROUPS, Config
-from lru.flags import CommandConfig, UsageError, expand, load_recipe, parse, recipe_names
+from lru.flags import CommandConfig, load_recipe, parse, recipe_names
 from lru.layers import LAYERS
 from lru.tasks import TASKS
+from lru.words import UsageError, expand
 
 
 def read(line, *more):

@@ -34,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def best_line(run: Run, config: Config) -> dict[str, Any]:
     """The evaluation of a run that its task would select; nothing before the first."""
-    task = TASKS[config.task.task or chosen(config.flat())["task"]]
+    task = TASKS[chosen(config.flat())["task"]]
     objective = f"{task.selects_on}/{task.objective}"
     lines = read_jsonl(run.metrics_file) if run.metrics_file.exists() else []
     evaluations = [line for line in lines if objective in line]

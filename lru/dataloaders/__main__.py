@@ -209,14 +209,13 @@ def _described(prepared: Prepared) -> Lines:
     size = f"{card.vocab_size} ids" if card.vocab_size else f"{card.n_features} features"
     count = card.n_targets or card.n_classes
     yield f"{card.kind} ({size}), {_TARGETS[card.targets].format(count)}"
-    row = "line" if card.kind == "text" else "row"
     for split, figures in card.splits.items():
         count = figures["examples"]
         shortest, longest = figures["min_length"], figures["max_length"]
         steps = f"{shortest} to {longest} steps, mean {figures['mean_length']:.1f}"
         total = round(count * figures["mean_length"])
         yield (
-            f"{split}: {count:,} {row}{'s' * (count != 1)} of "
+            f"{split}: {count:,} {card.unit}{'s' * (count != 1)} of "
             + (steps if shortest < longest else f"{longest} steps")
             + (f", {total:,} tokens" if card.kind == "text" else "")
         )

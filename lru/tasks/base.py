@@ -33,6 +33,11 @@ class Outcome(NamedTuple):
     metrics: Metrics
     carry: Any = ()
 
+    @property
+    def sums(self) -> Metrics:
+        """The loss and the metrics by name."""
+        return {"loss": self.loss, **self.metrics}
+
 
 @dataclass(frozen=True)
 class NoOptions:

@@ -177,8 +177,7 @@ def make_functions(
             _, more, found, stats = whole(params, stats, batch, carry, own)
             weight = found.loss.divisor
             grads = jax.tree.map(lambda sum, new: sum + weight * new, grads, more)
-            metrics = {"loss": found.loss, **found.metrics}
-            return (grads, stats, merged(before, metrics)), found.carry
+            return (grads, stats, merged(before, found.sums)), found.carry
 
         total = (jax.tree.map(jnp.zeros_like, params), stats, no_metrics(task))
         (grads, stats, metrics), carry = _over_parts(part, total, (batch, carry), microbatch or 1)
@@ -217,7 +216,7 @@ def make_functions(
             stats=stats,
             opt_state=opt_state,
             carry=found.carry,
-            sums=merged(state.sums, {"loss": found.loss, **found.metrics}),
+            sums=merged(state.sums, found.sums),
             first_bad_step=jnp.where(first_bad, state.step, state.first_bad_step),
         )
         if not state.lane:
@@ -229,8 +228,7 @@ def make_functions(
         model = nnx.merge(graphdef, weights.params, weights.stats, copy=True)
         key = jax.random.fold_in(jax.random.key(weights.seed), before.batch)
         found = task.loss(model, batch, before.carry, key, train=False)
-        sums = merged(before.sums, {"loss": found.loss, **found.metrics})
-        return Evaluation(sums, found.carry, before.batch + 1)
+        return Evaluation(merged(before.sums, found.sums), found.carry, before.batch + 1)
 
     def take_sums(state: TrainState) -> tuple[TrainState, Metrics]:
         # Not zeros: the least and the greatest of nothing are infinite.

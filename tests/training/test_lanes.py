@@ -65,7 +65,9 @@ def data_of(text, times):
 def trainer_of(task, tmp_path, train, optimizer=None, model=SMALL, method=None, times=1):
     data = data_of(issubclass(task, TASKS["language_modelling"]), times)
     made = task(data.card, model)
-    sources = made.sources(data, DataConfig(batch_size=4, n_buckets=1), seed=train.order_seed, on_device=False)
+    sources = made.sources(
+        data, DataConfig(batch_size=4, n_buckets=1), seed=train.order_seed, on_device=False
+    )
     optimizer = AdamW(lr_factor=0.5) if optimizer is None else optimizer
     trainer = Trainer(made, sources, train, optimizer, Checkpoints(tmp_path / "checkpoints"))
     trainer._method = method

@@ -130,6 +130,11 @@ class Card:
     code: str = ""
     checksum: str = ""
 
+    @property
+    def unit(self) -> str:
+        """Name of one example."""
+        return "line" if self.kind == "text" else "row"
+
 
 def make_card(description: Description, splits: Mapping[str, Split], **identity: Any) -> Card:
     """The card of `splits`.
