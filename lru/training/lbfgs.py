@@ -3,8 +3,8 @@
     d = -H g,    x <- x + t d,    s = t d,    y = g(x + s) - g(x)
 
 with H from the last pairs (s, y): the two loops of Nocedal and Wright, Numerical Optimization,
-2nd edition, algorithms 7.4 and 7.5. Exits, options and the line search (algorithms 3.5 and 3.6)
-are those of `torch.optim.LBFGS`. `n` is the number of all parameters, raveled to one vector.
+2nd edition, algorithms 7.4 and 7.5. Exits and options are those of `torch.optim.LBFGS`. `n` is
+the number of all parameters, raveled to one vector.
 """
 
 import math
@@ -19,14 +19,10 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from lru.registry import UnknownNameError
+from lru.training.line_search import Point, dot, strong_wolfe
 
 LINE_SEARCHES = ("none", "strong_wolfe")
-ARMIJO, CURVATURE = 1e-4, 0.9  # c1 and c2 of the strong Wolfe conditions
 MIN_CURVATURE = 1e-10  # pairs with no more y.s are not stored
-MIN_BRACKET = 1e-9  # brackets of shorter steps, in their largest entry, are not divided
-
-# In full precision, which matrix units would not use of themselves.
-_dot = partial(jnp.dot, precision=lax.Precision.HIGHEST)
 
 
 class LBFGSState(NamedTuple):
@@ -69,30 +65,6 @@ class _Loop(NamedTuple):
     evals: jax.Array
     running: jax.Array
     state: LBFGSState
-
-
-class _Point(NamedTuple):
-    """A point of the line x + t d; a bracket is two of them, stacked."""
-
-    t: jax.Array
-    loss: jax.Array
-    grad: jax.Array
-    slope: jax.Array
-
-
-class _Search(NamedTuple):
-    """A line search before its next evaluation, which is at `t`.
-
-    Until `zooming`, the first point of the bracket is the one before the last.
-    """
-
-    t: jax.Array
-    bracket: _Point
-    low: jax.Array
-    zooming: jax.Array
-    insufficient: jax.Array
-    done: jax.Array
-    evals: jax.Array
 
 
 def lbfgs(
@@ -204,13 +176,13 @@ def lbfgs(
             return t, loss, grad, needed.astype(jnp.int32)
 
         def search(loop: _Loop, d: jax.Array, t: jax.Array, stuck: jax.Array) -> tuple:
-            def point(t: jax.Array) -> _Point:
+            def point(t: jax.Array) -> Point:
                 loss, grad = evaluate(loop.x + t * d)
-                return _Point(t, loss, grad, _dot(grad, d))
+                return Point(t, loss, grad, dot(grad, d))
 
-            here = _Point(jnp.zeros_like(t), loop.loss, loop.grad, _dot(loop.grad, d))
+            here = Point(jnp.zeros_like(t), loop.loss, loop.grad, dot(loop.grad, d))
             size = jnp.abs(d).max()
-            found, evals = _strong_wolfe(point, here, t, stuck, max_eval - loop.evals, size)
+            found, evals = strong_wolfe(point, here, t, stuck, max_eval - loop.evals, size)
             return jnp.where(stuck, t, found.t), found.loss, found.grad, evals
 
         def iterate(loop: _Loop) -> _Loop:
@@ -218,7 +190,7 @@ def lbfgs(
             d = _direction(state, loop.grad)
             first = state.n_iter == 0
             t = jnp.where(first, jnp.minimum(1, 1 / jnp.abs(loop.grad).sum()), 1) * rate
-            stuck = _dot(loop.grad, d) > -tolerance_change
+            stuck = dot(loop.grad, d) > -tolerance_change
             step = search if line_search == "strong_wolfe" else move
             t, loss, grad, evals = step(loop, d, t, stuck)
             iterations, evals_so_far = loop.iterations + 1, loop.evals + evals
@@ -261,7 +233,7 @@ def lbfgs(
 def _remember(state: LBFGSState, grad: jax.Array) -> LBFGSState:
     """The pair of the last step in place of the oldest, if the curvature along it is positive."""
     y, s = grad - state.prev_flat_grad, state.t * state.d
-    ys = _dot(y, s)
+    ys = dot(y, s)
     # Before the first step of all s is zero, and nothing is stored.
     keep, slot = ys > MIN_CURVATURE, state.n_pairs % len(state.ro)
 
@@ -273,7 +245,7 @@ def _remember(state: LBFGSState, grad: jax.Array) -> LBFGSState:
         old_stps=put(state.old_stps, s),
         ro=put(state.ro, 1 / ys),
         n_pairs=state.n_pairs + keep,
-        H_diag=jnp.where(keep, ys / _dot(y, y), state.H_diag),
+        H_diag=jnp.where(keep, ys / dot(y, y), state.H_diag),
     )
 
 
@@ -285,142 +257,13 @@ def _direction(state: LBFGSState, grad: jax.Array) -> jax.Array:
     def newest_first(i: jax.Array, carry: tuple) -> tuple:
         q, alphas = carry
         j = (state.n_pairs - 1 - i) % size
-        alpha = _dot(state.old_stps[j], q) * state.ro[j]
+        alpha = dot(state.old_stps[j], q) * state.ro[j]
         return q - alpha * state.old_dirs[j], alphas.at[j].set(alpha)
 
     def oldest_first(i: jax.Array, r: jax.Array) -> jax.Array:
         j = (state.n_pairs - n_pairs + i) % size
-        beta = _dot(state.old_dirs[j], r) * state.ro[j]
+        beta = dot(state.old_dirs[j], r) * state.ro[j]
         return r + (alphas[j] - beta) * state.old_stps[j]
 
     q, alphas = lax.fori_loop(0, n_pairs, newest_first, (-grad, jnp.zeros_like(state.ro)))
     return lax.fori_loop(0, n_pairs, oldest_first, q * state.H_diag)
-
-
-def _strong_wolfe(
-    evaluate: Callable[[jax.Array], _Point],
-    here: _Point,
-    t: jax.Array,
-    skip: jax.Array,
-    max_iter: jax.Array,
-    size: jax.Array,
-) -> tuple[_Point, jax.Array]:
-    """A point of the line with the strong Wolfe conditions, or the best of the last bracket.
-
-    Args:
-        evaluate: the point at a step.
-        here: where the line starts.
-        t: first step.
-        skip: return `here` at once.
-        max_iter: evaluations after the first.
-        size: largest entry of the direction, in size.
-
-    Returns:
-        The point, and how often was evaluated.
-    """
-
-    def bracket(search: _Search, new: _Point, ended: jax.Array, worse: jax.Array) -> _Search:
-        """Phase 1 (algorithm 3.5): go on until the last two points have a good one between."""
-        before = _at(search.bracket, 0)
-        worse |= (search.evals > 1) & (new.loss >= before.loss)
-        good = ~worse & flat(new)
-        zooming = worse | (~good & (new.slope >= 0))
-        first = _select(ended, here, _select(zooming, before, new))
-        pair = jax.tree.map(lambda *points: jnp.stack(points), first, new)
-        bounds = new.t + 0.01 * (new.t - before.t), 10 * new.t
-        return search._replace(
-            t=_cubic_minimum(before, new, *bounds),
-            bracket=pair,
-            low=_lower(pair),
-            zooming=zooming,
-            done=ended | good,
-        )
-
-    def zoom(search: _Search, new: _Point, ended: jax.Array, worse: jax.Array) -> _Search:
-        """Phase 2 (algorithm 3.6): put the new point in place of one end of the bracket."""
-        low, high = _at(search.bracket, search.low), _at(search.bracket, 1 - search.low)
-        worse |= new.loss >= low.loss
-        good = ~worse & flat(new)
-        turned = new.slope * (high.t - low.t) >= 0
-        high, low = _select(worse, new, _select(turned, low, high)), _select(worse, low, new)
-        first = search.low == 0
-        pair = jax.tree.map(
-            lambda a, b: jnp.where(first, jnp.stack([a, b]), jnp.stack([b, a])), low, high
-        )
-        return search._replace(
-            bracket=pair, low=jnp.where(worse, _lower(pair), search.low), done=ended | good
-        )
-
-    def flat(point: _Point) -> jax.Array:
-        return jnp.abs(point.slope) <= -CURVATURE * here.slope
-
-    def advance(search: _Search) -> _Search:
-        new = evaluate(search.t)
-        ended = search.evals >= max_iter
-        worse = new.loss > here.loss + ARMIJO * new.t * here.slope
-        search = lax.cond(search.zooming, zoom, bracket, search, new, ended, worse)
-        search = search._replace(evals=search.evals + 1)
-        t, insufficient = _divide(search)
-        narrow = jnp.abs(search.bracket.t[1] - search.bracket.t[0]) * size < MIN_BRACKET
-        return search._replace(
-            t=jnp.where(search.zooming, t, search.t),
-            insufficient=search.zooming & insufficient,
-            done=search.done | (search.zooming & narrow),
-        )
-
-    false = jnp.zeros((), bool)
-    search = _Search(
-        t=t,
-        bracket=jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), here),
-        low=jnp.int32(0),
-        zooming=false,
-        insufficient=false,
-        done=skip,
-        evals=jnp.int32(0),
-    )
-    search = lax.while_loop(lambda search: ~search.done, advance, search)
-    return _at(search.bracket, search.low), search.evals
-
-
-def _divide(search: _Search) -> tuple[jax.Array, jax.Array]:
-    """The next step within a bracket, and whether it was left although it is near an end.
-
-    The second time in a row it is moved from the end by a tenth of the width, and at once if it
-    is not inside.
-    """
-    first, last = _at(search.bracket, 0), _at(search.bracket, 1)
-    smallest, largest = jnp.minimum(first.t, last.t), jnp.maximum(first.t, last.t)
-    t = _cubic_minimum(first, last, smallest, largest)
-    margin = 0.1 * (largest - smallest)
-    near = jnp.minimum(largest - t, t - smallest) < margin
-    shift = near & (search.insufficient | (t >= largest) | (t <= smallest))
-    inside = jnp.where(
-        jnp.abs(t - largest) < jnp.abs(t - smallest), largest - margin, smallest + margin
-    )
-    return jnp.where(shift, inside, t), near & ~shift
-
-
-def _cubic_minimum(a: _Point, b: _Point, smallest: jax.Array, largest: jax.Array) -> jax.Array:
-    """The minimum of the cubic through two points and their slopes (equation 3.59), clipped.
-
-    The middle of the bounds where the cubic has none.
-    """
-    a, b = _select(a.t <= b.t, a, b), _select(a.t <= b.t, b, a)
-    d1 = a.slope + b.slope - 3 * (a.loss - b.loss) / (a.t - b.t)
-    square = d1**2 - a.slope * b.slope
-    d2 = jnp.sqrt(jnp.maximum(square, 0))
-    t = b.t - (b.t - a.t) * ((b.slope + d2 - d1) / (b.slope - a.slope + 2 * d2))
-    return jnp.where(square >= 0, jnp.clip(t, smallest, largest), (smallest + largest) / 2)
-
-
-def _lower(pair: _Point) -> jax.Array:
-    """The place of the smaller loss."""
-    return jnp.where(pair.loss[0] <= pair.loss[1], 0, 1).astype(jnp.int32)
-
-
-def _at(pair: _Point, place: jax.typing.ArrayLike) -> _Point:
-    return jax.tree.map(lambda leaf: leaf[place], pair)
-
-
-def _select(condition: jax.Array, a: _Point, b: _Point) -> _Point:
-    return jax.tree.map(partial(jnp.where, condition), a, b)
