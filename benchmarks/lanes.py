@@ -3,7 +3,8 @@
 python -m benchmarks.lanes [--updates 300] [--repetitions 5] [--only lstm]
 
 Every entrant is a call of `lru.fit` on data in memory; compilation, evaluation and checkpoints are
-not counted. Entrants take turns; ratios are of medians.
+not counted. Entrants take turns; ratios are of medians. Drift is the relative difference, in single
+precision, of the training loss of the first lane and of the run of its seed alone.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import math
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,43 +20,65 @@ import lru
 from benchmarks.provenance import provenance, save
 from lru.dataloaders import Prepared, from_arrays
 from lru.training import lanes
+from lru.training.trackers import read_jsonl
 
 RESULTS = Path(__file__).parent / "results" / "lanes.json"
-ROWS, SEEDS = 32, 8
-# Width and number of steps, by model.
-SIZES = {"lstm": (32, 40), "gru": (32, 40), "lru": (64, 256), "qrnn": (64, 256)}
+SEEDS = 8
+# Model, width, rows of a batch and steps, by name.
+SIZES = {
+    "lstm": ("lstm", 32, 32, 40),
+    "gru": ("gru", 32, 32, 40),
+    "lru": ("lru", 64, 32, 256),
+    "qrnn": ("qrnn", 64, 32, 256),
+    "small lstm": ("lstm", 16, 8, 20),
+    "small lru": ("lru", 16, 8, 40),
+    "tiny lstm": ("lstm", 8, 4, 10),
+}
 # Greatest work of a lane that is joined, which decides between the two ways.
 METHODS = {"vmap": math.inf, "map": 0.0}
 
 
-def data_of(steps: int) -> Prepared:
-    """Random tokens with random classes."""
+UPDATES_OF_DRIFT = (1, 10, 100, 200)
+
+
+def data_of(rows: int, steps: int) -> Prepared:
+    """Random tokens with random classes, for 20 updates an epoch."""
     rng = np.random.default_rng(0)
-    rows = rng.integers(1, 20, (20 * ROWS, steps))
-    held_out = (rows[:ROWS], rng.integers(2, size=ROWS))
-    train = (rows, rng.integers(2, size=len(rows)))
+    tokens = rng.integers(1, 20, (20 * rows, steps))
+    held_out = (tokens[:rows], rng.integers(2, size=rows))
+    train = (tokens, rng.integers(2, size=len(tokens)))
     return from_arrays("random", train, held_out, held_out, vocabulary=list(map(str, range(20))))
 
 
-def examples_per_second(
-    data: Prepared, model: str, width: int, seeds: int, method: str, updates: int
-) -> float:
-    """Speed of a training, over all seeds."""
+def trained(name: str, seeds: int, method: str, updates: int, **more: Any) -> tuple[float, list]:
+    """Speed of a training in examples a second over all seeds, and its log."""
+    model, width, rows, steps = SIZES[name]
     lanes.LARGEST_JOINED = METHODS[method]
     with tempfile.TemporaryDirectory() as runs:
         _, summary = lru.fit(
-            data,
+            data_of(rows, steps),
             model=model,
             n_layers=1,
             d_model=width,
             d_hidden=width,
             norm="layer",
-            batch_size=ROWS,
+            batch_size=rows,
             epochs=math.ceil(updates / 20),
             n_seeds=seeds,
             runs_dir=runs,
+            **more,
         )
-    return summary.timing["examples_per_second"]
+        (log,) = Path(runs).glob("*/metrics.jsonl")
+        return summary.timing["examples_per_second"], read_jsonl(log)
+
+
+def drift_of(name: str, method: str) -> dict[int, float]:
+    """Relative differences of losses by number of updates."""
+    _, alone = trained(name, 1, method, max(UPDATES_OF_DRIFT), log_every=1)
+    _, joined = trained(name, 2, method, max(UPDATES_OF_DRIFT), log_every=1)
+    wanted = {line["step"]: line["train/loss"] for line in alone if "train/loss" in line}
+    found = {line["step"]: line["lane0/train/loss"] for line in joined if "train/loss" in line}
+    return {step: abs(found[step] / wanted[step] - 1) for step in UPDATES_OF_DRIFT}
 
 
 def main() -> None:
@@ -65,30 +89,31 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SIZES, default=list(SIZES))
     options = parser.parse_args()
     rows = []
-    for model in options.only:
-        width, steps = SIZES[model]
-        data = data_of(steps)
+    for name in options.only:
         entrants = {"single": (1, "vmap"), "vmap": (SEEDS, "vmap"), "map": (SEEDS, "map")}
-        speeds: dict[str, list[float]] = {name: [] for name in entrants}
+        speeds: dict[str, list[float]] = {entrant: [] for entrant in entrants}
         for _ in range(options.repetitions):
-            for name, (seeds, method) in entrants.items():
-                speed = examples_per_second(data, model, width, seeds, method, options.updates)
-                speeds[name].append(speed)
-        medians = {name: statistics.median(values) for name, values in speeds.items()}
-        ratios = {name: medians[name] / medians["single"] for name in METHODS}
+            for entrant, (seeds, method) in entrants.items():
+                speeds[entrant].append(trained(name, seeds, method, options.updates)[0])
+        medians = {entrant: statistics.median(values) for entrant, values in speeds.items()}
+        ratios = {method: medians[method] / medians["single"] for method in METHODS}
+        drifts = {method: drift_of(name, method) for method in METHODS}
+        model, width, batch_size, steps = SIZES[name]
         rows.append(
             {
                 "model": model,
                 "d_model": width,
                 "d_hidden": width,
-                "batch_size": ROWS,
+                "batch_size": batch_size,
                 "steps": steps,
                 "seeds": SEEDS,
                 "examples_per_second": speeds,
                 "times_one_after_the_other": ratios,
+                "drift_by_updates": drifts,
             }
         )
-        print(model, {name: f"{ratio:.2f}x" for name, ratio in ratios.items()}, flush=True)
+        print(name, {method: f"{ratio:.2f}x" for method, ratio in ratios.items()}, flush=True)
+        print("  drift", drifts, flush=True)
     save(RESULTS, {"provenance": provenance(), "rows": rows})
 
 

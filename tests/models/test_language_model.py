@@ -21,25 +21,29 @@ def model(**changes) -> LanguageModel:
     return LanguageModel(dataclasses.replace(SMALL, **changes), V, options, rngs=nnx.Rngs(0))
 
 
+run = jax.jit(lambda built, tokens, state=None, lengths=None: built(tokens, state, lengths=lengths))
+advance = jax.jit(lambda built, tokens_t, state: built.step(tokens_t, state))
+
+
 @pytest.mark.parametrize("name", ["qrnn", "lstm", "gru", "lru", "diag-rnn", "rnn"])
 def test_chunks_and_single_steps_give_what_the_whole_gives(name):
     built = model(model=name)
-    whole, after = built(TOKENS)
+    whole, after = run(built, TOKENS)
     np.testing.assert_allclose(np.exp(whole).sum(axis=-1), 1, rtol=1e-5)
-    first, state = built(TOKENS[:, :4])
-    rest, last = built(TOKENS[:, 4:], state)
+    first, state = run(built, TOKENS[:, :4])
+    rest, last = run(built, TOKENS[:, 4:], state)
     np.testing.assert_allclose(jnp.concatenate([first, rest], 1), whole, rtol=1e-4, atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), last, after)
     state = built.initial_state(B)
     for t in range(3):
-        step, state = built.step(TOKENS[:, t], state)
+        step, state = advance(built, TOKENS[:, t], state)
         np.testing.assert_allclose(step, whole[:, t], rtol=1e-4, atol=1e-5)
 
 
 def test_padding_changes_neither_other_steps_nor_the_state():
     built = model()
-    alone, state = built(TOKENS[:, :5])
-    padded, after = built(TOKENS, lengths=jnp.full(B, 5))
+    alone, state = run(built, TOKENS[:, :5])
+    padded, after = run(built, TOKENS, lengths=jnp.full(B, 5))
     np.testing.assert_allclose(padded[:, :5], alone, rtol=1e-5, atol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after, state)
 
@@ -83,21 +87,21 @@ def test_densely_connected_cells_give_by_steps_what_the_whole_gives_and_show_the
 @pytest.mark.parametrize("tied", [True, False])
 def test_an_adaptive_head_has_probabilities_of_all_words(tied):
     built = model(cutoffs="3, 7", tied=tied)
-    table, _ = built(TOKENS)
+    table, _ = run(built, TOKENS)
     np.testing.assert_allclose(np.exp(table).sum(axis=-1), 1, rtol=1e-5)
     features, _ = built.features(TOKENS)
     of_all = jnp.take_along_axis(table, TOKENS[..., None], axis=-1)[..., 0]
     np.testing.assert_allclose(
         built.head.nll(features.dropped, TOKENS), -of_all, rtol=1e-5, atol=1e-6
     )
-    step, _ = built.step(TOKENS[:, 0], built.initial_state(B))
+    step, _ = advance(built, TOKENS[:, 0], built.initial_state(B))
     np.testing.assert_allclose(step, table[:, 0], rtol=1e-4, atol=1e-5)
 
     def loss(built):
         return built.head.nll(built.features(TOKENS)[0].dropped, TOKENS).sum()
 
     # Where they are tied the embedding is one parameter, with gradients from both of its uses.
-    gradients = nnx.grad(loss)(built)
+    gradients = nnx.jit(nnx.grad(loss))(built)
     assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradients.embedding))
     words = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(built, nnx.Param)))
     plain = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model(tied=True), nnx.Param)))

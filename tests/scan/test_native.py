@@ -61,7 +61,7 @@ def test_no_compiler_is_said_in_a_sentence(monkeypatch) -> None:
     )
 
 
-def test_no_home_is_said_in_a_sentence(monkeypatch, fresh_folder, runs) -> None:
+def test_no_home_is_said_in_a_sentence(monkeypatch, runs, fresh_folder) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 987654)
