@@ -1,7 +1,7 @@
 """Writers of splits in the cache, chunk by chunk: memory is needed for one chunk only."""
 
 from pathlib import Path
-from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Int, Integer, Shaped, UInt
@@ -11,7 +11,28 @@ from lru.dataloaders.store.cache import DOCUMENTS, file_of
 _HEADER_BYTES = 128
 
 
-class ArrayWriter:
+W = TypeVar("W", bound="Writer")
+
+
+class Writer:
+    """Base of the writers: closed with all of its parts at the end of a `with` block."""
+
+    def __init__(self, *parts: "Writer"):
+        self._parts = parts
+
+    def close(self) -> None:
+        """Write what is left, and close all files."""
+        for part in self._parts:
+            part.close()
+
+    def __enter__(self: W) -> W:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class ArrayWriter(Writer):
     """A `.npy` file written piece by piece along its first axis, so that it needs no memory.
 
     Args:
@@ -21,6 +42,7 @@ class ArrayWriter:
     """
 
     def __init__(self, path: Path, dtype: np.typing.DTypeLike, row_shape: tuple[int, ...] = ()):
+        super().__init__()
         self._dtype = np.dtype(dtype)
         self._row_shape = row_shape
         self._rows = 0
@@ -53,19 +75,8 @@ class ArrayWriter:
         self._file.write(prefix + text)
         self._file.close()
 
-    def __enter__(self) -> "ArrayWriter":
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class RaggedWriter:
+class RaggedWriter(Writer):
     """One ragged split, written a chunk of rows at a time.
 
     Args:
@@ -89,6 +100,7 @@ class RaggedWriter:
     ):
         self._rows = _RowWriter(folder, split, dtype, n_features)
         self._labels = _label_writer(folder, split, steps, n_targets)
+        super().__init__(self._rows, self._labels)
 
     def append(
         self,
@@ -100,20 +112,8 @@ class RaggedWriter:
         self._rows.append(values, lengths)
         self._labels.append(labels)
 
-    def __enter__(self) -> "RaggedWriter":
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._rows.close()
-        self._labels.close()
-
-
-class DenseWriter:
+class DenseWriter(Writer):
     """One dense split, written a chunk of rows at a time.
 
     Args:
@@ -137,6 +137,7 @@ class DenseWriter:
     ):
         self._inputs = ArrayWriter(file_of(folder, split, "inputs"), dtype, row_shape)
         self._labels = _label_writer(folder, split, row_shape[0] if per_step else None, n_targets)
+        super().__init__(self._inputs, self._labels)
 
     def append(
         self, inputs: Shaped[np.ndarray, "n T F"], labels: Shaped[np.ndarray, "n ..."]
@@ -145,20 +146,8 @@ class DenseWriter:
         self._inputs.append(inputs)
         self._labels.append(labels)
 
-    def __enter__(self) -> "DenseWriter":
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._inputs.close()
-        self._labels.close()
-
-
-class PairWriter:
+class PairWriter(Writer):
     """One split of pairs of documents, written a chunk of rows at a time.
 
     Args:
@@ -172,6 +161,7 @@ class PairWriter:
             _RowWriter(folder, f"{split}.{document}", dtype) for document in DOCUMENTS
         )
         self._labels = ArrayWriter(file_of(folder, split, "labels"), np.int32)
+        super().__init__(self._first, self._second, self._labels)
 
     def append(
         self,
@@ -184,18 +174,6 @@ class PairWriter:
         self._second.append(*second)
         self._labels.append(labels)
 
-    def __enter__(self) -> "PairWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for writer in (self._first, self._second, self._labels):
-            writer.close()
-
 
 def _label_writer(
     folder: Path, split: str, steps: int | None, n_targets: int | None
@@ -205,7 +183,7 @@ def _label_writer(
     return ArrayWriter(file_of(folder, split, "labels"), dtype, row_shape)
 
 
-class _RowWriter:
+class _RowWriter(Writer):
     """Rows of any length: `NAME.values.npy` and `NAME.offsets.npy`."""
 
     def __init__(
@@ -219,6 +197,7 @@ class _RowWriter:
         self._values = ArrayWriter(file_of(folder, name, "values"), dtype, row_shape)
         self._offsets = ArrayWriter(file_of(folder, name, "offsets"), np.int64)
         self._offsets.append(np.zeros(1, np.int64))
+        super().__init__(self._values, self._offsets)
         self._total = 0
 
     def append(
@@ -228,8 +207,3 @@ class _RowWriter:
         self._values.append(values)
         self._offsets.append(self._total + np.cumsum(lengths, dtype=np.int64))
         self._total += len(values)
-
-    def close(self) -> None:
-        """Close both files."""
-        self._values.close()
-        self._offsets.close()
