@@ -32,7 +32,7 @@ class TaskConfig:
     """The task."""
 
     task: str | None = None
-    """What is learned; unset: what the data set is for."""
+    """Name of the task; unset: that of the data set."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the task by name; those left out keep their defaults."""
 
@@ -116,7 +116,7 @@ def chosen(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def declared_defaults(model: str, task: str) -> dict[str, Any]:
-    """What a task and a model declare for options of others; the model wins."""
+    """Defaults that a task and a model declare for options of others; the model wins."""
     return {**TASKS[task].defaults, **LAYERS[model].defaults}
 
 

@@ -311,7 +311,7 @@ def load_model(run: str | Path | Run, lane: int = 0, plugins: str | None = None)
 
 
 def facts(experiment: Experiment) -> Mapping[str, str]:
-    """What there is to know of a run before it starts, by name."""
+    """Facts of a run before it starts, by name."""
     config, card, trainer = experiment.config, experiment.data.card, experiment.trainer
     sizes = ", ".join(f"{name} {split['examples']:,}" for name, split in card.splits.items())
     device, source = jax.devices()[0], trainer.sources["train"]

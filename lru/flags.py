@@ -42,7 +42,7 @@ Flat = dict[str, Any]
 
 @dataclass(frozen=True)
 class CommandConfig:
-    """Where the values come from."""
+    """Sources of the values, and listings."""
 
     recipe: str | None = None
     """Start from the values of this recipe; other flags override them."""

@@ -109,5 +109,5 @@ def typed_values(arguments: Sequence[str], *names: str) -> dict[str, str | None]
 
 
 def is_true(words: Sequence[str], name: str) -> bool:
-    """Tell whether a flag is set on an expanded command line."""
+    """True if a flag is set on an expanded command line."""
     return typed_values(words, name)[name] == "True"

@@ -1,5 +1,6 @@
 """Programs in `examples/` do what they say: each is trained as its first lines say, on less."""
 
+import csv
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 
 from lru.commands import run_train
 from lru.dataloaders import DATASETS
@@ -116,6 +118,22 @@ def test_the_task_reports_its_metrics_on_its_three_splits(tmp_path):
         # The least of all margins is positive if every sign is right, and only then.
         assert (line["margin"] > 0) == (shares == (1, 1))
         assert all(0 <= share <= 1 for share in shares)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_the_table_and_the_picture_of_the_task_are_in_the_folder_of_the_run(lanes, tmp_path):
+    train("own_task", tmp_path, "--n_seeds", lanes)
+    place = tmp_path / "run"
+    names = [""] if lanes == 1 else ["lane0/", "lane1/"]
+    tables = [place / "tables" / f"{name}first_row.csv" for name in names]
+    assert sorted(place.rglob("*.csv")) == tables
+    columns, *rows = csv.reader(tables[-1].read_text().splitlines())
+    assert columns == ["sign", "output"]
+    assert {float(sign) for sign, _ in rows} <= {-1, 1}
+    with Image.open(place / "pictures" / f"{names[-1]}outputs.png") as outputs:
+        assert outputs.size[0] == len(rows)
+        grey = np.asarray(outputs)[0, :, 0] / 127.5 - 1
+    np.testing.assert_allclose(grey, [np.clip(float(y), -1, 1) for _, y in rows], atol=0.01)
 
 
 def test_the_batches_of_the_task_are_the_same_whenever_they_are_asked_for():

@@ -24,7 +24,7 @@ LARGEST_INDEX = 2**31 - 1
 
 
 class Fed(NamedTuple):
-    """What an update takes.
+    """One batch for an update.
 
     Attributes:
         batch: on the device.
@@ -58,7 +58,7 @@ class Source:
 
 
 def on_device_by_default(splits: Mapping[str, Split]) -> bool:
-    """Whether the device has a memory of its own in which these splits take little room."""
+    """True if the device has a memory of its own in which these splits take little room."""
     statistics = jax.devices()[0].memory_stats() or {}
     needed = sum(
         leaf.nbytes for split in splits.values() for leaf in jax.tree.leaves(_arrays_of(split))

@@ -143,7 +143,7 @@ class Batches:
         )
 
     def selections(self, epoch: int = 0) -> Sequence[Selection]:
-        """Which rows make the batches of an epoch, by random access."""
+        """Rows that make the batches of an epoch, by random access."""
         one_length = bool((self._lengths == self.bounds[-1]).all())
         return Selections(self.plan(epoch), one_length, self.batch_size, self._shard)
 

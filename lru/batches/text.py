@@ -54,7 +54,7 @@ class TextBatch(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Where a batch lies in its streams.
+    """Place of a batch in its streams.
 
     Attributes:
         start: its first step.

@@ -1,4 +1,4 @@
-"""What a data set is: options, a card, named splits, and how it gets into the cache and out."""
+"""Contract of a data set: options, a card, named splits, and the ways into the cache and out."""
 
 import hashlib
 import inspect
@@ -150,7 +150,7 @@ class Dataset(ABC):
         return self.download(raw_dir, mirror)
 
     def folder(self, cache_dir: StrPath) -> Path:
-        """Where the data set lies in the cache: its name, and a hash of options not by default."""
+        """Name of its folder in the cache: its own, and a hash of options not by default."""
         changed = {
             field.name: value
             for field in fields(self)

@@ -260,7 +260,7 @@ def _concatenated(rows: list[np.ndarray]) -> np.ndarray:
 
 
 def _has_step(lengths: np.ndarray, width: int) -> np.ndarray:
-    """Which of `width` steps each row has, `[n, width]`."""
+    """Mask of the steps that each row has, `[n, width]`."""
     return np.arange(width) < lengths[:, None]
 
 
@@ -285,7 +285,7 @@ def _values(given: np.ndarray, axes: int) -> np.ndarray:
 
 
 def _form(labels: np.ndarray) -> tuple[Targets, int]:
-    """What labels are, and the number of values of one."""
+    """Kind of targets that labels are, and the number of values of one."""
     if are_values(labels):
         return "values_per_step" if are_of_steps(labels) else "values", labels.shape[-1]
     return "class_per_step" if are_of_steps(labels) else "class", 0

@@ -67,7 +67,7 @@ def decoded(dataset: Dataset, card: Card, tokens: Shaped[np.ndarray, " T"]) -> s
 
 
 def vocabulary_text(vocabulary: Sequence[str]) -> str:
-    """How many tokens there are, and the first of them: as code if they would not be seen."""
+    """The number of tokens, and the first of them: as code if they would not be seen."""
     seen = (token if token.isprintable() and token != " " else ascii(token) for token in vocabulary)
     more = " …" if len(vocabulary) > _TOKENS_SHOWN else ""
     return f"{len(vocabulary):,} ids: " + " ".join(islice(seen, _TOKENS_SHOWN)) + more
@@ -91,7 +91,7 @@ def bounds_of(lengths: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " bounds"
 
 
 def histogram_text(lengths: Int64[np.ndarray, " n"]) -> Iterator[str]:
-    """How many rows there are in each range of lengths, in bars of characters."""
+    """The number of rows in each range of lengths, in bars of characters."""
     counts, bounds = np.histogram(lengths, bounds_of(lengths))
     for count, low, high in zip(counts, bounds[:-1], bounds[1:], strict=True):
         first, last = int(np.ceil(low)), int(np.ceil(high)) - 1

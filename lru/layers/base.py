@@ -123,7 +123,7 @@ class RecurrentLayer(nnx.Module):
         return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rows, *leaf.shape[1:])), one)
 
     def reset_state(self, rows: Any) -> State | None:
-        """What a reset puts in the place of the state; None for zeros, which cost nothing."""
+        """State after a reset; None for zeros, which cost nothing."""
         declared = getattr(type(self).initial_state, "is_zero", False)
         return None if declared else self.initial_rows(rows)
 
@@ -174,7 +174,7 @@ def zeros(initial_state: Callable[..., State]) -> Callable[..., State]:
 def reset_marks(
     resets: Bool[Array, "B T"] | None, lengths: Integer[Array, " B"] | None, reverse: bool
 ) -> Bool[Array, "B T"] | None:
-    """Where a scan in either direction leaves its state behind.
+    """Steps at which a scan in either direction leaves its state behind.
 
     Args:
         resets: True at the first step of each document.

@@ -34,7 +34,7 @@ Pair = tuple[Float[Array, " N"], Float[Array, " N"]]
 
 
 class Parametrization(NamedTuple):
-    """How two real vectors make eigenvalues.
+    """Map from two real vectors to eigenvalues.
 
     Attributes:
         names: of the two parameters, which become attributes of a layer.

@@ -132,7 +132,7 @@ class GatedRNN(CellLayer):
         }
 
     def _inputs(self, x: Float[Array, "B T D"]) -> Float[Array, "B T S"]:
-        """What each step takes in beside h W_hh, which has G N columns and joins the last ones.
+        """Inputs of each step beside h W_hh, which has G N columns and joins the last ones.
 
         The input parts of the gates that take it in apart come first and leave room at the end.
         """

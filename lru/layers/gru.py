@@ -17,7 +17,7 @@ from lru.scan import Cell, States
 
 
 class GRUState(NamedTuple):
-    """What a GRU hands on."""
+    """State of a GRU."""
 
     h: Float[Array, "B N"]
 

@@ -61,7 +61,7 @@ class Ring:
 
 @runtime_checkable
 class MatrixInitializer(Protocol):
-    """What draws a dense recurrent matrix."""
+    """Initialiser of a dense recurrent matrix."""
 
     def __call__(
         self, key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32
@@ -72,7 +72,7 @@ class MatrixInitializer(Protocol):
 
 @runtime_checkable
 class EigenvalueInitializer(Protocol):
-    """What draws the eigenvalues of a diagonal recurrence."""
+    """Initialiser of the eigenvalues of a diagonal recurrence."""
 
     def __call__(
         self,
@@ -101,7 +101,7 @@ def normal(
 
 
 def rescaled_glorot_divisor(n: int) -> float:
-    """What rescaled_glorot divides glorot by (arXiv 2505.19827).
+    """Number by which rescaled_glorot divides glorot (arXiv 2505.19827).
 
     m = 1 + sqrt(gamma_n / 4n) + (gamma_E + pi/sqrt 6) / sqrt(4 gamma_n n), where
     gamma_n = ln(n / (2 pi ln^2 n)): the limiting edge of the spectrum, plus the mean and one
@@ -123,7 +123,7 @@ def rescaled_glorot_divisor(n: int) -> float:
 
 
 def calibrated_glorot_divisor(n: int) -> float:
-    """What calibrated_glorot divides glorot by: mean plus three deviations of its radius.
+    """Number by which calibrated_glorot divides glorot: mean plus three deviations of its radius.
 
     m = 1 + (sqrt L + c / sqrt L) / sqrt(4n) with L = ln(a + b n) and the measured constants
     `CALIBRATION`: the edge of the spectrum and its fluctuation as in `rescaled_glorot_divisor`,

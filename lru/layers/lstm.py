@@ -16,7 +16,7 @@ from lru.scan import Cell, States
 
 
 class LSTMState(NamedTuple):
-    """What an LSTM hands on."""
+    """State of an LSTM."""
 
     h: Float[Array, "B N"]
     c: Float[Array, "B N"]

@@ -27,7 +27,7 @@ from lru.scan.pooling import GATES, pooling_gates
 
 
 class QRNNState(NamedTuple):
-    """What a QRNN hands on.
+    """State of a QRNN.
 
     Attributes:
         c: state before the output gate [B, N].

@@ -140,7 +140,7 @@ class CellStack(nnx.Module):
         lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
     ) -> list[dict[str, Inexact[Array, "B T N"]]]:
-        """What happens inside each cell during a call without dropout, by name."""
+        """States and gates inside each cell during a call without dropout, by name."""
         observed: list[Any] = [None] * len(self.cells)
         self._run(x, state, lengths, resets, None, observed)
         return observed

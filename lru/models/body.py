@@ -84,7 +84,7 @@ class Cells(CellStack):
 
 
 def make_body(config: ModelConfig, *, cells_by_default: bool, rngs: nnx.Rngs) -> Cells | Encoder:
-    """What `config.body` names.
+    """Build the body that `config.body` names.
 
     Args:
         config: the network.

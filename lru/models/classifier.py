@@ -14,7 +14,7 @@ from lru.scan.methods import step_counts
 
 
 class Pooled(NamedTuple):
-    """What pooling has gathered of the steps so far.
+    """Sums of the steps so far, for pooling.
 
     Attributes:
         features: the sum of their features, or those of the last step [B, D]; zero before any.
@@ -26,7 +26,7 @@ class Pooled(NamedTuple):
 
 
 class ClassifierState(NamedTuple):
-    """What a classifier hands on from one stretch of a sequence to the next.
+    """State of a classifier from one stretch of a sequence to the next.
 
     Attributes:
         blocks: one state a block.

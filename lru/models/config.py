@@ -1,4 +1,4 @@
-"""What the network is made of."""
+"""Configuration of the network."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -20,7 +20,7 @@ from lru.models.heads import AdaptiveHead, SoftmaxHead
 
 @dataclass(frozen=True)
 class LanguageModelOptions:
-    """What a language model has beside its body."""
+    """Options of a language model beside those of its body."""
 
     tied: bool = True
     """Read out by the embedding; else by weights of their own."""
@@ -52,7 +52,7 @@ class LanguageModelOptions:
 
 
 class Features(NamedTuple):
-    """What the body makes of the tokens up to each one.
+    """Features that the body makes of the tokens up to each one.
 
     Attributes:
         raw: outputs of its last layer [B, T, D].
@@ -122,7 +122,7 @@ class LanguageModel(nnx.Module):
         resets: Bool[Array, "B T"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> tuple[Features, list[State]]:
-        """What the head reads.
+        """Features that the head reads.
 
         Args:
             tokens: their ids.

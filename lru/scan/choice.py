@@ -1,4 +1,4 @@
-"""Which method `auto` stands for: the fastest one of a table of measurements, `choice.json`.
+"""The method that `auto` stands for: the fastest one of a table of measurements, `choice.json`.
 
 The table is written by `benchmarks/choose.py`, which states there where and how it was measured.
 Its rows are ordered methods for a platform, a problem ("linear" or "dense"), a constant or varying
@@ -81,7 +81,7 @@ def _available(method: str) -> bool:
 
 
 def _one_device_of_triton() -> bool:
-    """Whether there is one device, of CUDA's compute capability 8.0 or more.
+    """True if there is one device, of CUDA's compute capability 8.0 or more.
 
     Several devices may share a batch, which the partitioner would gather for a kernel.
     """

@@ -28,7 +28,7 @@ GATES = {"f": "zf", "fo": "zfo", "ifo": "zfoi"}
 
 
 class Gates(NamedTuple):
-    """What drives the state, in c_t = forget_t c_{t-1} + take_t candidate_t.
+    """Inputs that drive the state, in c_t = forget_t c_{t-1} + take_t candidate_t.
 
     Attributes:
         forget: share of the state that is kept, zoneout included [B, T, N].
@@ -126,7 +126,7 @@ def _check(
 
 @cache
 def _has_one_pass(platform: str) -> bool:
-    """Whether "auto" stands for the one pass, which is faster than the parts whatever scans them.
+    """True if "auto" stands for the one pass, which is faster than the parts whatever scans them.
 
     Cached, so that it is logged once.
     """

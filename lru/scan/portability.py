@@ -23,5 +23,5 @@ def portable() -> AbstractContextManager[None]:
 
 
 def is_portable() -> bool:
-    """Whether programs for other machines are being traced."""
+    """True while programs for other machines are being traced."""
     return _portable.value

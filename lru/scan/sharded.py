@@ -120,7 +120,7 @@ def _program(
 
 
 def _shard(axis: str, inner: Method, reverse: bool) -> Callable[..., Array]:
-    """What each device does with its own steps."""
+    """Work of each device on its own steps."""
 
     def run(a: Array, b: Array, h0: Array, keep: Array | None) -> tuple[Array, Callable]:
         start = _arriving(a, b, h0, keep, reverse, axis)

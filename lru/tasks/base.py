@@ -7,11 +7,13 @@ and how it is scored. The trainer knows no task by name.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import jax
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Key
+from jaxtyping import Array, Key, UInt8
 
 from lru.batches import Batches, DataConfig, Feed, Source, on_device_by_default
 from lru.dataloaders import Card, Prepared
@@ -21,7 +23,7 @@ from lru.tasks.metrics import Mean, Metric, Metrics
 
 
 class Outcome(NamedTuple):
-    """What a batch gives.
+    """Sums over a batch.
 
     Attributes:
         loss: sum and weight of the losses; training lowers their mean.
@@ -39,13 +41,37 @@ class Outcome(NamedTuple):
         return {"loss": self.loss, **self.metrics}
 
 
+class Table(NamedTuple):
+    """Rows to read, such as examples and what the model makes of them.
+
+    Attributes:
+        columns: their names.
+        rows: a text or a number for each column.
+    """
+
+    columns: tuple[str, ...]
+    rows: list[tuple[str | float, ...]]
+
+
+class Findings(NamedTuple):
+    """Tables and pictures that an evaluation shows beside its metrics, by name.
+
+    Attributes:
+        tables: to read.
+        pictures: red, green and blue of every point.
+    """
+
+    tables: Mapping[str, Table] = MappingProxyType({})
+    pictures: Mapping[str, UInt8[np.ndarray, "height width 3"]] = MappingProxyType({})
+
+
 @dataclass(frozen=True)
 class NoOptions:
     """Of a task without options."""
 
 
 class Task(ABC):
-    """What a run learns.
+    """Contract of what a run learns.
 
     A new one is a file with a subclass under `TASKS.register`. It states `metrics`, `objective`,
     `build_model` and `loss`; what else it states has a default.
@@ -110,7 +136,7 @@ class Task(ABC):
 
     @classmethod
     def suits(cls, card: Card) -> bool:
-        """Whether this is the task of such data where none is named."""
+        """True if this is the task of such data where none is named."""
         del card
         return False
 
@@ -119,7 +145,7 @@ class Task(ABC):
         """A freshly initialised model."""
 
     def initial_carry(self, model: nnx.Module, batch_size: int) -> Any:
-        """What the first batch starts from, rows along the first axis; empty if none goes on."""
+        """Start of the first batch, rows along the first axis; empty if nothing goes on."""
         del model, batch_size
         return ()
 
@@ -143,11 +169,21 @@ class Task(ABC):
         return 1.0
 
     def report(self, metrics: Mapping[str, Metric]) -> dict[str, float]:
-        """What is logged, from the loss and the metrics by name."""
+        """Values to log, from the loss and the metrics by name."""
         return {name: metric.result() for name, metric in metrics.items()}
 
+    def findings(self, model: nnx.Module, sources: Mapping[str, Source]) -> Findings:
+        """Tables and pictures for the trackers after an evaluation; none unless a task has some.
+
+        Args:
+            model: with the weights that were evaluated; to be used in evaluation mode.
+            sources: those of `sources`.
+        """
+        del model, sources
+        return Findings()
+
     def prepare(self, inputs: jax.Array) -> jax.Array:
-        """What the network reads, from inputs in their stored type: [B, T, ...] or one step."""
+        """Inputs as the network reads them, from stored ones: [B, T, ...] or one step."""
         return inputs
 
 

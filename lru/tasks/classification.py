@@ -25,7 +25,7 @@ class ClassificationOptions:
     """Options of classification."""
 
     pooling: Pooling = "auto"
-    """How a sequence becomes one vector; none keeps one prediction a step, auto fits the data."""
+    """Reduction over time to one vector; none keeps one prediction a step, auto fits the data."""
 
     def __post_init__(self):
         """Check the values.

@@ -57,7 +57,7 @@ class LanguageModellingOptions(LanguageModelOptions):
 
 
 class Evaluated(NamedTuple):
-    """What evaluation knows of each token of a batch.
+    """Figures of each token of a batch in an evaluation.
 
     Attributes:
         nll: minus its log probability [B, T].

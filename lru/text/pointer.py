@@ -13,7 +13,7 @@ from lru.text.trained import TrainedText
 
 
 class _Progress(NamedTuple):
-    """Where an evaluation is: its state, its cache, and sums over the tokens so far."""
+    """State of an evaluation: that of the model, its cache, and sums over the tokens so far."""
 
     carry: list
     cache: Cache

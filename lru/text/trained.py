@@ -39,7 +39,7 @@ class TrainedText(NamedTuple):
         return self.card.vocabulary or []
 
     def encode(self, tokens: Sequence[str]) -> Int[np.ndarray, "1 T"]:
-        """What the model reads for the tokens of a text: what stands before it, then their ids.
+        """Ids that the model reads for the tokens of a text: what stands before it, then their own.
 
         Raises:
             ValueError: naming the tokens that are not in the vocabulary.
@@ -54,7 +54,7 @@ class TrainedText(NamedTuple):
 
     @property
     def corpus(self) -> Corpus:
-        """What cuts texts into tokens."""
+        """The data set, which cuts texts into tokens."""
         data = self.trained.config.data
         return cast(Corpus, dataset_from_options(data.dataset, data.data_options))
 

@@ -74,13 +74,13 @@ def begin_averaging(
 
 
 def is_averaging(opt_state: optax.OptState) -> bool:
-    """Whether the trigger has been pulled."""
+    """True if the trigger has been pulled."""
     state = _find(opt_state)
     return state is not None and bool(state.averaging)
 
 
 def averaged_params(opt_state: optax.OptState, params: Any) -> Any:
-    """What to evaluate: the mean of the iterates, the present one included.
+    """Parameters to evaluate: the mean of the iterates, the present one included.
 
     Before the trigger, right after it, and without `average_iterates` in the chain, these are the
     present parameters.

@@ -112,7 +112,7 @@ class TrainConfig:
 
     @property
     def averages(self) -> bool:
-        """Whether the weights are averaged, sooner or later."""
+        """True if the weights are averaged, sooner or later."""
         return self.nonmono is not None or self.average_from is not None
 
     @property

@@ -270,6 +270,16 @@ class Average(Hook):
             run.state = state._replace(opt_state=begun)
 
 
+class Show(Hook):
+    """Shows the tables and pictures of the task after every evaluation."""
+
+    name = "show"
+
+    def after_evaluation(self, run: "RunState", reports: list[Report]) -> None:
+        """Hand them to the trackers."""
+        run.show()
+
+
 class Save(Hook):
     """Saves the state to resume from: at intervals, after every evaluation, and when asked."""
 

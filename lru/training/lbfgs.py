@@ -26,7 +26,7 @@ MIN_CURVATURE = 1e-10  # pairs with no more y.s are not stored
 
 
 class LBFGSState(NamedTuple):
-    """What one update leaves to the next, named as in `torch.optim.LBFGS`.
+    """State from one update to the next, named as in `torch.optim.LBFGS`.
 
     Attributes:
         n_iter: iterations of all updates, int32.

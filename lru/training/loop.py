@@ -24,7 +24,7 @@ from lru.training.update import Weights, start_evaluation
 
 
 class Summary(NamedTuple):
-    """How a run ended.
+    """Outcome of a run.
 
     Attributes:
         steps: updates made.

@@ -230,7 +230,7 @@ class LBFGS(Optimizer):
 
 
 class OptimizerState(NamedTuple):
-    """What an optimiser remembers.
+    """State of an optimiser.
 
     Attributes:
         rule: of the rule of the updates.

@@ -1,4 +1,4 @@
-"""Where a run is: the states of its lanes, its log and checkpoints, and how it starts.
+"""State of a run: those of its lanes, its log and checkpoints, and its start.
 
 It is what hooks find; `lru.training.loop` moves it on.
 """
@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 
 from lru.batches import Source
-from lru.tasks import Task
+from lru.tasks import Findings, Task
 from lru.training.averaging import averaged_params, end_averaging
 from lru.training.checkpoints import Checkpoints, Kind
 from lru.training.config import TrainConfig
@@ -29,6 +29,7 @@ from lru.training.hooks import (
     Report,
     Save,
     Select,
+    Show,
     summarised,
 )
 from lru.training.lanes import Method, lane_of, lanes_of, method_for, over_lanes, stacked
@@ -149,7 +150,9 @@ class RunState:
         self._log = Log(train.log_every, [self._build(lane.values)[1] for lane in self.lanes])
         plateau = Plateau([lane.train(train) for lane in self.lanes], self._select)
         average, save = Average(train, self._select, count), Save(save_every)
-        return [self._log, self._select, plateau, self._early_stop, average, save]
+        # Making models for nothing would cost time.
+        show = [Show()] if type(task).findings is not Task.findings else []
+        return [self._log, self._select, plateau, self._early_stop, average, *show, save]
 
     @cached_property
     def n_parameters(self) -> int:
@@ -167,18 +170,18 @@ class RunState:
 
     @property
     def at_epoch_end(self) -> bool:
-        """Whether an evaluation follows the last update."""
+        """True if an evaluation follows the last update."""
         return self.step == self.total_steps or self.step % self._per_epoch == 0
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to do."""
+        """True if there is nothing left to do."""
         at_end = self.step >= self.total_steps or not any(self.active)
         return at_end and not self._evaluation_due
 
     @property
     def evaluated(self) -> bool:
-        """Whether the state has been evaluated as far as the run does it."""
+        """True if the state has been evaluated as far as the run does it."""
         return not self._evaluation_due
 
     @property
@@ -216,7 +219,7 @@ class RunState:
         return len(self.lanes)
 
     def lane_phrase(self, lane: int) -> str:
-        """Which lane, for a message; nothing if there is one."""
+        """Phrase that names a lane in a message; empty if there is one."""
         return "" if self.n == 1 else f" (lane {lane}, {self.lanes[lane]})"
 
     def by_lane(self, values: Sequence[Any]) -> jax.Array:
@@ -233,7 +236,7 @@ class RunState:
         return jax.jit(self._each_lane(self._functions.take_sums), donate_argnums=0)
 
     def reports(self, sums: Any, split: str) -> list[Report]:
-        """What the task reports of fetched sums, by `split/metric`, a report a lane."""
+        """Reports of the task on fetched sums, by `split/metric`, one a lane."""
         return [
             {f"{split}/{k}": v for k, v in self.task.report(lane_of(sums, lane, self.n)).items()}
             for lane in range(self.n)
@@ -251,6 +254,14 @@ class RunState:
         self._trackers.log(step, {"epoch": self.epoch_of(step), **line})
         if self._progress is not None:
             self._progress.show(shown)
+
+    def show(self) -> None:
+        """Hand the task's tables and pictures of every lane that goes on to the trackers."""
+        for lane in [k for k in range(self.n) if self.active[k]]:
+            place = "" if self.n == 1 else f"lane{lane}/"
+            found = self.task.findings(self.model(lane), self.sources)
+            named = ({f"{place}{name}": v for name, v in part.items()} for part in found)
+            self._trackers.show(self.step, Findings(*named))
 
     def set_rate_scales(self, scales: Sequence[float]) -> None:
         """Set the factors on the rates of all lanes."""

@@ -37,7 +37,7 @@ class Run(NamedTuple):
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether there is anything to resume; a run that failed before may be started anew."""
+        """True if there is anything to resume; a run that failed before may be started anew."""
         # Checkpoints half-written have more than the number of their update as a name.
         return any(entry.name.isdigit() for entry in self.checkpoints.glob("*/*"))
 

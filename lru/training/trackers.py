@@ -1,5 +1,7 @@
-"""Where metrics go: JSON lines always, TensorBoard and Weights & Biases when asked."""
+"""Trackers of metrics: JSON lines always, TensorBoard and Weights & Biases when asked."""
 
+import csv
+import io
 import json
 import logging
 import math
@@ -12,7 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol, SupportsFloat, runtime_checkable
 from urllib.parse import urlparse
 
+from PIL import Image
+
 from lru.files import write_atomically
+from lru.tasks import Findings, Table
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +29,14 @@ _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 @runtime_checkable
 class Tracker(Protocol):
-    """What the training loop reports to."""
+    """Recipient of all that the training loop reports."""
 
     def log(self, step: int, metrics: Metrics) -> None:
         """Record metrics by name at a step."""
+        ...
+
+    def show(self, step: int, findings: Findings) -> None:
+        """Record tables and pictures by name at a step."""
         ...
 
     def flush(self) -> None:
@@ -43,12 +52,15 @@ class JsonLinesTracker:
     """One JSON object a line, {"step": ..., name: value, ...}, appended to a file.
 
     NaN and infinities are written as the strings "NaN", "Infinity" and "-Infinity", which
-    `read_jsonl` turns back. A last line that a killed process left unfinished is dropped.
+    `read_jsonl` turns back. A last line that a killed process left unfinished is dropped. The
+    tables and pictures of the last evaluation are files beside it: tables/NAME.csv and
+    pictures/NAME.png.
     """
 
     def __init__(self, path: str | os.PathLike):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._folder = path.parent
         self._file = path.open("ab")
         self._file.truncate(len(_whole_lines(path)))
 
@@ -57,6 +69,22 @@ class JsonLinesTracker:
         record = {"step": step} | {name: _json_number(value) for name, value in metrics.items()}
         self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         self._file.flush()
+
+    def show(self, step: int, findings: Findings) -> None:
+        """Write all tables and pictures over those of earlier steps."""
+        for name, table in findings.tables.items():
+            text = io.StringIO()
+            csv.writer(text).writerows([table.columns, *table.rows])
+            self._write(f"tables/{name}.csv", text.getvalue().encode())
+        for name, picture in findings.pictures.items():
+            content = io.BytesIO()
+            Image.fromarray(picture).save(content, "PNG")
+            self._write(f"pictures/{name}.png", content.getvalue())
+
+    def _write(self, name: str, content: bytes) -> None:
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
 
     def flush(self) -> None:
         """Wait until all lines are on the disk."""
@@ -132,6 +160,13 @@ class TensorBoardTracker:
         for name, value in metrics.items():
             self._writer.add_scalar(name, float(value), step)
 
+    def show(self, step: int, findings: Findings) -> None:
+        """Add tables as text and pictures as images."""
+        for name, table in findings.tables.items():
+            self._writer.add_text(name, _markdown(table), step)
+        for name, picture in findings.pictures.items():
+            self._writer.add_image(name, picture, step, dataformats="HWC")
+
     def flush(self) -> None:
         """Write out pending events."""
         self._writer.flush()
@@ -174,6 +209,7 @@ class WandbTracker:
             ) from error
         run_dir = Path(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
+        self._wandb = wandb
         self._run = wandb.init(
             dir=str(run_dir),
             project=project,
@@ -188,6 +224,15 @@ class WandbTracker:
     def log(self, step: int, metrics: Metrics) -> None:
         """Log all metrics at a step."""
         self._run.log({name: float(value) for name, value in metrics.items()}, step=step)
+
+    def show(self, step: int, findings: Findings) -> None:
+        """Log tables and pictures at a step."""
+        shown: dict[str, Any] = {
+            name: self._wandb.Table(columns=list(table.columns), data=list(map(list, table.rows)))
+            for name, table in findings.tables.items()
+        }
+        shown |= {name: self._wandb.Image(image) for name, image in findings.pictures.items()}
+        self._run.log(shown, step=step)
 
     def flush(self) -> None:
         """Do nothing: wandb sends in the background."""
@@ -218,6 +263,10 @@ class Trackers:
         """Log to every tracker that still works."""
         self._each(lambda tracker: tracker.log(step, metrics))
 
+    def show(self, step: int, findings: Findings) -> None:
+        """Show tables and pictures in every tracker that still works."""
+        self._each(lambda tracker: tracker.show(step, findings))
+
     def flush(self) -> None:
         """Flush every tracker that still works."""
         self._each(lambda tracker: tracker.flush())
@@ -241,6 +290,11 @@ class Trackers:
                 )
         for tracker in vital:
             act(tracker)
+
+
+def _markdown(table: Table) -> str:
+    rows = [table.columns, ["---"] * len(table.columns), *table.rows]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
 
 
 def _json_number(value: SupportsFloat) -> int | float | str:

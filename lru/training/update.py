@@ -51,7 +51,7 @@ class TrainState(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """What an evaluation reads of a state.
+    """Parts of a state that an evaluation reads.
 
     Attributes:
         params: parameters, or their average.
@@ -65,7 +65,7 @@ class Weights(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Where an evaluation is.
+    """State of an evaluation.
 
     Attributes:
         sums: loss and metrics so far.
@@ -97,7 +97,7 @@ BuildOptimizer = Callable[[Mapping[str, Any]], tuple[Transformation, optax.Sched
 
 
 def initial_carry(task: Task, model: nnx.Module, batch_size: int) -> Any:
-    """What the first batch of so many rows starts from."""
+    """Carry that the first batch of so many rows starts from."""
     # Copies: each update takes the buffers over, and two leaves may share one of zeros.
     return jax.tree.map(jnp.copy, task.initial_carry(model, batch_size))
 

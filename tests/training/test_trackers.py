@@ -10,7 +10,9 @@ import types
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
+from lru.tasks import Findings, Table
 from lru.training import trackers
 from lru.training.trackers import (
     JsonLinesTracker,
@@ -37,6 +39,9 @@ class Recorder:
 
     def log(self, step, metrics):
         self._call("log", step, dict(metrics))
+
+    def show(self, step, findings):
+        self._call("show", step, findings)
 
     def flush(self):
         self._call("flush")
@@ -221,14 +226,31 @@ def test_a_missing_package_names_its_extra(package, extra, open_tracker, tmp_pat
         open_tracker(tmp_path)
 
 
+PICTURE = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+FINDINGS = Findings({"mistakes": Table(("given", "loss"), [("a, b", 0.5)])}, {"map": PICTURE})
+
+
+def test_tables_and_pictures_are_files_beside_the_lines(path):
+    tracker = Trackers([JsonLinesTracker(path)])
+    for _ in range(2):
+        tracker.show(3, FINDINGS)
+    tracker.close()
+    assert (path.parent / "tables" / "mistakes.csv").read_text() == 'given,loss\n"a, b",0.5\n'
+    with Image.open(path.parent / "pictures" / "map.png") as picture:
+        np.testing.assert_array_equal(picture, PICTURE)
+    assert path.read_bytes() == b""
+
+
 def test_tensorboard_writes_event_files(tmp_path):
     pytest.importorskip("tensorboardX")
     tracker = TensorBoardTracker(tmp_path, purge_step=3)
     tracker.log(3, {"train/loss": 0.5, "epoch": 1})
+    tracker.show(3, FINDINGS)
     tracker.flush()
     tracker.close()
     (events,) = tmp_path.iterdir()
-    assert b"train/loss" in events.read_bytes()
+    for part in (b"train/loss", b"| a, b | 0.5 |", b"map"):
+        assert part in events.read_bytes()
 
 
 @pytest.fixture
@@ -317,6 +339,7 @@ def test_real_wandb_offline(tmp_path, no_login, monkeypatch):
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
     tracker = WandbTracker(tmp_path, "lru", None, "offline", {"seed": 0})
     tracker.log(1, {"train/loss": 0.5})
+    tracker.show(1, FINDINGS)
     tracker.close()
     run_id = (tmp_path / "wandb_id").read_text()
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
@@ -327,3 +350,5 @@ def test_real_wandb_offline(tmp_path, no_login, monkeypatch):
     while b"train/loss" not in file.read_bytes() and time.monotonic() < give_up:
         time.sleep(0.05)
     assert b"train/loss" in file.read_bytes()
+    assert list(folder.rglob("mistakes*.table.json"))
+    assert list(folder.rglob("map*.png"))

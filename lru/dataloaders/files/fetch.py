@@ -158,7 +158,7 @@ def _locked(part: Path) -> Iterator[BinaryIO]:
 
 
 def _is_at(path: Path, file: BinaryIO) -> bool:
-    """Whether the open file has this name."""
+    """True if the open file has this name."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:
@@ -178,7 +178,7 @@ def _transfer_patiently(url: str, file: BinaryIO) -> None:
 
 
 def _may_pass(error: OSError | HTTPException) -> bool:
-    """Whether to try again: not if there is no such server or file, nor if the disk is full."""
+    """True to try again: not if there is no such server or file, nor if the disk is full."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code in _PASSING_STATUSES
     if isinstance(error, urllib.error.URLError):

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 _RECONSTRUCT = np.empty(0).__reduce__()[0]
-"""What a pickled array names as its maker."""
+"""The maker that a pickled array names."""
 
 
 def _bytes(text: str, encoding: str) -> bytes:
-    """What Python 3 writes for bytes in the protocol of Python 2."""
+    """The function that Python 3 writes for bytes in the protocol of Python 2."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it has bytes in {encoding!r} instead of latin1")
     return text.encode("latin1")

@@ -1,4 +1,4 @@
-"""What raw files are known by, without reading them: their names, sizes and times of change."""
+"""Stamps of raw files, by which they are known unread: names, sizes and times of change."""
 
 import hashlib
 import os

@@ -18,7 +18,7 @@ MOST_BYTES = 32 * 2**30
 """Size on disk beyond which an archive is taken for a bomb."""
 
 _BLOCK = 4096
-"""What a file takes on disk at least."""
+"""Least bytes that a file takes on disk."""
 _CHUNK = 1 << 20
 
 
@@ -78,7 +78,7 @@ def unpack(archive: Path, target: Path, member: str = "") -> None:
 
 @runtime_checkable
 class Content(Protocol):
-    """What is in a file of an archive."""
+    """Content of a file of an archive."""
 
     def read(self, size: int, /) -> bytes:
         """The next bytes, at most `size` of them."""

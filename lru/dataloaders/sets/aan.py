@@ -19,7 +19,7 @@ from lru.dataloaders.store.writers import PairWriter
 
 PLACES = lra_places("tsv_data")
 FILES = {"train": "train", "val": "eval", "test": "test"}
-"""What each split is called in the name of its file."""
+"""Name of each split in that of its file."""
 
 PUBLISHED_SIZES = {"train": 147_086, "val": 18_090, "test": 17_437}
 

@@ -89,7 +89,7 @@ class Cifar(HeldOut):
         )
 
     def features(self, images: Colours) -> UInt8[np.ndarray, "n 1024 F"]:
-        """What is read of each pixel."""
+        """Values that are read of each pixel."""
         return images
 
 
@@ -102,7 +102,7 @@ class GreyCifar(Cifar):
     aliases: ClassVar[tuple[str, ...]] = ("cifar-lra-classification",)
 
     def features(self, images: Colours) -> UInt8[np.ndarray, "n 1024 1"]:
-        """What is read of each pixel."""
+        """Values that are read of each pixel."""
         return grey(images)
 
 

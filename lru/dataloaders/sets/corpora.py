@@ -66,7 +66,7 @@ class Corpus(Dataset):
     def described(
         self, files: Sequence[Path], vocabulary: Sequence[str], sizes: Mapping[str, int]
     ) -> Description:
-        """What the card says."""
+        """Facts of the card."""
         return Description(
             kind="text",
             n_classes=len(vocabulary),
@@ -94,7 +94,7 @@ class Words(Corpus):
     file_names: ClassVar[Mapping[str, str]]
 
     def split(self, text: str) -> list[str]:
-        """What stands between blanks, and an end for each newline."""
+        """Tokens between blanks, and an end for each newline."""
         return text.replace(NEWLINE, f" {END} ").split()
 
     def join(self, tokens: Sequence[str]) -> str:

@@ -56,7 +56,7 @@ class Reviews(HeldOut):
 
     @abstractmethod
     def coder(self) -> Coder:
-        """What makes tokens of the texts."""
+        """Tokenizer of the texts."""
 
     def raw_files(self, raw_dir: Path) -> tuple[Path, ...]:
         """The four folders of reviews, from the first place that has them all."""
@@ -114,7 +114,7 @@ class Imdb(Reviews):
     """what a token is"""
 
     def coder(self) -> Coder:
-        """What makes tokens of the texts."""
+        """Tokenizer of the texts."""
         return CharacterCoder(self.max_length, as_bytes=self.unit == "bytes")
 
 
@@ -126,7 +126,7 @@ class ImdbWords(Reviews):
     name: ClassVar[str] = "imdb-word-classification"
 
     def coder(self) -> Coder:
-        """What makes tokens of the texts."""
+        """Tokenizer of the texts."""
         return WordCoder(self.max_length)
 
 

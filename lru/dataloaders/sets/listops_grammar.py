@@ -166,5 +166,5 @@ def _evaluated(
 
 
 def _starts(counts: Int64[np.ndarray, " m"] | Int32[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
-    """Where each group starts, if groups of these sizes lie one after the other."""
+    """Start of each group, if groups of these sizes lie one after the other."""
     return np.cumsum(counts) - counts

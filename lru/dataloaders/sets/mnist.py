@@ -68,7 +68,7 @@ class PermutedMnist(Mnist):
 
 
 def pixel_order(options: PermutedMnist) -> Int64[np.ndarray, "784"]:
-    """Which pixel is read at each step.
+    """Pixel that is read at each step.
 
     Published works share the permutation that NumPy's legacy generator, whose stream never changes,
     draws from seed 92916; the state-space models of the S4 line use the bit-reversed order.

@@ -41,7 +41,7 @@ class OfficialOrGenerated(Dataset):
 
     @abstractmethod
     def candidates(self, raw_dir: Path) -> list[tuple[Path, ...]]:
-        """Where all the official files may be, first to last; maybe more once some are there."""
+        """Sources of all the official files, first to last; maybe more once some are there."""
 
     def _wanted(self, raw_dir: Path) -> list[tuple[Path, ...]]:
         """The candidates; none if the options say to generate."""

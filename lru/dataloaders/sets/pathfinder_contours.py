@@ -98,7 +98,7 @@ class _Sketch:
 
     @property
     def present(self) -> Bool[np.ndarray, "n dashes"]:
-        """Which dashes there are."""
+        """Mask of the dashes that there are."""
         return self.points[:, :, 0, 0] != _FAR
 
     def chosen(self, rows: Rows, dashes: int) -> "_Sketch":
@@ -153,7 +153,7 @@ class _Sketch:
         headings: Float64[np.ndarray, " m"],
         last: Rows | None,
     ) -> Bool[np.ndarray, " m"]:
-        """Whether dashes are far enough from the markers and from all dashes but the last."""
+        """True for dashes that are far enough from the markers and from all dashes but the last."""
         style, dash = self.style, self.style.dash
         points = _along(centres, headings, dash).astype(np.float32)
         others = self.points[rows]
@@ -169,7 +169,7 @@ class _Sketch:
     def _inside(
         self, centres: Float64[np.ndarray, "m tried 2"], headings: Float64[np.ndarray, "m tried"]
     ) -> Bool[np.ndarray, "m tried"]:
-        """Whether dashes are inside the border."""
+        """True for dashes inside the border."""
         points = _along(centres, headings, self.style.dash)
         least = self.style.border + self.style.thickness / 2
         inside = (points >= least) & (points <= self.style.side - least)
@@ -205,7 +205,7 @@ class _Sketch:
         ways: Float64[np.ndarray, "m tried 2"],
         step: Int64[np.ndarray, "m 1"] | Float64[np.ndarray, "m 1"],
     ) -> Bool[np.ndarray, "m tried"]:
-        """Whether the circle of sharp turns to the left, or that to the right, is all inside."""
+        """True if the circle of sharp turns to the left, or that to the right, is all inside."""
         turn = _SHARPEST * np.pi / 2 / self.style.continuity
         radius = (step / (2 * np.sin(turn / 2)))[:, None]
         aside = radius * np.stack([-ways[..., 1], ways[..., 0]], axis=-1)

@@ -1,4 +1,4 @@
-"""How pictures of the Pathfinder task look: dashed contours and two round markers.
+"""Drawing of pictures of the Pathfinder task: dashed contours and two round markers.
 
 In the sizes that the Long Range Arena (Tay et al. 2021, section 2.2.5) chose.
 """
@@ -14,7 +14,7 @@ Points = Float64[np.ndarray, "... 2"]
 
 @dataclass(frozen=True)
 class Style:
-    """How pictures of one size look; lengths in pixels.
+    """Style of pictures of one size; lengths in pixels.
 
     Attributes:
         side: height and width.
@@ -52,7 +52,7 @@ STYLES = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is in some pictures, before it is drawn.
+    """Contents of some pictures, before they are drawn.
 
     Attributes:
         centres: middle of each dash.

@@ -48,7 +48,7 @@ class SplitSummary(TypedDict):
 
 @dataclass(frozen=True)
 class Description:
-    """What a data set knows of itself once it is built.
+    """Facts that a data set knows of itself once it is built.
 
     Attributes:
         kind: "tokens" (ids; 0 is padding), "token_pairs" (two documents of them a row), "values"
@@ -81,7 +81,7 @@ class Description:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What is known of a prepared data set without opening its arrays.
+    """Facts of a prepared data set that are known without opening its arrays.
 
     Attributes:
         name: registered name of the data set.

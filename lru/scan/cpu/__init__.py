@@ -37,7 +37,7 @@ class NativeUnavailableError(RuntimeError):
 
 
 def cache_folder() -> Path:
-    """Where compiled loops are kept: `lru/` in `XDG_CACHE_HOME`, which is `~/.cache` if not set.
+    """Folder of compiled loops: `lru/` in `XDG_CACHE_HOME`, which is `~/.cache` if not set.
 
     Raises:
         NativeUnavailableError: if neither that variable nor a home is known.
@@ -138,7 +138,7 @@ def _run(command: list[str]) -> str:
 
 
 def _processor() -> str:
-    """What `-march=native` depends on: homes are shared between machines of different kinds."""
+    """Key of what `-march=native` depends on: machines of different kinds may share a home."""
     description = Path("/proc/cpuinfo")
     lines = description.read_text().splitlines() if description.exists() else []
     flags = [line for line in lines if line.startswith(("model name", "flags", "Features"))]

@@ -22,7 +22,7 @@ from lru.scan.pallas.walk import Walk
 
 @dataclass(frozen=True)
 class Target:
-    """What runs a kernel.
+    """Description of what runs a kernel.
 
     Attributes:
         options: arguments of `pallas_call` that choose and set the compiler.
@@ -146,7 +146,7 @@ def _walk(target: Target, down: bool, a: Array, *others: Array) -> Walk:
 
 
 def _block(walk: Walk, x: Array | jax.ShapeDtypeStruct) -> pl.BlockSpec:
-    """What a program sees of [B, T, P, N], [B, P, N] or [P, N]."""
+    """Block that a program sees of [B, T, P, N], [B, P, N] or [P, N]."""
     parts = x.shape[-2]
     if len(x.shape) == 4:
         shape = (None, walk.steps, parts, walk.lanes)

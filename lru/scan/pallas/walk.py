@@ -1,4 +1,4 @@
-"""How a problem is cut into programs, and how one program reads, writes and steps through time.
+"""Cutting of a problem into programs, and the reads, writes and steps in time of one program.
 
 Programs form a grid [B, blocks of lanes, blocks of time]. Those of one row and block of lanes run
 in the order of time, each after the one that it continues.
@@ -54,7 +54,7 @@ class Walk:
         return self.rows, pl.cdiv(self.width, self.lanes), self.blocks
 
     def block(self, k: Index) -> Index:
-        """Which block of time runs k-th."""
+        """Number of the block of time that runs k-th."""
         return self.blocks - 1 - k if self.down else k
 
     def beyond(self, k: Index) -> Index:
@@ -64,7 +64,7 @@ class Walk:
 
 
 class Program:
-    """What a kernel does in its block; the value at a step is a list of parts [1, lanes]."""
+    """View of a kernel on its block; the value at a step is a list of parts [1, lanes]."""
 
     def __init__(self, walk: Walk):
         self.walk = walk
@@ -78,7 +78,7 @@ class Program:
             self.mask = pl.program_id(1) * walk.lanes + lane < walk.width
 
     def time(self, i: Index) -> Index:
-        """Where in the block the i-th step to run is."""
+        """Place in the block of the i-th step to run."""
         return self.count - 1 - i if self.walk.down else i
 
     def read(self, ref: Ref, *index: Index) -> Parts:
