@@ -144,7 +144,7 @@ class FlipFlop(Task):
         """See `Task.findings`: outputs over time, white for up; the first row in numbers."""
         batch = next(iter(sources["val"].epoch())).batch
         outputs = np.asarray(model(batch.inputs, train=False, key=None))
-        grey = np.uint8(127.5 * (1 + np.clip(outputs, -1, 1)))
+        grey = (127.5 * (1 + np.clip(outputs, -1, 1))).astype(np.uint8)
         rows = [(float(sign), float(y)) for sign, y in zip(batch.signs[0], outputs[0], strict=True)]
         return Findings(
             {"first_row": Table(("sign", "output"), rows)},

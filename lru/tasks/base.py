@@ -5,7 +5,7 @@ and how it is scored. The trainer knows no task by name.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -50,7 +50,7 @@ class Table(NamedTuple):
     """
 
     columns: tuple[str, ...]
-    rows: list[tuple[str | float, ...]]
+    rows: Sequence[tuple[str | float, ...]]
 
 
 class Findings(NamedTuple):

@@ -258,10 +258,13 @@ class RunState:
     def show(self) -> None:
         """Hand the task's tables and pictures of every lane that goes on to the trackers."""
         for lane in [k for k in range(self.n) if self.active[k]]:
+            tables, pictures = self.task.findings(self.model(lane), self.sources)
             place = "" if self.n == 1 else f"lane{lane}/"
-            found = self.task.findings(self.model(lane), self.sources)
-            named = ({f"{place}{name}": v for name, v in part.items()} for part in found)
-            self._trackers.show(self.step, Findings(*named))
+            named = Findings(
+                {place + name: table for name, table in tables.items()},
+                {place + name: picture for name, picture in pictures.items()},
+            )
+            self._trackers.show(self.step, named)
 
     def set_rate_scales(self, scales: Sequence[float]) -> None:
         """Set the factors on the rates of all lanes."""
