@@ -31,6 +31,7 @@ class CellStack(nnx.Module):
     """Layers of cells, and dropout between them; the state is a list of those of all cells.
 
     Attributes:
+        d_model: width D of the inputs.
         cells: all cells, layer by layer and in each the forward direction first.
         d_output: width M of the outputs.
         n_directions: of time, 1 or 2.
@@ -76,6 +77,7 @@ class CellStack(nnx.Module):
                 raise ValueError(f"{name} must be in [0, 1), got {rate}")
         if not widths:
             raise ValueError("widths must have at least one layer, got none")
+        self.d_model = d_model
         self.flows = tuple(tuple(flow) for flow in DIRECTIONS[directions])
         self.n_directions = sum(len(flow) for flow in self.flows)
         self.dense = dense

@@ -1,7 +1,8 @@
 """Concerns between updates and after evaluations: each a hook with a state of its own.
 
-The loop (`lru.training.loop`) asks every hook, in order, after each update and each evaluation. The
-states of all hooks are part of every checkpoint, so that a resumed run goes on as if undisturbed.
+The loop (`lru.training.loop`) asks every hook, in order, after each update and each evaluation, and
+between two updates and two batches of an evaluation if it is to stop there. The states of all hooks
+are part of every checkpoint, so that a resumed run goes on as if undisturbed.
 Numbers of several lanes are lists, one entry a lane.
 """
 
@@ -30,7 +31,7 @@ class NonFiniteError(FloatingPointError):
 
 
 class Hook:
-    """A concern of a run, asked between updates and after evaluations.
+    """A concern of a run, asked between updates, during evaluations and after them.
 
     What it finds there are the attributes and methods of `lru.training.run_state.RunState`.
 
@@ -46,6 +47,11 @@ class Hook:
 
     def load(self, saved: dict[str, Any]) -> None:
         """Take over what `state` gave."""
+
+    def stops(self, run: "RunState") -> bool:
+        """True to save and stop the run: between two updates, or two batches of an evaluation."""
+        del run
+        return False
 
     def after_update(self, run: "RunState") -> None:
         """Between an update and the next one, or the evaluation."""
@@ -105,6 +111,23 @@ class Log(Hook):
     def after_evaluation(self, run: "RunState", reports: list[Report]) -> None:
         """Log an evaluation."""
         run.log(run.step, reports)
+
+
+class Interrupt(Hook):
+    """Stops the run after a Ctrl-C.
+
+    Attributes:
+        noted: tells if there was one; see `lru.training.interrupts`.
+    """
+
+    name = "interrupt"
+
+    def __init__(self):
+        self.noted: Callable[[], bool] = lambda: False
+
+    def stops(self, run: "RunState") -> bool:
+        """Once Ctrl-C was pressed."""
+        return self.noted()
 
 
 class Select(Hook):

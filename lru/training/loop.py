@@ -61,8 +61,8 @@ class Trainer(RunState):
         progress = self._progress = Progress(self.total_steps, self.step)
         train = self._compiled(self._functions.train, 1, progress.paused)
         feed: Iterator[Fed] = iter(())
-        with closing(progress), noted_interrupts() as self._interrupted:
-            while not (self.finished or self._interrupted()):
+        with closing(progress), noted_interrupts() as self._interrupt.noted:
+            while not (self.finished or self.stopping):
                 if self._evaluation_due:
                     self._end_epoch()
                     continue
@@ -88,7 +88,7 @@ class Trainer(RunState):
         )
 
     def _end_epoch(self) -> None:
-        """Evaluate, and tell the hooks; nothing of it has happened if there is an interrupt."""
+        """Evaluate, and tell the hooks; nothing of it has happened if one stops the run."""
         assert self._progress is not None
         with self._progress.paused.running():
             reports = self.evaluate()
@@ -99,7 +99,7 @@ class Trainer(RunState):
                 hook.after_evaluation(self, reports)
 
     def evaluate(self) -> list[Report] | None:
-        """Metrics of every evaluation split, a report a lane; None after an interrupt."""
+        """Metrics of every evaluation split, a report a lane; None if a hook stops."""
         evaluate = self._evaluate
         reports: list[Report] = [{} for _ in self.lanes]
         averages = self._each_lane(averaged_params)(self.state.opt_state, self.state.params)
@@ -113,7 +113,7 @@ class Trainer(RunState):
             done = stacked([start_evaluation(self.task, model, source.rows) for model in models])
             for fed in source.epoch():
                 done = evaluate(done, weights, fed.batch)
-                if self._interrupted():
+                if self.stopping:
                     return None
             for report, more in zip(
                 reports, self.reports(jax.device_get(done.sums), name), strict=True

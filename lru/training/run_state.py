@@ -23,6 +23,7 @@ from lru.training.hooks import (
     Average,
     EarlyStop,
     Hook,
+    Interrupt,
     Log,
     NonFiniteError,
     Plateau,
@@ -130,7 +131,6 @@ class RunState:
         self._method: Method | None = None
         self._trackers = Trackers()
         self._progress: Progress | None = None
-        self._interrupted: Callable[[], bool] = lambda: False
         self.hooks = self._make_hooks(save_every)
 
     def _build(self, values: Mapping[str, Any]) -> tuple[Transformation, optax.Schedule]:
@@ -150,9 +150,11 @@ class RunState:
         self._log = Log(train.log_every, [self._build(lane.values)[1] for lane in self.lanes])
         plateau = Plateau([lane.train(train) for lane in self.lanes], self._select)
         average, save = Average(train, self._select, count), Save(save_every)
+        self._interrupt = Interrupt()
         # Making models for nothing would cost time.
         show = [Show()] if type(task).findings is not Task.findings else []
-        return [self._log, self._select, plateau, self._early_stop, average, *show, save]
+        hooks = [self._log, self._select, plateau, self._early_stop, average, *show, save]
+        return [*hooks, self._interrupt]
 
     @cached_property
     def n_parameters(self) -> int:
@@ -178,6 +180,11 @@ class RunState:
         """True if there is nothing left to do."""
         at_end = self.step >= self.total_steps or not any(self.active)
         return at_end and not self._evaluation_due
+
+    @property
+    def stopping(self) -> bool:
+        """True if a hook wants the run to be saved and stopped."""
+        return any(hook.stops(self) for hook in self.hooks)
 
     @property
     def evaluated(self) -> bool:

@@ -18,7 +18,7 @@ from lru.dataloaders import Dataset
 from lru.flags import parse
 from lru.training.averaging import is_averaging
 from lru.training.checkpoints import Checkpoints
-from lru.training.hooks import NonFiniteError
+from lru.training.hooks import Hook, NonFiniteError
 from lru.training.runs import open_trackers
 from lru.training.trackers import Trackers, read_jsonl
 
@@ -123,6 +123,26 @@ def test_data_on_the_device_gives_the_same_numbers_and_may_move_there_at_any_tim
         train([*flags, "--name", "moved", "--on_device", "False"], kill_after=6)
     _, moved = train([*flags, "--name", "moved", "--on_device", "True"])
     assert moved == streamed
+
+
+@pytest.mark.parametrize(("asked", "saved"), [(3, 2), (8, 5)], ids=["updates", "evaluation"])
+def test_a_hook_stops_between_two_updates_or_two_batches_of_an_evaluation(flags, asked, saved):
+    class Stop(Hook):
+        name = "stop"
+        left = asked
+
+        def stops(self, run):
+            self.left -= 1
+            return self.left == 0
+
+    _, undisturbed = train([*flags, "--name", "undisturbed"])
+    with pytest.raises(KeyboardInterrupt):
+        train([*flags, "--name", "stopped"], change=lambda trainer: trainer.hooks.append(Stop()))
+    _, trainer = make_trainer([*flags, "--name", "stopped"])
+    assert (trainer.step, trainer.evaluated) == (saved, saved != 5)
+    trainer.close()
+    _, resumed = train([*flags, "--name", "stopped"])
+    assert resumed == undisturbed
 
 
 def test_killed_at_three_random_moments_and_resumed_logs_the_same(flags, tmp_path):
