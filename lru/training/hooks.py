@@ -49,7 +49,10 @@ class Hook:
         """Take over what `state` gave."""
 
     def stops(self, run: "RunState") -> bool:
-        """True to save and stop the run: between two updates, or two batches of an evaluation."""
+        """True, from then on, to save and stop the run where it is asked.
+
+        That is between two updates and between two batches of an evaluation.
+        """
         del run
         return False
 
