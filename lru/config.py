@@ -200,7 +200,12 @@ class Config:
             ValueError: if an option is of nobody that was chosen, or a value is out of range.
         """
         names = chosen(values)
-        values = {**declared_defaults(names["model"], names["task"]), **values}
+        known = {n for group in GROUPS for n in own_fields(group)}
+        known |= {n for choice in CHOICES for n in choice.of(names[choice.flag])}
+        declared = declared_defaults(names["model"], names["task"])
+        # One for an optimiser that another takes the place of has no effect.
+        declared = {n: v for n, v in declared.items() if n in known or not owners_of(n)}
+        values = {**declared, **values}
         groups: dict[str, Any] = {
             group: {n: values[n] for n in own_fields(group) if n in values} for group in GROUPS
         }
@@ -211,7 +216,6 @@ class Config:
             }
             for choice in CHOICES
         }
-        known = {n for part in (*groups.values(), *options.values()) for n in part}
         for name in values.keys() - known:
             refuse(name, names, lenient=lenient)
         groups["task"]["task"], groups["optimizer"]["optimizer"] = names["task"], names["optimizer"]

@@ -276,13 +276,19 @@ def fit(
     return models[0] if len(models) == 1 else models, summary
 
 
-def load_model(run: str | Path | Run, lane: int = 0, plugins: str | None = None) -> Trained:
+def load_model(
+    run: str | Path | Run,
+    lane: int = 0,
+    plugins: str | None = None,
+    data: Prepared | None = None,
+) -> Trained:
     """The best checkpoint of a run; its data is prepared if need be.
 
     Args:
         run: its name, or its folder.
         lane: which of several lanes.
         plugins: to load in place of those that the folder names, which are not run unasked.
+        data: what it was trained on, if that was given to `fit`; None for the named data set.
 
     Raises:
         FileNotFoundError: if there is no such run, or no checkpoint.
@@ -296,7 +302,7 @@ def load_model(run: str | Path | Run, lane: int = 0, plugins: str | None = None)
     load_plugins(plugins)
     config = Config.load(folder.config_file)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, eval_only=True))
-    data = load_data(config)
+    data = load_data(config) if data is None else data
     task = make_task(config, data)
     trainer = make_trainer(config, data, task, folder)
     try:

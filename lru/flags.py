@@ -126,7 +126,9 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     for name in groups:
         if name != "command" and name not in _OTHERS:
             values |= vars(getattr(args, name))
-    values |= {n: o.default for n, o in of_classes.items() if values[n] is None}
+    values |= {
+        n: o.default for n, o in of_classes.items() if values[n] is None and not o.takes_none
+    }
     given = (*base.get("data_options", ()), *values["data_options"])
     if args.command.protocol is not None:
         given = (*given, f"protocol={args.command.protocol}")

@@ -22,6 +22,11 @@ class Option(NamedTuple):
     default: Any
     sentence: str
 
+    @property
+    def takes_none(self) -> bool:
+        """True if None is one of its values."""
+        return type(None) in (self.kind, *typing.get_args(self.kind))
+
 
 # Docstrings are parsed once a class: a command line asks for the options of all, many times.
 @cache
@@ -50,7 +55,7 @@ def of_constructor(owner: type, leave_out: tuple[str, ...] = ("rngs",)) -> dict[
             sentences[part.arg_name] = " ".join((part.description or "").split())
     return {
         name: Option(part.annotation, part.default, _capitalised(sentences.get(name, "")))
-        for name, part in inspect.signature(owner.__init__).parameters.items()
+        for name, part in inspect.signature(owner.__init__, eval_str=True).parameters.items()
         if part.kind is part.KEYWORD_ONLY and name not in leave_out
     }
 

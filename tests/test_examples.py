@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from lru.commands import run_train
+from lru.commands import main, run_train
 from lru.dataloaders import DATASETS
 from lru.layers import LAYERS, make_layer
 from lru.plugins import load_plugins
@@ -86,6 +86,17 @@ def test_an_option_of_an_example_is_a_flag_and_a_wrong_one_is_refused(
 ):
     assert train(example, tmp_path, *wrong) == (2, [])
     assert message in capsys.readouterr().err
+
+
+def test_runs_of_a_layer_of_your_own_are_compared(tmp_path, capsys):
+    train("own_layer", tmp_path)
+    # As in a new process.
+    sys.modules.pop(f"plugin {FOLDER / 'own_layer.py'}")
+    del LAYERS._entries["leaky"]
+    assert main(["compare", str(tmp_path / "run")]) == 2
+    assert "unknown model 'leaky'" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path / "run"), "--trust_plugins"]) == 0
+    assert "val/loss" in capsys.readouterr().out
 
 
 def test_the_layer_goes_on_from_its_learned_start_after_a_reset():

@@ -67,3 +67,5 @@ def test_the_task_follows_from_the_targets_where_none_is_named(tmp_path):
     sizes = {"model": "lru", "n_layers": 1, "d_model": 4, "d_hidden": 4, "max_steps": 2}
     _, summary = lru.fit(data, **sizes, runs_dir=str(tmp_path))
     assert {"val/mse", "test/mae"} <= set(summary.best[0])
+    (run,) = tmp_path.iterdir()
+    assert lru.load_model(run, data=data).update == summary.best_step[0]

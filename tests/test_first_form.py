@@ -13,6 +13,7 @@ import pytest
 
 from lru.commands import main, run_train
 from lru.export.artifact import load
+from lru.training.first_form import as_second_form
 from lru.training.trackers import read_jsonl
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "first_form.tar.xz"
@@ -58,3 +59,10 @@ def test_a_recorded_run_is_evaluated_and_exported(folders, tmp_path, monkeypatch
         load(folder).whole(inputs, lengths) for folder in (run / "export", tmp_path / "again")
     )
     np.testing.assert_allclose(old, new, rtol=1e-5, atol=1e-6)
+
+
+def test_a_checkpoint_of_a_later_form_is_refused():
+    with pytest.raises(
+        ValueError, match="the checkpoint has format 3, but only 1 to 2 can be read"
+    ):
+        as_second_form({}, {"format": 3})

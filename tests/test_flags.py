@@ -475,6 +475,27 @@ def test_a_model_and_a_task_declare_defaults_for_others_and_flags_win(monkeypatc
     assert (config.optimizer.optimizer, config.train.lr_base) == ("adamw", 0.3)
     assert config.optimizer.options["clip_norm"] is None
     assert read("--model rnn").train.lr_base == 0.2
+    # It has no clipping.
+    assert read("--optimizer lbfgs").optimizer.optimizer == "lbfgs"
+    monkeypatch.setattr(task, "defaults", {"clip_nrom": 1.0})
+    with pytest.raises(ValueError, match="there is no option clip_nrom"):
+        read("--epochs 3")
+
+
+def test_an_option_of_a_plugin_with_deferred_annotations_may_be_none(tmp_path, monkeypatch):
+    path = tmp_path / "cut.py"
+    path.write_text(
+        "from __future__ import annotations\n"
+        "from lru.layers import LAYERS, LSTM\n"
+        "@LAYERS.register('cut')\n"
+        "class Cut(LSTM):\n"
+        "    def __init__(self, d_model, d_hidden, *, cut: int | None = 5, rngs):\n"
+        "        super().__init__(d_model, d_hidden, rngs=rngs)\n"
+    )
+    monkeypatch.setattr(LAYERS, "_entries", dict(LAYERS._entries))
+    command = f"--plugins {path} --model cut"
+    assert read(command).model.options == {"cut": 5}
+    assert read(f"{command} --cut None").model.options == {"cut": None}
 
 
 def test_published_prefixes_stay_what_they_are(monkeypatch):

@@ -46,6 +46,11 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     """Add what every verb that opens a run takes."""
     parser.add_argument("run", metavar="RUN", help="name of a run, or its folder")
     parser.add_argument("--lane", type=int, default=0, help="which of several lanes")
+    add_plugins(parser)
+
+
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """Add what every verb takes that reads the configuration of a run."""
     parser.add_argument("--plugins", help="files or modules to run first, as in training")
     parser.add_argument(
         "--trust_plugins", action="store_true", help="run the plugins that the run names"

@@ -5,7 +5,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from lru.commands import add_plugins, plugins_of
 from lru.config import Config, chosen
+from lru.plugins import load_plugins
 from lru.tasks import TASKS
 from lru.training.report import format_columns, formatted
 from lru.training.runs import Run, find_run
@@ -16,7 +18,11 @@ def run(arguments: Sequence[str]) -> int:
     """Run the verb."""
     parser = argparse.ArgumentParser(prog="lru compare", description=__doc__)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="name of a run, or its folder")
-    runs = [find_run(name) for name in parser.parse_args(arguments).runs]
+    add_plugins(parser)
+    given = parser.parse_args(arguments)
+    runs = [find_run(name) for name in given.runs]
+    for found in runs:
+        load_plugins(plugins_of(given, found))
     configs = [Config.load(found.config_file) for found in runs]
     values = [config.result_values() for config in configs]
     names = list(dict.fromkeys(name for each in values for name in each))

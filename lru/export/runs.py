@@ -45,5 +45,7 @@ def export_run(run: Run, folder: Path, lane: int = 0, plugins: str | None = None
         "vocabulary": card.vocabulary,
         "mean": card.mean,
         "std": card.std,
+        "target_mean": card.target_mean,
+        "target_std": card.target_std,
     }
     return write_model(folder, trained.model, inputs_t, prepare=task.prepare, facts=facts)

@@ -101,8 +101,8 @@ class Checkpoints:
             kind: which one.
             like: a state with arrays of the same shapes.
             only: fields of the state to read; the others stay those of `like`.
-            optional: parts of the paths of arrays that stay those of `like` if the checkpoint has
-                none, and are left out if `like` has none.
+            optional: paths above arrays that stay those of `like` if the checkpoint has none, and
+                are left out if `like` has none.
 
         Returns:
             The state, and what was saved as its progress, with the `step`.
@@ -127,7 +127,7 @@ class Checkpoints:
         arrays = {name: a for name, a in arrays.items() if _field(name) in only}
         for name in sorted({*wanted, *arrays}):
             if name not in arrays or name not in wanted:
-                if not {*optional}.isdisjoint(name.split("/")):
+                if any(name.startswith(f"{path}/") for path in optional):
                     continue
                 where = "missing from" if name in wanted else "unknown to the model but in"
                 raise ValueError(f"{name} is {where} the checkpoint {manager.directory}/{step}")

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+FORMAT = 2
+"""Of what a checkpoint knows beside the state: 1 had the fields of one run's loop."""
+
 
 def as_second_form(
     arrays: Mapping[str, Any], progress: Mapping[str, Any]
@@ -11,8 +14,14 @@ def as_second_form(
 
     The first form had one weight for all metrics, one lane, and its loop's fields as progress; its
     optimisers were chains of clipping, rule and mean of the iterates.
+
+    Raises:
+        ValueError: if they are of a later form.
     """
-    if "format" in progress:
+    form = progress.get("format", 1)
+    if form > FORMAT:
+        raise ValueError(f"the checkpoint has format {form}, but only 1 to {FORMAT} can be read")
+    if form == FORMAT:
         return dict(arrays), dict(progress)
     named: dict[str, Any] = {}
     for name, array in arrays.items():
@@ -29,7 +38,7 @@ def as_second_form(
     since, reduced = progress["epochs_since_best"], progress["epochs_since_reduction"]
     best_step, best = progress["best_step"], progress["best"]
     return named, {
-        "format": 2,
+        "format": FORMAT,
         "data": progress["data"],
         "evaluated": int(arrays["step"]),
         "lane_method": "single",

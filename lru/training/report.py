@@ -30,15 +30,18 @@ def formatted(name: str, value: float) -> str:
 
 
 def report_rows(reports: Sequence[Report]) -> dict[str, str]:
-    """Metrics ready for a table: of several lanes mean ± sample standard deviation, and each."""
+    """Metrics ready for a table: of several lanes mean ± sample standard deviation, and each.
+
+    A lane that ended before its first evaluation has a dash, and no part in the mean.
+    """
     rows: dict[str, str] = {}
-    for name in reports[0] if reports else ():
-        values = [report.get(name, math.nan) for report in reports]
+    for name in dict.fromkeys(name for report in reports for name in report):
+        values = [report[name] for report in reports if name in report]
         rows[name] = formatted(name, values[0])
-        if len(values) > 1:
-            each = ", ".join(formatted(name, value) for value in values)
-            mean, deviation = np.mean(values), np.std(values, ddof=1)
-            rows[name] = f"{mean:.4f} ± {deviation:.4f}  ({each})"
+        if len(reports) > 1:
+            each = ", ".join(formatted(name, r[name]) if name in r else "-" for r in reports)
+            deviation = np.std(values, ddof=1) if len(values) > 1 else math.nan
+            rows[name] = f"{np.mean(values):.4f} ± {deviation:.4f}  ({each})"
     return rows
 
 

@@ -19,6 +19,7 @@ from lru.tasks import Findings, Task
 from lru.training.averaging import averaged_params, end_averaging
 from lru.training.checkpoints import Checkpoints, Kind
 from lru.training.config import TrainConfig
+from lru.training.first_form import FORMAT
 from lru.training.hooks import (
     Average,
     EarlyStop,
@@ -52,10 +53,6 @@ from lru.training.update import (
 )
 
 logger = logging.getLogger(__name__)
-
-FORMAT = 2
-"""Of what a checkpoint knows beside the state: 1 had the fields of one run's loop."""
-
 
 PHRASES = {
     "vmap": "are joined in every operation (vmap)",
@@ -416,7 +413,9 @@ class RunState:
             ValueError: if the data is not what that run was trained on, or nothing is left to do.
         """
         fields = [name for name in TrainState._fields if name not in ("seed", "lane")]
-        self.state, saved = other.restore("last", self.state, only=fields, optional=("average",))
+        self.state, saved = other.restore(
+            "last", self.state, only=fields, optional=("opt_state/average",)
+        )
         where = other.folder.parent
         if saved["data"] != self._data["data"]:
             raise ValueError(

@@ -130,7 +130,10 @@ def truncate(path: str | os.PathLike, last_step: int, *, evaluated: bool = True)
         line
         for line, record in zip(lines, records, strict=True)
         if record["step"] < last_step
-        or (record["step"] == last_step and (evaluated or "train/loss" in record))
+        or (
+            record["step"] == last_step
+            and (evaluated or any(n.startswith("train/") for n in record))
+        )
     ]
     write_atomically(path, b"".join(kept))
 

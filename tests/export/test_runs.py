@@ -74,7 +74,8 @@ def test_a_run_of_bytes_takes_bytes(few_files, tmp_path):
     assert main(["export", str(folder)]) == 0
     exported, trained = load(folder / "export"), load_model(find_run(str(folder)))
     assert exported.card["whole"]["inputs"]["dtype"] == "uint8"
-    assert exported.card["mean"] == trained.data.card.mean
+    for name in ("mean", "std", "target_mean", "target_std"):
+        assert exported.card[name] == getattr(trained.data.card, name)
     assert accuracy(exported, trained) == pytest.approx(logged_accuracy(folder, trained.update))
     pixels = jnp.asarray(trained.data.test.inputs[:2, :3])
     state = exported.initial_state(2)

@@ -22,6 +22,7 @@ from lru.training.config import TrainConfig
 from lru.training.lanes import lanes_of, method_for
 from lru.training.loop import Trainer
 from lru.training.optimizer import LBFGS, SGD, AdamW
+from lru.training.report import report_rows
 from lru.training.trackers import JsonLinesTracker, Trackers, read_jsonl
 
 SMALL = ModelConfig("lru", n_layers=1, d_model=4, d_hidden=3, p_dropout=0.2)
@@ -217,6 +218,11 @@ def test_a_lane_that_is_not_finite_ends_alone(flags, caplog):
     assert "lane0/val/loss" in records[-1]
     assert "lane1/val/loss" not in records[-1]
     assert np.isfinite(records[-1]["val/loss"])
+
+
+def test_a_lane_without_an_evaluation_has_a_dash_in_the_table():
+    rows = report_rows([{}, {"val/loss": 1.0}, {"val/loss": 3.0}])
+    assert rows == {"val/loss": "2.0000 ± 1.4142  (-, 1.0000, 3.0000)"}
 
 
 def test_a_lane_that_stops_early_keeps_its_state(tmp_path):

@@ -139,6 +139,18 @@ def test_truncate_keeps_lines_up_to_the_step(path):
     assert path.read_bytes() == b""
 
 
+def test_truncate_drops_an_evaluation_that_is_not_over(path):
+    tracker = JsonLinesTracker(path)
+    for metrics in ({"train/loss": 1.0}, {"train/score": 1.0}, {"val/loss": 1.0}):
+        tracker.log(2, metrics)
+    tracker.close()
+    truncate(path, 2, evaluated=False)
+    assert [record.keys() - {"step"} for record in read_jsonl(path)] == [
+        {"train/loss"},
+        {"train/score"},
+    ]
+
+
 def test_truncate_without_a_file_does_nothing(tmp_path):
     truncate(tmp_path / "metrics.jsonl", 5)
     assert list(tmp_path.iterdir()) == []
