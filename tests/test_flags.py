@@ -16,6 +16,12 @@ from lru.tasks import TASKS
 from lru.words import UsageError, expand
 
 
+@pytest.fixture(autouse=True)
+def _nowhere(tmp_path, monkeypatch):
+    """The folder of runs is empty, whatever has been trained in the checkout."""
+    monkeypatch.chdir(tmp_path)
+
+
 def read(line, *more):
     return parse([*line.split(), *more])[1]
 

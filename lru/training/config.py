@@ -46,7 +46,7 @@ class TrainConfig:
     finetune: bool = False
     """Take nothing but the best weights from the run that is restored, and train them anew."""
     n_microbatch: int = 1
-    """Parts in which a batch is evaluated, one after the other, for one gradient of the whole."""
+    """Parts, at most, in which a batch is evaluated, in turn, for one gradient of the whole."""
     per_device_batch_size: int | None = None
     """Rows of such a part instead; what is left over is a smaller one."""
     jax_seed: int = 1919
