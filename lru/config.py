@@ -115,6 +115,16 @@ def chosen(values: Mapping[str, Any]) -> dict[str, str]:
     return names
 
 
+def own_fields_of_all() -> dict[str, Option]:
+    """The fields of all groups that do not depend on a choice."""
+    return {name: option for group in GROUPS for name, option in own_fields(group).items()}
+
+
+def options_of(names: Mapping[str, str]) -> dict[str, Option]:
+    """The options of the chosen classes, from their names by flag."""
+    return {n: o for choice in CHOICES for n, o in choice.of(names[choice.flag]).items()}
+
+
 def declared_defaults(model: str, task: str) -> dict[str, Any]:
     """Defaults that a task and a model declare for options of others; the model wins."""
     return {**TASKS[task].defaults, **LAYERS[model].defaults}
@@ -200,8 +210,7 @@ class Config:
             ValueError: if an option is of nobody that was chosen, or a value is out of range.
         """
         names = chosen(values)
-        known = {n for group in GROUPS for n in own_fields(group)}
-        known |= {n for choice in CHOICES for n in choice.of(names[choice.flag])}
+        known = own_fields_of_all().keys() | options_of(names).keys()
         declared = declared_defaults(names["model"], names["task"])
         # One for an optimiser that another takes the place of has no effect.
         declared = {n: v for n, v in declared.items() if n in known or not owners_of(n)}

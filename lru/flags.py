@@ -21,7 +21,9 @@ from lru.config import (
     Config,
     chosen,
     declared_defaults,
+    options_of,
     own_fields,
+    own_fields_of_all,
     read_values,
     refuse,
 )
@@ -102,7 +104,7 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     base = _checked(base, kinds, origin)
     picks = typed_values(words, "model", "dataset", "task", "optimizer")
     base, names = _settle(base, {name: value for name, value in picks.items() if value is not None})
-    of_classes = {n: o for choice in CHOICES for n, o in choice.of(names[choice.flag]).items()}
+    of_classes = options_of(names)
     applying = {**own_fields_of_all(), **of_classes}
     known = applying.keys() | commands.keys()
     for name in [name for name in base if name not in known]:
@@ -134,11 +136,6 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
         given = (*given, f"protocol={args.command.protocol}")
     values["data_options"] = _parse_options(given)
     return args.command, Config.from_flat(values)
-
-
-def own_fields_of_all() -> dict[str, Option]:
-    """The fields of all groups that do not depend on a choice."""
-    return {name: option for group in GROUPS for name, option in own_fields(group).items()}
 
 
 def all_options() -> dict[str, Option]:
