@@ -74,7 +74,7 @@ class Network(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.encode = nnx.Linear(1, config.d_model, rngs=rngs)
-        self.body = make_body(config, cells_by_default=False, rngs=rngs)
+        self.body = make_body(config, rngs=rngs)
         self.head = nnx.Linear(config.d_model, 1, rngs=rngs)
 
     def __call__(self, inputs: jax.Array, *, train: bool, key: jax.Array | None) -> jax.Array:

@@ -14,14 +14,14 @@ from lru.batches import DataConfig
 from lru.dataloaders import DATASETS
 from lru.files import write_atomically
 from lru.layers import LAYERS
-from lru.models import ModelConfig
-from lru.options import Option, of_constructor, of_dataclass
+from lru.models import BODIES, ModelConfig, resolve_body
+from lru.options import Option, build, of_constructor, of_dataclass
 from lru.tasks import TASKS
-from lru.training.config import RunConfig, TrainConfig
+from lru.training.config import WITHOUT_COSINE, RunConfig, TrainConfig
 from lru.training.optimizer import OPTIMIZERS, Optimizer
 
-FORMAT = 2
-"""Of the file: 1 was flat, and had options of nobody that was chosen."""
+FORMAT = 3
+"""Of the file. 1 was flat, with options of all; 2 had those of all bodies among the model's."""
 
 WITHOUT_EFFECT = ("bptt", "eval_batch_size", "pooling")
 """Options that published commands carry for all data sets, also those that have no use for them."""
@@ -53,17 +53,19 @@ class Choice:
 
     Attributes:
         group: of the options of the class, on disk.
-        holder: the part of a configuration whose `options` they are.
-        flag: that names the class.
-        kind: what such a class is called.
+        holder: the part of a configuration that has them.
+        field: in which it has them.
+        flag: that names the class, and what such a class is called.
+        plural: of it.
         registry: the classes by name.
         options: the options of a class.
     """
 
     group: str
     holder: str
+    field: str
     flag: str
-    kind: str
+    plural: str
     registry: Mapping[str, Any]
     options: Callable[[Any], dict[str, Option]]
 
@@ -71,11 +73,23 @@ class Choice:
         """The options of the class of this name."""
         return self.options(self.registry[name])
 
+    def values(self, config: "Config") -> dict[str, Any]:
+        """The values of the options in a configuration."""
+        return dict(getattr(getattr(config, self.holder), self.field))
 
-CHOICES = LAYER, TASK, OPTIMIZER = (
-    Choice("layer", "model", "model", "model", LAYERS, of_constructor),
-    Choice("task", "task", "task", "task", TASKS, lambda task: of_dataclass(task.Options)),
-    Choice("optimizer", "optimizer", "optimizer", "optimizer", OPTIMIZERS, of_dataclass),
+
+def _declared(owner: Any) -> dict[str, Option]:
+    return of_dataclass(owner.Options)
+
+
+LAYER = Choice("layer", "model", "options", "model", "models", LAYERS, of_constructor)
+CHOICES = (
+    LAYER,
+    Choice("body", "model", "body_options", "body", "bodies", BODIES, _declared),
+    Choice("task", "task", "options", "task", "tasks", TASKS, _declared),
+    Choice(
+        "optimizer", "optimizer", "options", "optimizer", "optimisers", OPTIMIZERS, of_dataclass
+    ),
 )
 
 GROUPS: dict[str, type] = {
@@ -90,7 +104,8 @@ GROUPS: dict[str, type] = {
 
 def own_fields(group: str) -> dict[str, Option]:
     """The fields of a group that do not depend on a choice."""
-    return {name: o for name, o in of_dataclass(GROUPS[group]).items() if name != "options"}
+    of_choices = [choice.field for choice in CHOICES if choice.holder == group]
+    return {name: o for name, o in of_dataclass(GROUPS[group]).items() if name not in of_choices}
 
 
 def chosen(values: Mapping[str, Any]) -> dict[str, str]:
@@ -98,6 +113,7 @@ def chosen(values: Mapping[str, Any]) -> dict[str, str]:
 
     Raises:
         UnknownNameError: if there is no such class.
+        ValueError: if the body does not suit the model.
     """
     model = values.get("model", ModelConfig.model)
     dataset = values.get("dataset", DataConfig.dataset)
@@ -107,6 +123,7 @@ def chosen(values: Mapping[str, Any]) -> dict[str, str]:
     asked = {**declared_defaults(model, task), **values}
     names = {
         "model": model,
+        "body": resolve_body(asked.get("body", "auto"), model, TASKS[task].preferred_body),
         "task": task,
         "optimizer": asked.get("optimizer", OptimizerConfig.optimizer),
     }
@@ -133,7 +150,7 @@ def declared_defaults(model: str, task: str) -> dict[str, Any]:
 def owners_of(name: str) -> list[str]:
     """The classes with an option of this name, as "model 'lru'"."""
     return [
-        f"{choice.kind} {entry!r}"
+        f"{choice.flag} {entry!r}"
         for choice in CHOICES
         for entry in choice.registry
         if name in choice.of(entry)
@@ -176,8 +193,8 @@ class Config:
             UnknownNameError: if there is no such optimiser.
             ValueError: if it has no such option, or a value is out of range.
         """
-        options = _checked_options(OPTIMIZER, self.optimizer.optimizer, self.optimizer.options)
-        return OPTIMIZERS[self.optimizer.optimizer](**options)
+        name = self.optimizer.optimizer
+        return build(f"optimizer {name!r}", OPTIMIZERS[name], self.optimizer.options)
 
     def task_options(self, task: str) -> Any:
         """The options of a task.
@@ -186,15 +203,15 @@ class Config:
             UnknownNameError: if there is no such task.
             ValueError: if it has no such option, or a value is out of range.
         """
-        return TASKS[task].Options(**_checked_options(TASK, task, self.task.options))
+        return build(f"task {task!r}", TASKS[task].Options, self.task.options)
 
     def flat(self) -> dict[str, Any]:
         """All values by the name of their flag."""
         values: dict[str, Any] = {}
         for name in GROUPS:
-            group = getattr(self, name)
-            values |= {n: getattr(group, n) for n in own_fields(name)}
-            values |= getattr(group, "options", {})
+            values |= {n: getattr(getattr(self, name), n) for n in own_fields(name)}
+        for choice in CHOICES:
+            values |= choice.values(self)
         values["data_options"] = dict(values["data_options"])
         return values
 
@@ -218,22 +235,19 @@ class Config:
         groups: dict[str, Any] = {
             group: {n: values[n] for n in own_fields(group) if n in values} for group in GROUPS
         }
-        options = {
-            choice.flag: {
-                n: values.get(n, option.default)
-                for n, option in choice.of(names[choice.flag]).items()
-            }
-            for choice in CHOICES
-        }
         for name in values.keys() - known:
             refuse(name, names, lenient=lenient)
-        groups["task"]["task"], groups["optimizer"]["optimizer"] = names["task"], names["optimizer"]
         for choice in CHOICES:
-            groups[choice.holder]["options"] = options[choice.flag]
+            name = names[choice.flag]
+            groups[choice.holder][choice.flag] = name
+            groups[choice.holder][choice.field] = {
+                n: values.get(n, option.default) for n, option in choice.of(name).items()
+            }
         config = cls(**{name: kind(**groups[name]) for name, kind in GROUPS.items()})
-        # Both check their values.
+        # These check their values.
         config.make_optimizer()
         config.task_options(names["task"])
+        BODIES[names["body"]].Options(**config.model.body_options)
         return config
 
     def result_values(self) -> dict[str, Any]:
@@ -248,13 +262,9 @@ class Config:
         """All values by group, as on disk."""
         groups: dict[str, Any] = {"format": FORMAT}
         for name in GROUPS:
-            group = getattr(self, name)
-            groups[name] = {n: getattr(group, n) for n in own_fields(name)}
-            options = dict(getattr(group, "options", {}))
-            if name == "model":
-                groups["layer"] = options
-            else:
-                groups[name] |= options
+            groups[name] = {n: getattr(getattr(self, name), n) for n in own_fields(name)}
+        for choice in CHOICES:
+            groups[choice.group] = groups.get(choice.group, {}) | choice.values(self)
         groups["data"]["data_options"] = dict(groups["data"]["data_options"])
         return groups
 
@@ -281,16 +291,18 @@ def read_values(path: Path) -> tuple[dict[str, Any], bool]:
     """
     saved = yaml.safe_load(path.read_text())
     form = saved.pop("format", 1)
-    if form == 1:
-        return saved, True
-    if form != FORMAT:
+    if form not in range(1, FORMAT + 1):
         raise ValueError(f"{path} has format {form}, but only 1 to {FORMAT} can be read")
     # YAML has no tuples.
-    return {
+    values = {
         name: tuple(value) if isinstance(value, list) else value
-        for group in saved.values()
+        for group in ([saved] if form == 1 else saved.values())
         for name, value in group.items()
-    }, False
+    }
+    if form < FORMAT and values.get("cosine_anneal", True):
+        # Earlier formats took them all the same.
+        values = {name: value for name, value in values.items() if name not in WITHOUT_COSINE}
+    return values, form < FORMAT
 
 
 def refuse(name: str, names: Mapping[str, str], *, lenient: bool = False) -> None:
@@ -307,21 +319,7 @@ def refuse(name: str, names: Mapping[str, str], *, lenient: bool = False) -> Non
     owners = owners_of(name)
     if lenient and owners:
         return
-    here = ", ".join(f"{choice.kind} {names[choice.flag]!r}" for choice in CHOICES)
+    here = ", ".join(f"{choice.flag} {names[choice.flag]!r}" for choice in CHOICES)
     if not owners:
         raise ValueError(f"there is no option {name}; this run has {here}")
     raise ValueError(f"{name} is an option of {', '.join(owners)}, but this run has {here}")
-
-
-def _checked_options(choice: Choice, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a class, if it has them all."""
-    known = choice.of(name)
-    for option in options:
-        if option not in known:
-            owners = owners_of(option)
-            raise ValueError(
-                f"{option} is not an option of {choice.kind} {name!r}, which has: "
-                f"{', '.join(known) or 'none'}"
-                + (f"; it is one of {', '.join(owners)}" if owners else "")
-            )
-    return dict(options)

@@ -49,9 +49,9 @@ class CommandConfig:
     recipe: str | None = None
     """Start from the values of this recipe; other flags override them."""
     list: bool = False
-    """Print the models, tasks, data sets, optimisers and recipes, and stop."""
+    """Print the models, bodies, tasks, data sets, optimisers and recipes, and stop."""
     help_all: bool = False
-    """Print the flags of all models, tasks and optimisers, and stop."""
+    """Print the flags of all models, bodies, tasks and optimisers, and stop."""
     trust_plugins: bool = False
     """Run the plugins that the folder of the run names; else they must be named by plugins."""
     protocol: Literal["standard", "lra"] | None = None
@@ -102,7 +102,7 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     commands = of_dataclass(CommandConfig)
     kinds = {name: o.kind for name, o in everything.items() if name not in commands}
     base = _checked(base, kinds, origin)
-    picks = typed_values(words, "model", "dataset", "task", "optimizer")
+    picks = typed_values(words, "dataset", *(choice.flag for choice in CHOICES))
     base, names = _settle(base, {name: value for name, value in picks.items() if value is not None})
     of_classes = options_of(names)
     applying = {**own_fields_of_all(), **of_classes}
@@ -117,7 +117,7 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     help_all = is_true(words, "help_all")
     groups = _groups(names, help_all=help_all)
     args: Any = tyro.cli(
-        _cli_type(groups, defaults | {"task": names["task"], "optimizer": names["optimizer"]}),
+        _cli_type(groups, defaults | {choice.flag: names[choice.flag] for choice in CHOICES}),
         args=["--help"] if help_all else words,
         prog="run_train.py",
         description="Train, resume or evaluate a recurrent sequence model.",
@@ -219,16 +219,16 @@ def _groups(names: Mapping[str, str], *, help_all: bool) -> dict[str, type]:
     """The groups of flags, as types for tyro to fill; `Config` checks them."""
     groups: dict[str, type] = {"command": CommandConfig}
     seen: dict[str, Option] = {}
-    of_choices = {choice.holder: choice for choice in CHOICES}
     for group, kind in GROUPS.items():
         fields = dict(own_fields(group))
         if group == "data":
             fields["data_options"] = _data_options(fields["data_options"], names["dataset"])
         groups[group] = _as_type(group.capitalize(), _new(fields, seen, names), kind.__doc__)
-        if group in of_choices:
-            choice = of_choices[group]
+        for choice in CHOICES:
+            if choice.holder != group:
+                continue
             name = names[choice.flag]
-            title = f"Options of {choice.kind} {name}."
+            title = f"Options of {choice.flag} {name}."
             options = _new(choice.of(name), seen, names)
             if choice is LAYER:
                 # Published commands give None for the layer's own default.
@@ -239,7 +239,7 @@ def _groups(names: Mapping[str, str], *, help_all: bool) -> dict[str, type]:
     if help_all:
         for choice in CHOICES:
             others = _others(choice, seen)
-            title = f"Options of other {choice.kind}s."
+            title = f"Options of other {choice.plural}."
             groups[f"other_{choice.group}"] = _as_type(
                 f"Other{choice.group.capitalize()}Options", others, title
             )

@@ -3,10 +3,13 @@
 import dataclasses
 import inspect
 import typing
+from collections.abc import Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import docstring_parser
+
+T = TypeVar("T")
 
 
 class Option(NamedTuple):
@@ -58,6 +61,26 @@ def of_constructor(owner: type, leave_out: tuple[str, ...] = ("rngs",)) -> dict[
         for name, part in inspect.signature(owner.__init__, eval_str=True).parameters.items()
         if part.kind is part.KEYWORD_ONLY and name not in leave_out
     }
+
+
+def build(owner: str, kind: type[T], values: Mapping[str, Any]) -> T:
+    """An instance of a dataclass of options.
+
+    Args:
+        owner: of the options, for messages, as "task 'classification'".
+        kind: the dataclass.
+        values: of some of its fields; the others keep their defaults.
+
+    Raises:
+        ValueError: if it has no such field, or refuses a value.
+    """
+    known = [part.name for part in dataclasses.fields(kind)]  # pyright: ignore[reportArgumentType]
+    for name in values:
+        if name not in known:
+            raise ValueError(
+                f"{name} is not an option of {owner}, which has: {', '.join(known) or 'none'}"
+            )
+    return kind(**values)
 
 
 def _capitalised(sentence: str) -> str:

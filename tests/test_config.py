@@ -61,12 +61,18 @@ def test_no_two_values_share_a_name():
             assert not choice.of(entry).keys() & set(names), entry
 
 
-def test_a_file_of_the_first_form_is_read_without_what_nobody_has(tmp_path):
+def test_a_file_of_an_earlier_format_is_read_without_what_nobody_has(tmp_path):
     path = tmp_path / "config.yaml"
-    path.write_text("model: lru\nr_min: 0.2\ntied: true\nbptt: 70\nclip_norm: 1.0\n")
+    path.write_text("model: lru\nr_min: 0.2\nbptt: 70\nclip_norm: 1.0\nlr_patience: 5\n")
     assert Config.load(path) == Config.from_flat({"r_min": 0.2, "clip_norm": 1.0})
-    path.write_text("format: 3\nmodel: {}\n")
-    with pytest.raises(ValueError, match=r"config.yaml has format 3, but only 1 to 2 can be read"):
+    path.write_text(
+        "format: 2\nmodel: {model: lstm, dataset: ptb-lm, body: auto, norm: batch, p_hidden: 0.2}\n"
+    )
+    assert Config.load(path) == Config.from_flat(
+        {"model": "lstm", "dataset": "ptb-lm", "body": "cells", "p_hidden": 0.2}
+    )
+    path.write_text("format: 4\nmodel: {}\n")
+    with pytest.raises(ValueError, match=r"config.yaml has format 4, but only 1 to 3 can be read"):
         Config.load(path)
 
 
@@ -118,6 +124,9 @@ def test_folders_and_reports_are_no_differences_but_the_origin_is():
         ({"weight_decay": -1.0}, "weight_decay must not be negative, got -1.0"),
         ({"warmup_end": -1}, "warmup_end must not be negative, got -1"),
         ({"lr_decay": 0.5}, "lr_decay is for cosine_anneal False, but that is True; got 0.5"),
+        ({"lr_patience": 5}, "lr_patience is for cosine_anneal False, but that is True; got 5"),
+        ({"reduce_factor": 0.5}, "reduce_factor is for cosine_anneal False, but"),
+        ({"lr_decay_from": 3}, "lr_decay_from is for cosine_anneal False, but that is True; got 3"),
         ({"lr_drops": "1,2"}, "lr_drops is for cosine_anneal False, but that is True; got 1,2"),
         ({"nonmono": 0}, "nonmono must be at least 1, got 0"),
         ({"average_from": -1}, "average_from must not be negative, got -1"),

@@ -102,8 +102,6 @@ def test_the_other_published_commands():
         ("lr_base", "1e-4", 1e-4),
         ("lr_min", "1e-8", 1e-8),
         ("cosine_anneal", "False", False),
-        ("lr_patience", "5", 5),
-        ("reduce_factor", "0.5", 0.5),
         ("early_stop_patience", "9", 9),
         ("weight_decay", "0.1", 0.1),
         ("r_min", "0.1", 0.1),
@@ -129,6 +127,12 @@ def test_the_other_published_commands():
 )
 def test_every_published_flag(flag, text, value):
     assert changed(parse([f"--{flag}", text])[1]) == {flag: value}
+
+
+def test_published_flags_of_plateaus():
+    line = "--cosine_anneal False --lr_patience 5 --reduce_factor 0.5"
+    values = {"cosine_anneal": False, "lr_patience": 5, "reduce_factor": 0.5}
+    assert changed(read(line)) == values
 
 
 def test_no_arguments_give_the_defaults():
@@ -259,6 +263,14 @@ def test_another_model_drops_the_recurrence_of_a_recipe(recipe):
         "epochs": 3,
     }
     assert read("--recipe toy --model lru").model.options["r_min"] == 0.2
+
+
+def test_another_model_or_body_drops_what_its_body_has_no_use_for(recipe):
+    recipe("  {dataset: ptb-lm, model: lstm, p_hidden: 0.2, tied: false}\n")
+    for line in ("--model lru", "--body blocks"):
+        model = read(f"--recipe toy {line}").model
+        assert model.body == "blocks"
+        assert model.body_options == {"bidirectional": False, "norm": "batch", "prenorm": True}
 
 
 def test_another_optimiser_keeps_what_it_shares_with_that_of_a_recipe(recipe):
@@ -416,8 +428,9 @@ SENTENCE = r"[A-Z]((?! --).)+?\. \("
 
 def test_the_help_has_what_applies_and_a_sentence_for_each(helped):
     groups = (CommandConfig, *GROUPS.values())
-    names = {part.name for group in groups for part in dataclasses.fields(group)} - {"options"}
-    for choice, chosen in zip(CHOICES, ("lru", "classification", "adamw"), strict=True):
+    names = {part.name for group in groups for part in dataclasses.fields(group)}
+    names -= {choice.field for choice in CHOICES}
+    for choice, chosen in zip(CHOICES, ("lru", "blocks", "classification", "adamw"), strict=True):
         names |= choice.of(chosen).keys()
     for name in names:
         assert re.search(rf"--{name} (\S+|\[.*?\]\]) {SENTENCE}", helped), name
@@ -451,6 +464,9 @@ def test_classes_of_a_kind_agree_on_the_types_of_their_options():
     ("line", "message"),
     [
         ("--model qrnn --r_min 0.5", r"r_min is an option of model 'diag-rnn', model 'lru', but"),
+        ("--p_hidden 0", r"p_hidden is an option of body 'cells', but this run has .*'blocks'"),
+        ("--model gru --dataset ptb-lm --norm batch", r"norm is an option of body 'blocks', but"),
+        ("--body cells", r"body cells is for model gru, lstm, qrnn, got model 'lru'"),
         ("--ar 2", r"ar is an option of task 'language_modelling', but this run has .*'classifi"),
         ("--history_size 3", r"history_size is an option of optimizer 'lbfgs', but .*'adamw'"),
         ("--optimizer lbfgs --clip_norm 1", r"clip_norm is an option of optimizer 'adamw', "),

@@ -7,7 +7,7 @@ from flax import nnx
 
 from lru.analysis.plots import plot_curves, plot_eigenvalues
 from lru.analysis.spectra import eigenvalues
-from lru.config import LAYER, OPTIMIZER, TASK
+from lru.config import CHOICES
 from lru.dataloaders import DATASETS
 from lru.experiment import Experiment, facts, open_experiment
 from lru.flags import load_recipe, parse, recipe_names
@@ -58,10 +58,9 @@ def _listing() -> str:
     def first_line(thing: object) -> str:
         return (thing.__doc__ or "").splitlines()[0]
 
-    registries = {"models": LAYER, "tasks": TASK, "optimisers": OPTIMIZER}
     sections = {
-        title: {name: first_line(entry) for name, entry in choice.registry.items()}
-        for title, choice in registries.items()
+        choice.plural: {name: first_line(entry) for name, entry in choice.registry.items()}
+        for choice in CHOICES
     }
     sections["data sets"] = {name: first_line(dataset) for name, dataset in DATASETS.items()}
     sections["recipes"] = {name: load_recipe(name)["title"] for name in recipe_names()}

@@ -1,5 +1,7 @@
 """Networks: encoder block, encoder and heads around any recurrent layer."""
 
+from lru.models.body import BODIES, Body, make_body, resolve_body
+from lru.models.cells import Cells
 from lru.models.classifier import Classifier
 from lru.models.config import ModelConfig
 from lru.models.encoder import Block, Encoder
@@ -7,11 +9,16 @@ from lru.models.language_model import LanguageModel, LanguageModelOptions
 from lru.models.two_tower import TwoTower
 
 __all__ = [
+    "BODIES",
     "Block",
+    "Body",
+    "Cells",
     "Classifier",
     "Encoder",
     "LanguageModel",
     "LanguageModelOptions",
     "ModelConfig",
     "TwoTower",
+    "make_body",
+    "resolve_body",
 ]

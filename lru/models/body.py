@@ -1,72 +1,48 @@
-"""The recurrent layers of a network: plain cells one on another, or residual blocks."""
+"""The contract of a body, the recurrent layers of a network, and the registry of bodies."""
 
-from typing import Any
+from typing import Any, ClassVar
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Integer, Key
 
-from lru.layers import LAYERS, layer_options, resolve_options
+from lru.layers import LAYERS
 from lru.layers.base import State
-from lru.layers.cell import CellLayer
-from lru.layers.dropout import drop_features
-from lru.layers.stack import CellStack
 from lru.models.config import ModelConfig
-from lru.models.encoder import Encoder
-
-ONLY_OF = {
-    "cells": ("p_hidden", "p_weight", "first_window", "dense"),
-    "blocks": ("bidirectional", "norm", "prenorm"),
-}
-"""Fields of the configuration that the other body has no use for."""
+from lru.options import build
+from lru.registry import Registry
 
 
-def cell_of(model: str) -> type[CellLayer] | None:
-    """The cell of a layer that gives out its state; None for other layers."""
-    layer: Any = LAYERS[model]
-    kinds = layer.__subclasses__() if issubclass(layer, CellLayer) else []
-    return next((kind for kind in kinds if not kind.reads_out), None)
-
-
-class Cells(CellStack):
-    """`n_layers` cells of width N, the last of width D, without norms and residuals.
+class Body(nnx.Module):
+    """Base of all bodies: `n_layers` of `config.model`, between features of width D.
 
     Attributes:
-        p_output: dropout rate of the outputs, for those who read them.
+        Options: a frozen dataclass of the body's own options, which become flags.
     """
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        """Build the cells; see `ModelConfig`.
+    Options: ClassVar[type]
+
+    def __init__(self, config: ModelConfig, options: Any = None, *, rngs: nnx.Rngs):
+        """Build the layers.
+
+        Args:
+            config: the network.
+            options: an instance of `Options`; None for the defaults.
+            rngs: source of the initial parameters.
 
         Raises:
-            ValueError: if the model has no cell, or an option does not fit.
+            ValueError: if they do not fit.
         """
-        cell = cell_of(config.model)
-        if cell is None:
-            raise ValueError(
-                f"body must be blocks for model {config.model!r}, which is no cell, got cells"
-            )
-        options = resolve_options(config.model, config.options)
-        if config.first_window is not None:
-            if "window" not in layer_options(LAYERS[config.model]):
-                raise ValueError(
-                    f"first_window must be None for model {config.model!r}, which has no window, "
-                    f"got {config.first_window}"
-                )
-            others = [options["window"]] * (config.n_layers - 1)
-            options["window"] = [config.first_window, *others]
-        super().__init__(
-            cell,
-            config.d_model,
-            [config.d_hidden] * (config.n_layers - 1) + [config.d_model],
-            dense=config.dense,
-            dropout=config.p_hidden,
-            weight_dropout=config.p_weight,
-            locked_dropout=config.locked_dropout,
-            rngs=rngs,
-            **options,
-        )
-        self.p_output = config.p_dropout
+        raise NotImplementedError
+
+    @classmethod
+    def suits(cls, model: str) -> bool:
+        """True if the recurrent layer of this name can be part of such a body."""
+        del model
+        return True
+
+    def initial_state(self, batch_size: int) -> list[State]:
+        """The state of every layer before the first step."""
+        raise NotImplementedError
 
     def __call__(
         self,
@@ -78,38 +54,74 @@ class Cells(CellStack):
         train: bool = False,
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T D"], list[State]]:
-        """Run all cells; as `Encoder.__call__`. `train` has no meaning here."""
-        del train
-        return super().__call__(x, state, lengths=lengths, resets=resets, key=key)
+        """Run all layers.
+
+        Args:
+            x: features.
+            state: one state a layer; None to start afresh.
+            lengths: number of valid steps of each row; None if all are valid.
+            resets: True where a row starts afresh.
+            train: normalise by the statistics of this batch and update the running ones.
+            key: source of the dropout masks and of noise; None for none.
+
+        Returns:
+            Features, and the state of every layer after the last valid step.
+        """
+        raise NotImplementedError
+
+    def drop_outputs(
+        self, x: Float[Array, "B T D"], key: Key[Array, ""] | None
+    ) -> Float[Array, "B T D"]:
+        """Dropout of the features that a classifier reads, if a call has not applied it yet."""
+        del key
+        return x
+
+    def step(
+        self, x_t: Float[Array, "B D"], state: list[State]
+    ) -> tuple[Float[Array, "B D"], list[State]]:
+        """Advance all layers one step in evaluation mode: what the whole sequence gives there.
+
+        Raises:
+            NoStepError: if the recurrences have no step mode.
+        """
+        raise NotImplementedError
 
 
-def make_body(config: ModelConfig, *, cells_by_default: bool, rngs: nnx.Rngs) -> Cells | Encoder:
-    """Build the body that `config.body` names.
+BODIES: Registry[type[Body]] = Registry("body")
+
+
+def resolve_body(body: str, model: str, preferred: str) -> str:
+    """The name of a body for a recurrent layer.
+
+    Args:
+        body: a name, or auto.
+        model: name of the layer.
+        preferred: body that `auto` means where it suits the layer; else blocks.
+
+    Raises:
+        UnknownNameError: if there is no such body.
+        ValueError: if the body does not suit the layer.
+    """
+    if body == "auto":
+        return preferred if BODIES[preferred].suits(model) else "blocks"
+    if not BODIES[body].suits(model):
+        known = ", ".join(name for name in LAYERS if BODIES[body].suits(name))
+        raise ValueError(f"body {body} is for model {known}, got model {model!r}")
+    return BODIES.resolve(body)
+
+
+def make_body(config: ModelConfig, *, preferred: str = "blocks", rngs: nnx.Rngs) -> Body:
+    """Build the body of a network.
 
     Args:
         config: the network.
-        cells_by_default: what its body `auto` means where the model has a cell; else blocks.
+        preferred: body that `auto` means; see `resolve_body`.
         rngs: source of the initial parameters.
 
     Raises:
-        ValueError: if a value is not for that body.
+        UnknownNameError: if there is no such body.
+        ValueError: if it does not suit the layer, or has no such option.
     """
-    by_default = cells_by_default and cell_of(config.model) is not None
-    body = config.body if config.body != "auto" else "cells" if by_default else "blocks"
-    other = "blocks" if body == "cells" else "cells"
-    for name, value in config.changed(ONLY_OF[other]).items():
-        raise ValueError(
-            f"{name} is of a body of {other}, but that of model {config.model!r} is of {body}; "
-            f"got {value!r}"
-        )
-    return (Cells if body == "cells" else Encoder)(config, rngs=rngs)
-
-
-def drop_outputs(
-    body: Cells | Encoder, x: Float[Array, "B T D"], key: Key[Array, ""] | None
-) -> Float[Array, "B T D"]:
-    """Dropout of what a classifier's body gives out; blocks have had theirs inside."""
-    if key is None or isinstance(body, Encoder):
-        return x
-    mask_key = jax.random.fold_in(key, len(body.cells))
-    return drop_features(x, body.p_output, mask_key, locked=body.locked_dropout)
+    name = resolve_body(config.body, config.model, preferred)
+    options = build(f"body {name!r}", BODIES[name].Options, config.body_options)
+    return BODIES[name](config, options, rngs=rngs)

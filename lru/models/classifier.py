@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Integer, Key
 
 from lru.layers.base import State
-from lru.models.body import drop_outputs, make_body
+from lru.models.body import make_body
 from lru.models.config import ModelConfig
 from lru.models.encoder import step_mask
 from lru.scan.methods import step_counts
@@ -130,7 +130,7 @@ class Classifier(nnx.Module):
             self.encode = nnx.Embed(vocab_size, config.d_model, rngs=rngs)
         elif n_features is not None:
             self.encode = nnx.Linear(n_features, config.d_model, rngs=rngs)
-        self.encoder = make_body(config, cells_by_default=False, rngs=rngs)
+        self.encoder = make_body(config, rngs=rngs)
         self.head = nnx.Linear(config.d_model, n_classes, rngs=rngs)
 
     def __call__(
@@ -161,7 +161,7 @@ class Classifier(nnx.Module):
         x, blocks = self.encoder(
             self.encode(inputs), blocks, lengths=lengths, resets=resets, train=train, key=key
         )
-        x, pooled = pool(drop_outputs(self.encoder, x, key), lengths, self.pooling, pooled)
+        x, pooled = pool(self.encoder.drop_outputs(x, key), lengths, self.pooling, pooled)
         return self.head(x), ClassifierState(blocks, pooled)
 
     def initial_state(self, batch_size: int) -> ClassifierState:

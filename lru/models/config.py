@@ -1,11 +1,8 @@
 """Configuration of the network."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
-
-Norm = Literal["batch", "layer"]
-Body = Literal["auto", "cells", "blocks"]
+from typing import Any, get_args
 
 
 def one_of(name: str, value: Any, kind: Any) -> None:
@@ -53,27 +50,15 @@ class ModelConfig:
     """Width between the blocks."""
     d_hidden: int = 128
     """Width of the recurrent state; of cells, of all but the last, which has d_model."""
-    bidirectional: bool = False
-    """Run each layer in both directions of time."""
-    norm: Norm = "batch"
-    """Normalisation of each block; batch statistics leave padding out."""
-    prenorm: bool = True
-    """Normalise before the recurrence; else after the residual sum."""
     p_dropout: float = 0.1
     """Dropout rate inside blocks, and, with cells or texts, of what the head reads."""
-    body: Body = "auto"
-    """Plain cells one on another, or residual blocks; auto: blocks, but of texts cells where the
-    model is one."""
-    dense: bool = False
-    """Of cells: each also reads what the one below it read."""
-    p_hidden: float = 0.0
-    """Of cells: dropout rate between them."""
-    p_weight: float = 0.0
-    """Of cells: dropout rate of weights from state to gates, or of the kernels of a qrnn."""
     locked_dropout: bool = True
     """One mask of features for all steps of a sequence; else one for each."""
-    first_window: int | None = None
-    """Of cells: window of the first one of a qrnn, if it is not that of the others."""
+    body: str = "auto"
+    """Residual blocks, or plain cells one on another; auto: blocks, but in language models cells
+    where the model has them."""
+    body_options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the body by name; those left out keep their defaults."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the recurrent layer by name; those left out keep the layer's defaults."""
 
@@ -86,12 +71,4 @@ class ModelConfig:
         for name in ("n_layers", "d_model", "d_hidden"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        one_of("norm", self.norm, Norm)
-        one_of("body", self.body, Body)
-        check_rates(self, "p_dropout", "p_hidden", "p_weight")
-
-    def changed(self, names: Iterable[str]) -> dict[str, Any]:
-        """Those of the fields that have not their defaults."""
-        defaults = type(self)()
-        values = {name: getattr(self, name) for name in names}
-        return {name: v for name, v in values.items() if v != getattr(defaults, name)}
+        check_rates(self, "p_dropout")

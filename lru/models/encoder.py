@@ -1,6 +1,8 @@
 """Encoder: a stack of residual blocks, each a norm, a recurrence and a gated linear unit."""
 
+from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import jax
 from flax import nnx
@@ -8,13 +10,36 @@ from jaxtyping import Array, Bool, Float, Integer, Key
 
 from lru.layers import Bidirectional, make_layer
 from lru.layers.base import State, noise
-from lru.models.config import ModelConfig
+from lru.models.body import BODIES, Body
+from lru.models.config import ModelConfig, one_of
 from lru.scan.methods import step_counts, valid_steps
 
 # Runs of a few hundred steps are normal here; flax's 0.99 would still remember the initial values.
 BATCH_NORM_MOMENTUM = 0.9
 
 TIME_AXIS = 1
+
+Norm = Literal["batch", "layer"]
+
+
+@dataclass(frozen=True)
+class BlockOptions:
+    """Options of a body of blocks."""
+
+    bidirectional: bool = False
+    """Run each layer in both directions of time."""
+    norm: Norm = "batch"
+    """Normalisation of each block; batch statistics leave padding out."""
+    prenorm: bool = True
+    """Normalise before the recurrence; else after the residual sum."""
+
+    def __post_init__(self):
+        """Check the values.
+
+        Raises:
+            ValueError: if there is no such norm.
+        """
+        one_of("norm", self.norm, Norm)
 
 
 def step_mask(
@@ -31,18 +56,19 @@ class Block(nnx.Module):
     The order is that of S5 (arXiv 2208.04933, appendix G) and LRU (arXiv 2303.06349, figure 1).
     """
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        """Build the block; see `ModelConfig`."""
+    def __init__(self, config: ModelConfig, options: BlockOptions | None = None, *, rngs: nnx.Rngs):
+        """Build the block; see `Body`."""
+        options = options or BlockOptions()
         build = partial(make_layer, config.model, config.d_model, config.d_hidden, config.options)
         self.recurrence = (
             Bidirectional(lambda rngs: build(rngs=rngs), rngs=rngs)
-            if config.bidirectional
+            if options.bidirectional
             else build(rngs=rngs)
         )
-        self.prenorm = config.prenorm
+        self.prenorm = options.prenorm
         self.norm = (
             nnx.BatchNorm(config.d_model, momentum=BATCH_NORM_MOMENTUM, rngs=rngs)
-            if config.norm == "batch"
+            if options.norm == "batch"
             else nnx.LayerNorm(config.d_model, rngs=rngs)
         )
         # Two maps, not one of twice the width: splitting its output costs a copy in each direction.
@@ -77,7 +103,7 @@ class Block(nnx.Module):
         train: bool = False,
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T D"], State]:
-        """Run the block; arguments as for `Encoder.__call__`."""
+        """Run the block; arguments as for `Body.__call__`."""
         keys = (None, None) if key is None else jax.random.split(key)
         mask = step_mask(x, lengths)
         y = self._normalise(x, mask, train) if self.prenorm else x
@@ -99,12 +125,15 @@ class Block(nnx.Module):
         return (y if self.prenorm else self._normalise(y)), state
 
 
-class Encoder(nnx.Module):
-    """`n_layers` blocks over features [B, T, D]."""
+@BODIES.register("blocks")
+class Encoder(Body):
+    """Residual blocks over features [B, T, D]; dropout is inside them."""
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        """Build the blocks; see `ModelConfig`."""
-        self.blocks = nnx.List(Block(config, rngs=rngs) for _ in range(config.n_layers))
+    Options = BlockOptions
+
+    def __init__(self, config: ModelConfig, options: BlockOptions | None = None, *, rngs: nnx.Rngs):
+        """Build the blocks; see `Body`."""
+        self.blocks = nnx.List(Block(config, options, rngs=rngs) for _ in range(config.n_layers))
 
     def initial_state(self, batch_size: int) -> list[State]:
         """The state of every block before the first step."""
@@ -120,19 +149,7 @@ class Encoder(nnx.Module):
         train: bool = False,
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T D"], list[State]]:
-        """Run all blocks.
-
-        Args:
-            x: features.
-            state: one state a block; None to start afresh.
-            lengths: number of valid steps of each row; None if all are valid.
-            resets: True where a row starts afresh.
-            train: normalise by the statistics of this batch and update the running ones.
-            key: source of the dropout masks; None for no dropout.
-
-        Returns:
-            Features, and the state of every block after the last valid step.
-        """
+        """Run all blocks; see `Body.__call__`."""
         states = [None] * len(self.blocks) if state is None else state
         keys = [None] * len(self.blocks) if key is None else jax.random.split(key, len(self.blocks))
         after = []
@@ -144,11 +161,7 @@ class Encoder(nnx.Module):
     def step(
         self, x_t: Float[Array, "B D"], state: list[State]
     ) -> tuple[Float[Array, "B D"], list[State]]:
-        """Advance all blocks one step in evaluation mode: what the whole sequence gives there.
-
-        Raises:
-            NoStepError: if the recurrences have no step mode.
-        """
+        """Advance all blocks one step; see `Body.step`."""
         after = []
         for block, before in zip(self.blocks, state, strict=True):
             x_t, new = block.step(x_t, before)

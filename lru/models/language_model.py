@@ -5,7 +5,7 @@ The body is a plain stack of cells, as in AWD-LSTM (arXiv 1708.02182) and in the
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 from flax import nnx
@@ -70,7 +70,10 @@ class LanguageModel(nnx.Module):
         embedding: of the tokens [V, D].
         body: recurrent layers.
         head: read-out; see `lru.models.heads`.
+        preferred_body: the body that `auto` means where the layer has it.
     """
+
+    preferred_body: ClassVar[str] = "cells"
 
     def __init__(
         self,
@@ -83,7 +86,7 @@ class LanguageModel(nnx.Module):
         """Build the network.
 
         Args:
-            config: the network; its body `auto` means cells where the model has one.
+            config: the network.
             vocab_size: number V of tokens.
             options: the rest; None for the defaults.
             rngs: source of the initial parameters.
@@ -91,7 +94,7 @@ class LanguageModel(nnx.Module):
         Raises:
             ValueError: if the configuration has no such language model.
         """
-        if config.bidirectional:
+        if config.body_options.get("bidirectional"):
             raise ValueError("bidirectional must be False in a language model, got True")
         options = options or LanguageModelOptions()
         scale, shape = options.init_range, (vocab_size, config.d_model)
@@ -100,7 +103,7 @@ class LanguageModel(nnx.Module):
             return nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-scale, maxval=scale))
 
         self.embedding = table()
-        self.body = make_body(config, cells_by_default=True, rngs=rngs)
+        self.body = make_body(config, preferred=self.preferred_body, rngs=rngs)
         if options.cutoffs is None:
             self.head = SoftmaxHead(self.embedding if options.tied else table())
         else:

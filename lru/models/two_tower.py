@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Integer, Key
 
-from lru.models.body import drop_outputs, make_body
+from lru.models.body import make_body
 from lru.models.classifier import pool
 from lru.models.config import ModelConfig
 
@@ -44,7 +44,7 @@ class TwoTower(nnx.Module):
         """
         self.pooling = pooling
         self.encode = nnx.Embed(vocab_size, config.d_model, rngs=rngs)
-        self.encoder = make_body(config, cells_by_default=False, rngs=rngs)
+        self.encoder = make_body(config, rngs=rngs)
         self.hidden = nnx.Linear(4 * config.d_model, config.d_model, rngs=rngs)
         self.head = nnx.Linear(config.d_model, n_classes, rngs=rngs)
 
@@ -70,7 +70,7 @@ class TwoTower(nnx.Module):
         documents = inputs.reshape(-1, inputs.shape[-1])
         lengths = None if lengths is None else lengths.reshape(-1)
         x, _ = self.encoder(self.encode(documents), lengths=lengths, train=train, key=key)
-        features, _ = pool(drop_outputs(self.encoder, x, key), lengths, self.pooling)
+        features, _ = pool(self.encoder.drop_outputs(x, key), lengths, self.pooling)
         u, v = jnp.unstack(features.reshape(len(inputs), 2, -1), axis=1)
         compared = jnp.concatenate([u, v, u * v, u - v], axis=-1)
         return self.head(nnx.gelu(self.hidden(compared)))

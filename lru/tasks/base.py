@@ -83,6 +83,7 @@ class Task(ABC):
         objective: what selects the best epoch: a metric of `report`.
         higher_is_better: whether more of it is better.
         selects_on: the evaluation split on which it does.
+        preferred_body: body of networks that `auto` means where the layer has it.
         card: of the data.
         model: the network's configuration.
         options: of the task.
@@ -94,6 +95,7 @@ class Task(ABC):
     objective: ClassVar[str] = "loss"
     higher_is_better: ClassVar[bool] = False
     selects_on: ClassVar[str] = "val"
+    preferred_body: ClassVar[str] = "blocks"
 
     def __init__(self, card: Card, model: ModelConfig, options: Any = None):
         """Join a data set and a network.

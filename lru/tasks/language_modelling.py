@@ -77,6 +77,7 @@ class LanguageModelling(Task):
     Options = LanguageModellingOptions
     metrics = {"nll": Mean}  # noqa: RUF012
     objective = "nll"
+    preferred_body = LanguageModel.preferred_body
 
     def __init__(
         self, card: Card, model: ModelConfig, options: LanguageModellingOptions | None = None

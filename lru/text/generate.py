@@ -12,7 +12,7 @@ from flax import nnx
 
 from lru.analysis.plots import plot_gates
 from lru.layers.base import State
-from lru.models.body import Cells
+from lru.models import Cells
 from lru.models.generation import generate
 from lru.models.sampling import Sampler
 from lru.text.trained import TrainedText

@@ -9,6 +9,9 @@ from lru.models.config import check_not_negative
 # JAX keeps 32 bits of a seed: larger ones would silently repeat the draws of smaller ones.
 LARGEST_SEED = 2**32 - 1
 
+WITHOUT_COSINE = ("lr_patience", "reduce_factor", "lr_decay", "lr_decay_from", "lr_drops")
+"""Options that have no effect under a cosine."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -97,8 +100,8 @@ class TrainConfig:
         for name in ("reduce_factor", "lr_decay"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
-        for name, given in (("lr_decay", self.lr_decay < 1), ("lr_drops", self.lr_drops)):
-            if given and self.cosine_anneal:
+        for name in WITHOUT_COSINE:
+            if self.cosine_anneal and getattr(self, name) != getattr(TrainConfig, name):
                 raise ValueError(
                     f"{name} is for cosine_anneal False, but that is True; "
                     f"got {getattr(self, name)}"

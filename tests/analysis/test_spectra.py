@@ -37,7 +37,7 @@ def test_layers_whose_recurrence_varies_have_none(name):
 
 
 def test_both_directions_are_named():
-    built = model(bidirectional=True)
+    built = model(body_options={"bidirectional": True})
     spectra = eigenvalues(built)
     assert list(spectra) == [f"layer {i} {way}" for i in (0, 1) for way in ("forward", "backward")]
     np.testing.assert_array_equal(

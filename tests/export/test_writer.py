@@ -98,7 +98,7 @@ def test_bytes_are_scaled_and_normalised_inside(tmp_path):
 
 
 def test_without_a_step_the_whole_is_written_and_the_reason_is_kept(make_classifier, tmp_path):
-    model = make_classifier(bidirectional=True)
+    model = make_classifier(body_options={"bidirectional": True})
     write_model(tmp_path, model, TOKEN)
     exported = load(tmp_path)
     assert_close(exported.whole(tokens(), LENGTHS), run(model, tokens(), LENGTHS))

@@ -178,21 +178,24 @@ def test_a_state_is_like_the_ones_that_follow(pooling):
 
 
 def test_a_bidirectional_classifier_has_no_step():
-    model = classifier(bidirectional=True)
+    model = classifier(body_options={"bidirectional": True})
     with pytest.raises(NoStepError, match="a bidirectional layer has no step mode"):
         model.step(tokens()[:, 0], model.initial_state(B))
 
 
 @pytest.mark.parametrize("dense", [True, False])
 def test_cells_can_be_the_body_with_dropout_between_and_after_them(dense):
-    config = ModelConfig(
-        "qrnn", n_layers=2, d_model=6, d_hidden=8, body="cells", dense=dense, p_dropout=0.0
-    )
-
-    def scores(key=None, **changes):
-        model = Classifier(
-            dataclasses.replace(config, **changes), C, vocab_size=V, rngs=nnx.Rngs(0)
+    def scores(key=None, p_dropout=0.0, **options):
+        config = ModelConfig(
+            "qrnn",
+            n_layers=2,
+            d_model=6,
+            d_hidden=8,
+            p_dropout=p_dropout,
+            body="cells",
+            body_options={"dense": dense, **options},
         )
+        model = Classifier(config, C, vocab_size=V, rngs=nnx.Rngs(0))
         return model(tokens, lengths=lengths, train=key is not None, key=key)[0]
 
     tokens, lengths = jnp.arange(14).reshape(2, 7) % V, jnp.array([7, 4])
@@ -203,7 +206,7 @@ def test_cells_can_be_the_body_with_dropout_between_and_after_them(dense):
         assert not np.allclose(one, plain, atol=1e-4)
         assert not np.allclose(one, two, atol=1e-4)
     np.testing.assert_array_equal(scores(jax.random.key(1)), plain)
-    with pytest.raises(ValueError, match="bidirectional is of a body of blocks"):
+    with pytest.raises(ValueError, match="bidirectional is not an option of body 'cells'"):
         scores(bidirectional=True)
 
 
@@ -221,11 +224,11 @@ def test_exactly_one_kind_of_input_is_wanted(inputs):
         ({"d_hidden": -1}, "d_hidden must be at least 1, got -1"),
         ({"p_dropout": 1.0}, r"p_dropout must be in \[0, 1\), got 1.0"),
         ({"p_dropout": float("nan")}, "p_dropout must be in"),
-        ({"norm": "group"}, "norm must be batch or layer, got 'group'"),
+        ({"body_options": {"norm": "group"}}, "norm must be batch or layer, got 'group'"),
     ],
 )
 def test_the_configuration_refuses_what_no_network_has(changes, message, monkeypatch):
     # The runtime types of the tests would refuse unknown names first.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(TINY, **changes)
+        classifier(**changes)

@@ -9,19 +9,19 @@ import pytest
 from flax import nnx
 
 from lru.models import Block, Encoder, ModelConfig
-from lru.models.encoder import BATCH_NORM_MOMENTUM, step_mask
+from lru.models.encoder import BATCH_NORM_MOMENTUM, BlockOptions, step_mask
 
 B, T, D, N = 3, 7, 4, 3
 TINY = ModelConfig(model="lru", n_layers=2, d_model=D, d_hidden=N, p_dropout=0.0)
 LENGTHS = np.array([T, 4, 1], np.int32)
 
 
-def block(**changes) -> Block:
-    return Block(dataclasses.replace(TINY, **changes), rngs=nnx.Rngs(0))
+def block(own=None, **changes) -> Block:
+    return Block(dataclasses.replace(TINY, **changes), own, rngs=nnx.Rngs(0))
 
 
-def encoder(**changes) -> Encoder:
-    return Encoder(dataclasses.replace(TINY, **changes), rngs=nnx.Rngs(0))
+def encoder(own=None, **changes) -> Encoder:
+    return Encoder(dataclasses.replace(TINY, **changes), own, rngs=nnx.Rngs(0))
 
 
 def features(rows=B, steps=T, seed=0):
@@ -88,7 +88,7 @@ def recurrence(p, x):
 @pytest.mark.parametrize("norm", ["batch", "layer"])
 @pytest.mark.parametrize("prenorm", [True, False])
 def test_the_block_equals_its_equation(norm, prenorm):
-    module = block(norm=norm, prenorm=prenorm)
+    module = block(BlockOptions(norm=norm, prenorm=prenorm))
     if norm == "batch":
         # Anything but the initial statistics, which would hide a norm that does nothing.
         module.norm.mean[...] = jnp.linspace(-1, 1, D)
@@ -121,7 +121,7 @@ def test_batch_statistics_are_those_of_the_valid_steps(lengths):
 
 @pytest.mark.parametrize("prenorm", [True, False])
 def test_training_normalises_by_the_valid_steps_of_the_batch(prenorm):
-    padded, x = block(prenorm=prenorm), features()
+    padded, x = block(BlockOptions(prenorm=prenorm)), features()
     apart = nnx.clone(padded)
     # The recurrence leaves the rest alone, so the statistics alone join the rows.
     y = train(padded, x, LENGTHS)
@@ -134,7 +134,7 @@ def test_training_normalises_by_the_valid_steps_of_the_batch(prenorm):
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_filler_rows_change_neither_values_statistics_nor_gradients(bidirectional):
-    module = encoder(n_layers=1, bidirectional=bidirectional)
+    module = encoder(BlockOptions(bidirectional=bidirectional), n_layers=1)
     x, lengths = features(), LENGTHS
     graphdef, params, stats = nnx.split(module, nnx.Param, ...)
 
@@ -219,7 +219,7 @@ class Recorder:
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_padding_and_other_rows_change_nothing_in_evaluation(bidirectional):
-    module, x = encoder(bidirectional=bidirectional), features()
+    module, x = encoder(BlockOptions(bidirectional=bidirectional)), features()
     x[~valid()] = 50
     together, _ = run(module, x, lengths=LENGTHS)
     alone, _ = run(module, x[1:2, : LENGTHS[1]])
@@ -238,7 +238,7 @@ def test_chunks_equal_the_whole_and_states_go_through():
 
 @pytest.mark.parametrize("prenorm", [True, False])
 def test_steps_equal_the_whole_in_evaluation(prenorm):
-    module, x = encoder(prenorm=prenorm), features()
+    module, x = encoder(BlockOptions(prenorm=prenorm)), features()
     train(module, x)
     whole, last = run(module, x)
     state, steps = module.initial_state(B), []
@@ -275,7 +275,9 @@ def test_step_mask():
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_noise_of_the_recurrence_is_drawn_from_the_key(bidirectional):
-    module = encoder(model="qrnn", options={"zoneout": 0.5}, bidirectional=bidirectional)
+    module = encoder(
+        BlockOptions(bidirectional=bidirectional), model="qrnn", options={"zoneout": 0.5}
+    )
     drawn = [train(module, features(), key=jax.random.key(seed)) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(drawn[0], drawn[1])
     assert not np.allclose(drawn[0], drawn[2])

@@ -39,7 +39,7 @@ def test_the_state_is_carried_through_prompt_and_draws(prompt):
 
 @pytest.fixture(scope="module")
 def model():
-    config = ModelConfig(n_layers=1, d_model=8, d_hidden=8, norm="layer")
+    config = ModelConfig(n_layers=1, d_model=8, d_hidden=8, body_options={"norm": "layer"})
     return Classifier(config, V, vocab_size=V, pooling="none", rngs=nnx.Rngs(0))
 
 

@@ -18,7 +18,10 @@ TOKENS = jnp.array(np.random.default_rng(0).integers(V, size=(B, T)))
 def model(**changes) -> LanguageModel:
     own = {f.name for f in dataclasses.fields(LanguageModelOptions)} & changes.keys()
     options = LanguageModelOptions(**{name: changes.pop(name) for name in own})
-    return LanguageModel(dataclasses.replace(SMALL, **changes), V, options, rngs=nnx.Rngs(0))
+    of_network = {f.name for f in dataclasses.fields(ModelConfig)} & changes.keys()
+    config = dataclasses.replace(SMALL, **{name: changes.pop(name) for name in of_network})
+    config = dataclasses.replace(config, body_options=changes)
+    return LanguageModel(config, V, options, rngs=nnx.Rngs(0))
 
 
 run = jax.jit(lambda built, tokens, state=None, lengths=None: built(tokens, state, lengths=lengths))
@@ -125,17 +128,18 @@ def test_weights_of_half_precision_have_single_log_probabilities(changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"bidirectional": True}, "bidirectional must be False in a language model"),
-        ({"model": "lru", "body": "cells"}, "body must be blocks for model 'lru'"),
-        ({"model": "lru", "p_weight": 0.1}, "p_weight is of a body of cells"),
-        ({"body": "blocks", "p_hidden": 0.1}, "p_hidden is of a body of cells"),
-        ({"norm": "layer"}, "norm is of a body of blocks, but that of model 'qrnn' is"),
-        ({"prenorm": False}, "prenorm is of a body of blocks"),
-        ({"body": "blocks", "first_window": 0}, "first_window is of a body of cells"),
+        ({"model": "lru", "bidirectional": True}, "bidirectional must be False in a language"),
+        (
+            {"model": "lru", "body": "cells"},
+            "body cells is for model gru, lstm, qrnn, got model",
+        ),
+        ({"body": "cell"}, "unknown body 'cell'; known: blocks, cells"),
+        ({"model": "lru", "p_weight": 0.1}, "p_weight is not an option of body 'blocks'"),
+        ({"norm": "layer"}, "norm is not an option of body 'cells', which has: dense, p_hidden"),
+        ({"p_hidden": 1.0}, r"p_hidden must be in \[0, 1\), got 1.0"),
         ({"model": "lstm", "first_window": 2}, "first_window must be None for model 'lstm'"),
         ({"p_input": 1.0}, r"p_input must be in \[0, 1\), got 1.0"),
         ({"init_range": -1.0}, "init_range must not be negative, got -1.0"),
-        ({"model": "lru", "dense": True}, "dense is of a body of cells"),
         ({"cutoffs": "3,b"}, "cutoffs must be ids separated by commas, got '3,b'"),
         ({"cutoffs": "3,11"}, "less than vocab_size = 11, got .3, 11."),
     ],

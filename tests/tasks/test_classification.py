@@ -43,12 +43,12 @@ def task(facts=None, pooling="auto", **changes):
 
 @pytest.fixture(scope="module")
 def by_sequence():
-    return task(norm="layer")
+    return task(body_options={"norm": "layer"})
 
 
 @pytest.fixture(scope="module")
 def by_step():
-    return task(card(targets="class_per_step"), norm="layer")
+    return task(card(targets="class_per_step"), body_options={"norm": "layer"})
 
 
 @pytest.fixture(scope="module")

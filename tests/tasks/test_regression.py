@@ -15,7 +15,9 @@ from lru.tasks import TASKS
 
 K, N, T = 2, 7, 5
 MEAN, STD = [3.0, -1.0], [2.0, 0.0]
-CONFIG = ModelConfig(n_layers=1, d_model=4, d_hidden=3, norm="layer", p_dropout=0.0)
+CONFIG = ModelConfig(
+    n_layers=1, d_model=4, d_hidden=3, body_options={"norm": "layer"}, p_dropout=0.0
+)
 
 
 def built(per_step):

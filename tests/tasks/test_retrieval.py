@@ -59,7 +59,7 @@ def sums_of(task):
 
 
 def test_any_batch_size_gives_the_same_sums():
-    split, sums = pairs(7), sums_of(task(norm="layer"))
+    split, sums = pairs(7), sums_of(task(body_options={"norm": "layer"}))
     found = sums(split, 7)
     assert found[1] == 7
     np.testing.assert_allclose(sums(split, 4), found, rtol=1e-4)

@@ -1,5 +1,6 @@
 """Lanes: each is the run of its seed and values; logged, stopped, saved and loaded by itself."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -136,7 +137,7 @@ def test_lanes_of_l_bfgs(tmp_path):
     with jax.enable_x64(True):
         task, model = (
             wide("classification"),
-            ModelConfig("lru", n_layers=1, d_model=3, d_hidden=2, norm="layer", p_dropout=0.0),
+            dataclasses.replace(SMALL, p_dropout=0.0, body_options={"norm": "layer"}),
         )
         more = {"optimizer": LBFGS(max_iter=3, history_size=4), "model": model}
         lanes = trained(

@@ -75,7 +75,11 @@ def test_rates_of_zero_are_allowed(changes):
 
 def parameters(model, bidirectional) -> nnx.State:
     config = ModelConfig(
-        model=model, n_layers=1, d_model=3, d_hidden=4, bidirectional=bidirectional
+        model=model,
+        n_layers=1,
+        d_model=3,
+        d_hidden=4,
+        body_options={"bidirectional": bidirectional},
     )
     params = nnx.state(Classifier(config, 2, vocab_size=5, rngs=nnx.Rngs(0)), nnx.Param)
     # Ones, so that decay and rate show in every leaf alike.

@@ -173,7 +173,7 @@ def test_taking_sums_leaves_zeros_and_the_rest(parts):
 
 # Microbatches.
 
-PLAIN = dict(n_layers=1, d_model=4, d_hidden=3, norm="layer", p_dropout=0.0)
+PLAIN = dict(n_layers=1, d_model=4, d_hidden=3, body_options={"norm": "layer"}, p_dropout=0.0)
 ROWS = 7
 
 
