@@ -17,7 +17,7 @@ from lru.layers import LAYERS
 from lru.models import BODIES, ModelConfig, resolve_body
 from lru.options import Option, build, of_constructor, of_dataclass
 from lru.tasks import TASKS
-from lru.training.config import WITHOUT_COSINE, RunConfig, TrainConfig
+from lru.training.config import RunConfig, TrainConfig, without_effect
 from lru.training.optimizer import OPTIMIZERS, Optimizer
 
 FORMAT = 3
@@ -299,9 +299,10 @@ def read_values(path: Path) -> tuple[dict[str, Any], bool]:
         for group in ([saved] if form == 1 else saved.values())
         for name, value in group.items()
     }
-    if form < FORMAT and values.get("cosine_anneal", True):
+    if form < FORMAT:
         # Earlier formats took them all the same.
-        values = {name: value for name, value in values.items() if name not in WITHOUT_COSINE}
+        for name in without_effect(values):
+            del values[name]
     return values, form < FORMAT
 
 

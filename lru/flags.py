@@ -165,10 +165,38 @@ def _base(words: Sequence[str]) -> tuple[Flat, str, bool]:
     if given["restore"] is not None:
         path = Run(Path(given["restore"])).config_file
         if not path.is_file():
-            raise UsageError(f"restore must be the folder of a run, but {path} does not exist")
+            path = _restored_from(path, Path(given["runs_dir"] or RunConfig.runs_dir))
+            values, lenient = read_values(path)
+            return values, str(path), lenient
         values, lenient = read_values(path)
         return values | {"name": None, "finetune": False}, str(path), lenient
     return {}, "the defaults", False
+
+
+def _restored_from(origin: Path, runs_dir: Path) -> Path:
+    """The configuration of the one run that was restored from a run that is gone.
+
+    Args:
+        origin: configuration of the run that is gone.
+        runs_dir: folder of the runs.
+
+    Raises:
+        UsageError: if there is none, or more than one.
+    """
+    found = {}
+    for run in sorted(map(Run, runs_dir.glob("*"))):
+        if run.has_checkpoint and run.config_file.is_file():
+            restore = read_values(run.config_file)[0].get("restore")
+            if restore and Path(restore).absolute() == origin.parent.absolute():
+                found[run.path.name] = run.config_file
+    if not found:
+        raise UsageError(f"restore must be the folder of a run, but {origin} does not exist")
+    if len(found) > 1:
+        raise UsageError(
+            f"restore: {origin.parent} does not exist; these runs were restored from it: "
+            f"{', '.join(found)}; --name the one to go on with"
+        )
+    return next(iter(found.values()))
 
 
 def _settle(base: Flat, picks: Flat) -> tuple[Flat, dict[str, str]]:

@@ -108,6 +108,9 @@ def test_folders_and_reports_are_no_differences_but_the_origin_is():
     assert differences(plain, restored) == {"restore": (None, "runs/a")}
 
 
+STEPS = {"cosine_anneal": False}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -118,16 +121,20 @@ def test_folders_and_reports_are_no_differences_but_the_origin_is():
         ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
         ({"lr_min": 0.1}, "lr_min must lie between 0 and lr_base=0.001, got 0.1"),
         ({"lr_min": -0.1}, "lr_min must lie between 0 and lr_base=0.001, got -0.1"),
-        ({"lr_base": float("nan")}, "lr_min must lie between 0 and lr_base=nan"),
+        ({"lr_base": float("nan")}, "lr_base must be a number that is not negative, got nan"),
+        ({"lr_base": -1.0}, "lr_base must be a number that is not negative, got -1.0"),
+        ({"lr_base": float("inf")}, "lr_base must be a number that is not negative, got inf"),
         ({"lr_factor": -1.0}, "lr_factor must not be negative, got -1.0"),
         ({"lr_factor": float("nan")}, "lr_factor must not be negative, got nan"),
         ({"weight_decay": -1.0}, "weight_decay must not be negative, got -1.0"),
         ({"warmup_end": -1}, "warmup_end must not be negative, got -1"),
-        ({"lr_decay": 0.5}, "lr_decay is for cosine_anneal False, but that is True; got 0.5"),
-        ({"lr_patience": 5}, "lr_patience is for cosine_anneal False, but that is True; got 5"),
-        ({"reduce_factor": 0.5}, "reduce_factor is for cosine_anneal False, but"),
-        ({"lr_decay_from": 3}, "lr_decay_from is for cosine_anneal False, but that is True; got 3"),
-        ({"lr_drops": "1,2"}, "lr_drops is for cosine_anneal False, but that is True; got 1,2"),
+        ({"lr_decay": 0.5}, "lr_decay has no effect without cosine_anneal False; got 0.5"),
+        ({"lr_patience": 5}, "lr_patience has no effect without cosine_anneal F"),
+        ({"reduce_factor": 0.5}, "reduce_factor has no effect without cosine_ann"),
+        ({**STEPS, "lr_decay_from": 3}, "lr_decay_from has no effect without lr_decay; got 3"),
+        ({**STEPS, "lr_patience": 3}, "lr_patience has no effect without reduce_factor; got 3"),
+        ({**STEPS, "reduce_factor": 0.5}, "reduce_factor has no effect without lr_patience; got"),
+        ({"lr_drops": "1,2"}, "lr_drops has no effect without cosine_anneal False; got 1,2"),
         ({"nonmono": 0}, "nonmono must be at least 1, got 0"),
         ({"average_from": -1}, "average_from must not be negative, got -1"),
         ({"finetune": True}, "finetune needs restore, the folder of the run to take weights from"),

@@ -396,13 +396,18 @@ def test_a_fine_tuned_run_is_restored_as_any_other(saved, tmp_path):
     assert again.train.average_from == 0
 
 
-def test_a_restored_run_resumes_without_the_run_it_came_from(saved, tmp_path):
-    line = f"--name new --epochs 4 --runs_dir {saved.run.runs_dir} --restore {tmp_path / 'gone'}"
+@pytest.mark.parametrize("name", ["--name new", "", "--finetune"])
+def test_a_restored_run_resumes_without_the_run_it_came_from(saved, tmp_path, name):
+    line = f"{name} --epochs 4 --runs_dir {saved.run.runs_dir} --restore {tmp_path / 'gone'}"
     (tmp_path / "runs" / "old").rename(tmp_path / "gone")
     first = read(line)
     save(first, tmp_path / "runs" / "new")
     (tmp_path / "gone").rename(tmp_path / "elsewhere")
     assert read(line) == first
+    if not name:
+        save(first, tmp_path / "runs" / "newer")
+        with pytest.raises(UsageError, match=r"gone does not exist; .*: new, newer; --name the on"):
+            read(line)
 
 
 def test_restore_needs_a_run(tmp_path):

@@ -34,10 +34,7 @@ def run(arguments: Sequence[str]) -> int:
             summary = experiment.fit()
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_what_is_saved(experiment)) from None
-        counts = experiment.data.card.splits.get("test", {}).get("class_counts")
-        on_test = experiment.data.card.options.get("protocol") == "lra"
-        majority = max(counts) / sum(counts) if counts else None
-        print(summarise(summary, majority, selected_on_test=on_test))
+        print(summarise(summary, experiment.task))
         if config.run.plots:
             _plot(experiment)
         print(f"  {experiment.run.path}")

@@ -184,6 +184,10 @@ class Task(ABC):
         del model, sources
         return Findings()
 
+    def context(self) -> Mapping[str, str]:
+        """Facts to read the results against, by name, for the last table of a run."""
+        return {}
+
     def prepare(self, inputs: jax.Array) -> jax.Array:
         """Inputs as the network reads them, from stored ones: [B, T, ...] or one step."""
         return inputs

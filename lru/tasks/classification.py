@@ -103,6 +103,15 @@ class Classification(Task):
             rngs=rngs,
         )
 
+    def context(self) -> dict[str, str]:
+        """Share of the most frequent class in each evaluation split: the accuracy of a guess."""
+        counts = {name: split["class_counts"] for name, split in self.card.splits.items()}
+        return {
+            f"{name} majority class": f"{max(found) / sum(found):.4f}"
+            for name, found in counts.items()
+            if name != "train" and any(found)
+        }
+
     def prepare(self, inputs: jax.Array) -> jax.Array:
         """See `Task.prepare`: tokens as int32; values scaled, normalised by the card."""
         if self.card.kind != "values":

@@ -2,15 +2,23 @@
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lru.models.config import check_not_negative
 
 # JAX keeps 32 bits of a seed: larger ones would silently repeat the draws of smaller ones.
 LARGEST_SEED = 2**32 - 1
 
-WITHOUT_COSINE = ("lr_patience", "reduce_factor", "lr_decay", "lr_decay_from", "lr_drops")
-"""Options that have no effect under a cosine."""
+NEEDS = {
+    "lr_patience": "reduce_factor",
+    "reduce_factor": "lr_patience",
+    "lr_decay": "cosine_anneal",
+    "lr_decay_from": "lr_decay",
+    "lr_drops": "cosine_anneal",
+}
+"""Options that have no effect under the cosine, each with another that must have been changed."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +93,12 @@ class TrainConfig:
                 "n_microbatch and per_device_batch_size exclude each other, got "
                 f"{self.n_microbatch} and {self.per_device_batch_size}"
             )
+        if not 0 <= self.lr_base < math.inf:
+            raise ValueError(f"lr_base must be a number that is not negative, got {self.lr_base}")
         if not 0 <= self.lr_min <= self.lr_base:
             raise ValueError(
                 f"lr_min must lie between 0 and lr_base={self.lr_base}, got {self.lr_min}"
             )
-        if not math.isfinite(self.lr_base):
-            raise ValueError(f"lr_base must be finite, got {self.lr_base}")
         check_not_negative(self, "warmup_end")
         last = self.jax_seed + self.n_seeds - 1
         if not 0 <= self.jax_seed <= last <= LARGEST_SEED:
@@ -100,12 +108,8 @@ class TrainConfig:
         for name in ("reduce_factor", "lr_decay"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
-        for name in WITHOUT_COSINE:
-            if self.cosine_anneal and getattr(self, name) != getattr(TrainConfig, name):
-                raise ValueError(
-                    f"{name} is for cosine_anneal False, but that is True; "
-                    f"got {getattr(self, name)}"
-                )
+        for name, needed in without_effect(vars(self)).items():
+            raise ValueError(f"{name} has no effect without {needed}; got {getattr(self, name)}")
         if any(not part.strip().isdigit() for part in (self.lr_drops or "0").split(",")):
             raise ValueError(f"lr_drops must be epochs separated by commas, got {self.lr_drops!r}")
         if self.nonmono is not None and self.nonmono < 1:
@@ -122,6 +126,23 @@ class TrainConfig:
     def order_seed(self) -> int:
         """Seed of the order of the examples."""
         return self.jax_seed if self.data_seed is None else self.data_seed
+
+
+def without_effect(values: Mapping[str, Any]) -> dict[str, str]:
+    """Options of the rate that have no effect beside the others, and what they need.
+
+    Args:
+        values: of `TrainConfig`, by name; those left out have their defaults.
+    """
+
+    def changed(name: str) -> bool:
+        default = getattr(TrainConfig, name)
+        return values.get(name, default) != default
+
+    given = [name for name in NEEDS if changed(name)]
+    if not changed("cosine_anneal"):
+        return dict.fromkeys(given, "cosine_anneal False")
+    return {name: NEEDS[name] for name in given if not changed(NEEDS[name])}
 
 
 @dataclass(frozen=True)

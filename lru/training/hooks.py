@@ -19,7 +19,7 @@ from lru.training.averaging import begin_averaging, stopped_improving
 from lru.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from lru.training.run_state import RunState
+    from lru.training.saved_run import SavedRun
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class NonFiniteError(FloatingPointError):
 class Hook:
     """A concern of a run, asked between updates, during evaluations and after them.
 
-    What it finds there are the attributes and methods of `lru.training.run_state.RunState`.
+    What it finds there are the attributes and methods of `lru.training.saved_run.SavedRun`.
 
     Attributes:
         name: of its state in a checkpoint.
@@ -48,7 +48,7 @@ class Hook:
     def load(self, saved: dict[str, Any]) -> None:
         """Take over what `state` gave."""
 
-    def stops(self, run: "RunState") -> bool:
+    def stops(self, run: "SavedRun") -> bool:
         """True, from then on, to save and stop the run where it is asked.
 
         That is between two updates and between two batches of an evaluation.
@@ -56,10 +56,10 @@ class Hook:
         del run
         return False
 
-    def after_update(self, run: "RunState") -> None:
+    def after_update(self, run: "SavedRun") -> None:
         """Between an update and the next one, or the evaluation."""
 
-    def after_evaluation(self, run: "RunState", reports: list[Report]) -> None:
+    def after_evaluation(self, run: "SavedRun", reports: list[Report]) -> None:
         """After an evaluation of all splits; a report a lane, by `split/metric`."""
 
 
@@ -90,7 +90,7 @@ class Log(Hook):
         self._every, self._rates = every, rates
         self._pending: list[_Interval] = []
 
-    def after_update(self, run: "RunState") -> None:
+    def after_update(self, run: "SavedRun") -> None:
         """Take the sums of an interval that is over."""
         if run.step % self._every == 0 or run.at_epoch_end:
             self.flush(run)
@@ -100,7 +100,7 @@ class Log(Hook):
         if run.at_epoch_end:
             self.flush(run)
 
-    def flush(self, run: "RunState") -> None:
+    def flush(self, run: "SavedRun") -> None:
         """Log the intervals whose numbers have not been fetched yet."""
         for interval in self._pending:
             sums, bad_steps = jax.device_get((interval.sums, interval.bad_step))
@@ -111,7 +111,7 @@ class Log(Hook):
             run.log(interval.step, reports)
         self._pending.clear()
 
-    def after_evaluation(self, run: "RunState", reports: list[Report]) -> None:
+    def after_evaluation(self, run: "SavedRun", reports: list[Report]) -> None:
         """Log an evaluation."""
         run.log(run.step, reports)
 
@@ -128,7 +128,7 @@ class Interrupt(Hook):
     def __init__(self):
         self.noted: Callable[[], bool] = lambda: False
 
-    def stops(self, run: "RunState") -> bool:
+    def stops(self, run: "SavedRun") -> bool:
         """Once Ctrl-C was pressed."""
         return self.noted()
 
@@ -168,7 +168,7 @@ class Select(Hook):
         value = self._sign * report[self.objective]
         return value if math.isfinite(value) else -math.inf
 
-    def after_evaluation(self, run: "RunState", reports: list[Report]) -> None:
+    def after_evaluation(self, run: "SavedRun", reports: list[Report]) -> None:
         """Compare with the best so far."""
         better = [False] * len(reports)
         for lane, report in enumerate(reports):
@@ -217,7 +217,7 @@ class Plateau(Hook):
         """See `Hook.load`."""
         self.since = saved["since"]
 
-    def after_evaluation(self, run: "RunState", reports: list[Report]) -> None:
+    def after_evaluation(self, run: "SavedRun", reports: list[Report]) -> None:
         """Lower the rates that are due."""
         scales = list(run.rate_scales)
         for lane, config in enumerate(self._config):
@@ -241,7 +241,7 @@ class EarlyStop(Hook):
     def __init__(self, patience: int, select: Select):
         self._patience, self._select = patience, select
 
-    def after_evaluation(self, run: "RunState", reports: list[Report]) -> None:
+    def after_evaluation(self, run: "SavedRun", reports: list[Report]) -> None:
         """End the lanes that are due."""
         due = [since >= self._patience for since in self._select.since]
         if any(due):
@@ -270,7 +270,7 @@ class Average(Hook):
         """See `Hook.load`."""
         self.losses = saved["losses"]
 
-    def after_evaluation(self, run: "RunState", reports: list[Report]) -> None:
+    def after_evaluation(self, run: "SavedRun", reports: list[Report]) -> None:
         """Begin where it is due."""
         config = self._config
         if not config.averages:
@@ -301,7 +301,7 @@ class Show(Hook):
 
     name = "show"
 
-    def after_evaluation(self, run: "RunState", reports: list[Report]) -> None:
+    def after_evaluation(self, run: "SavedRun", reports: list[Report]) -> None:
         """Hand them to the trackers."""
         run.show()
 
@@ -314,12 +314,12 @@ class Save(Hook):
     def __init__(self, every: int):
         self._every = every
 
-    def after_update(self, run: "RunState") -> None:
+    def after_update(self, run: "SavedRun") -> None:
         """Save at an interval; before an evaluation the one after it is enough."""
         if run.step % self._every == 0 and not run.at_epoch_end:
             run.save_last()
 
-    def after_evaluation(self, run: "RunState", reports: list[Report]) -> None:
+    def after_evaluation(self, run: "SavedRun", reports: list[Report]) -> None:
         """Save."""
         run.save_last()
 

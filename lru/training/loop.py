@@ -18,7 +18,7 @@ from lru.training.hooks import Report
 from lru.training.interrupts import noted_interrupts
 from lru.training.lanes import lane_of, stacked
 from lru.training.progress import Progress, Stopwatch
-from lru.training.run_state import RunState
+from lru.training.saved_run import SavedRun
 from lru.training.trackers import Trackers
 from lru.training.update import Weights, start_evaluation
 
@@ -41,7 +41,7 @@ class Summary(NamedTuple):
     timing: dict[str, float]
 
 
-class Trainer(RunState):
+class Trainer(SavedRun):
     """Trains one run, of one lane or several, from wherever it is."""
 
     def fit(self, trackers: Trackers) -> Summary:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lru.tasks import Task
 from lru.training.loop import Summary
 
 Report = Mapping[str, float]
@@ -45,15 +46,9 @@ def report_rows(reports: Sequence[Report]) -> dict[str, str]:
     return rows
 
 
-def summarise(summary: Summary, majority: float | None, *, selected_on_test: bool = False) -> str:
-    """The table at the end of a run.
-
-    Args:
-        summary: of the run.
-        majority: share of the test split's most frequent class; None if it is not known.
-        selected_on_test: whether the validation split is the test split.
-    """
-    where = " on the test split itself (protocol=lra)" if selected_on_test else ""
+def summarise(summary: Summary, task: Task) -> str:
+    """The table at the end of a run."""
+    where = " on the test split itself" if task.card.validates_on_test else ""
     ended = "early stop" if summary.stopped_early else "all steps done"
     best_steps = ", ".join(map(str, summary.best_step))
     return format_table(
@@ -61,7 +56,7 @@ def summarise(summary: Summary, majority: float | None, *, selected_on_test: boo
             "updates": f"{summary.steps} ({ended})",
             "best validation": f"after update {best_steps}{where}",
             **report_rows(summary.best),
-            **({} if majority is None else {"test majority class": f"{majority:.4f}"}),
+            **task.context(),
             "examples a second": f"{summary.timing['examples_per_second']:.1f}",
             "waiting for data": f"{summary.timing['data_wait_share']:.1%}",
         }

@@ -1,6 +1,7 @@
-"""State of a run: those of its lanes, its log and checkpoints, and its start.
+"""State of a run: that of its lanes, its hooks and its log.
 
-It is what hooks find; `lru.training.loop` moves it on.
+With its checkpoints (`lru.training.saved_run`) it is what hooks find; `lru.training.loop` moves it
+on.
 """
 
 import logging
@@ -10,23 +11,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 
 from lru.batches import Source
 from lru.tasks import Findings, Task
-from lru.training.averaging import averaged_params, end_averaging
-from lru.training.checkpoints import Checkpoints, Kind
+from lru.training.averaging import averaged_params
 from lru.training.config import TrainConfig
-from lru.training.first_form import FORMAT
 from lru.training.hooks import (
     Average,
     EarlyStop,
     Hook,
     Interrupt,
     Log,
-    NonFiniteError,
     Plateau,
     Report,
     Save,
@@ -45,7 +42,6 @@ from lru.training.optimizer import (
 from lru.training.progress import Progress, Stopwatch
 from lru.training.trackers import Trackers
 from lru.training.update import (
-    NEVER,
     CompiledByShape,
     TrainState,
     init_state,
@@ -81,9 +77,7 @@ class RunState:
         sources: Mapping[str, Source],
         train: TrainConfig,
         optimizer: Optimizer,
-        checkpoints: Checkpoints,
         *,
-        data: Mapping[str, str] | None = None,
         save_every: int = 1000,
     ):
         """Build the state before the first update.
@@ -93,8 +87,6 @@ class RunState:
             sources: batches of "train" and of each evaluation split.
             train: the training.
             optimizer: the rule of the updates.
-            checkpoints: of the run.
-            data: checksums of the "data" and of its "vocabulary", known again when a run goes on.
             save_every: updates between two checkpoints.
 
         Raises:
@@ -105,8 +97,6 @@ class RunState:
             train, optimizer = self.lanes[0].train(train), self.lanes[0].optimizer(optimizer)
         self.task, self.sources = task, sources
         self._train, self._optimizer = train, optimizer
-        self._checkpoints = checkpoints
-        self._data = {"data": "", "vocabulary": ""} if data is None else dict(data)
         self._per_epoch = sources["train"].steps_per_epoch
         self.total_steps = train.max_steps or train.epochs * self._per_epoch
         self.step, self._evaluated = 0, 0
@@ -124,7 +114,6 @@ class RunState:
         if microbatch is not None and microbatch < rows and _has_batch_norm(self.state):
             logger.info("batch norm takes its statistics from each %d rows", microbatch)
         self._functions = make_functions(task, self._graphdef, self._build, microbatch)
-        self._best: TrainState | None = None
         self._method: Method | None = None
         self._trackers = Trackers()
         self._progress: Progress | None = None
@@ -177,11 +166,6 @@ class RunState:
         """True if there is nothing left to do."""
         at_end = self.step >= self.total_steps or not any(self.active)
         return at_end and not self._evaluation_due
-
-    @property
-    def stopping(self) -> bool:
-        """True if a hook wants the run to be saved and stopped."""
-        return any(hook.stops(self) for hook in self.hooks)
 
     @property
     def evaluated(self) -> bool:
@@ -283,166 +267,11 @@ class RunState:
             active = self.by_lane(self.active)
             self.state = self.state._replace(lane={**self.state.lane, "active": active})
 
-    def check_finite(self, bad_steps: Any) -> None:
-        """End the lanes whose loss or gradient was not finite.
-
-        Args:
-            bad_steps: first such update of each lane, `NEVER` if there is none.
-
-        Raises:
-            NonFiniteError: if no lane is left.
-        """
-        bad = np.atleast_1d(bad_steps).tolist()
-        new = [going and step != NEVER for going, step in zip(self.active, bad, strict=True)]
-        if not any(new):
-            return
-        if self.n == 1 or sum(new) == sum(self.active):
-            raise NonFiniteError(self._advice(max(bad)))
-        for k in [k for k in range(self.n) if new[k]]:
-            logger.warning(
-                "the loss or the gradient of update %d is not finite%s: the lane ends there",
-                *(bad[k] + 1, self.lane_phrase(k)),
-            )
-        self.end_lanes(new)
-
-    def _advice(self, bad_step: int) -> str:
-        saved = self._checkpoints.latest_step("last")
-        message = f"the loss or the gradient of update {bad_step + 1} is not finite; "
-        if saved is None:
-            message += "no checkpoint had been written; try a lower --lr_base or --lr_factor, or"
-            return f"{message} --clip_norm 1"
-        message += f"the last good checkpoint is of update {saved}; to go on from there more "
-        message += f"carefully: --restore {self._checkpoints.folder.parent} --name NEW "
-        return f"{message}--clip_norm 1, or with a lower --lr_base"
-
-    def save_last(self) -> None:
-        """Save the state to resume from; what it builds on is on disk before it."""
-        assert self._progress is not None
-        with self._progress.paused.running():
-            self._log.flush(self)
-            self.check_finite(jax.device_get(self.state.first_bad_step))
-            self._trackers.flush()
-            self._checkpoints.wait()
-            self._save("last", self.state)
-
-    def save_best(self, better: Sequence[bool]) -> None:
-        """Save the weights of the lanes that have become better, with the best of the others."""
-        # The average is kept as plain parameters: whoever reads them need not know of it.
-        opt_state, params = self._each_lane(end_averaging)(self.state.opt_state, self.state.params)
-        state = self.state._replace(opt_state=opt_state, params=params)
-        if self.n > 1:
-            saved = self._checkpoints.latest_step("best") is not None
-            if self._best is None and saved and not all(better):
-                self._best, _ = self._checkpoints.restore("best", state)
-            if self._best is not None:
-                mask = np.asarray(better)
-                state = jax.tree.map(
-                    lambda new, old: np.where(mask.reshape(-1, *[1] * (new.ndim - 1)), new, old),
-                    *jax.device_get((state, self._best)),
-                )
-            self._best = jax.device_get(state)
-        self._save("best", state)
-
-    def _save(self, kind: Kind, state: TrainState) -> None:
-        progress = {
-            "format": FORMAT,
-            **self._data,
-            "evaluated": self._evaluated,
-            "lane_method": self._method,
-            "rate_scales": self.rate_scales,
-            "hooks": {hook.name: hook.state() for hook in self.hooks},
-        }
-        self._checkpoints.save(kind, self.step, state, progress)
-
-    # Where a run starts from.
-
-    def load(self, kind: Kind) -> None:
-        """Take over a checkpoint of this run.
-
-        Raises:
-            FileNotFoundError: if there is none.
-            ValueError: if it does not fit the model, or the data is not what it was.
-        """
-        self.state, saved = self._checkpoints.restore(kind, self.state)
-        if saved["data"] != self._data["data"]:
-            raise ValueError(
-                f"the data is not what the run in {self._checkpoints.folder.parent} was trained "
-                "on: other files in raw_dir, or another version of their preparation; choose "
-                "another --name"
-            )
-        self.step = saved["step"]
-        self._evaluated = saved["evaluated"]
-        self._method = saved["lane_method"]
-        self.rate_scales = saved["rate_scales"]
-        for hook in self.hooks:
-            hook.load(saved["hooks"].get(hook.name, {}))
-        bad = np.atleast_1d(jax.device_get(self.state.first_bad_step))
-        self.end_lanes((bad != NEVER).tolist())
-        self._early_stop.after_evaluation(self, [])
-
-    def resume(self) -> bool:
-        """Take over the last checkpoint of this run, if there is one."""
-        if self._checkpoints.latest_step("last") is None:
-            # Of a process that ended before there was anything to resume, maybe on other data.
-            self._checkpoints.clear("best")
-            return False
-        self.load("last")
-        return True
-
-    def start_from(self, other: Checkpoints) -> None:
-        """Take over the best weights of another run, and the statistics that go with them.
-
-        Raises:
-            ValueError: if they are of another vocabulary.
-        """
-        self.state, saved = other.restore("best", self.state, only=("params", "stats"))
-        where, vocabulary = other.folder.parent, self._data["vocabulary"]
-        if "vocabulary" not in saved and saved["data"] != self._data["data"]:
-            message = "the run in %s has not noted its vocabulary: make sure that ids mean the same"
-            logger.warning(message, where)
-        elif saved.get("vocabulary", vocabulary) != vocabulary:
-            raise ValueError(
-                f"finetune: the vocabulary is not that of the run in {where}, so its weights would "
-                "be taken for other tokens; choose data with the same vocabulary"
-            )
-
-    def continue_from(self, other: Checkpoints) -> None:
-        """Take over the last state of another run, but for its seed; the best is sought anew.
-
-        Raises:
-            ValueError: if the data is not what that run was trained on, or nothing is left to do.
-        """
-        fields = [name for name in TrainState._fields if name not in ("seed", "lane")]
-        self.state, saved = other.restore(
-            "last", self.state, only=fields, optional=("opt_state/average",)
-        )
-        where = other.folder.parent
-        if saved["data"] != self._data["data"]:
-            raise ValueError(
-                f"restore: the data is not what the run in {where} was trained on; to take over "
-                "nothing but its weights, add --finetune"
-            )
-        self.step = self._evaluated = saved["step"]
-        if self.step >= self.total_steps:
-            raise ValueError(
-                f"restore: the run in {where} has made {self.step} updates, and "
-                f"this one would end after {self.total_steps}; give more --epochs or --max_steps"
-            )
-        self.rate_scales = saved["rate_scales"]
-
     def model(self, lane: int = 0) -> nnx.Module:
         """The model of a lane with its present parameters, or their average."""
         params = self._each_lane(averaged_params)(self.state.opt_state, self.state.params)
         parts = lane_of((params, self.state.stats), lane, self.n)
         return nnx.merge(self._graphdef, *parts)
-
-    def wait(self) -> None:
-        """Return once all checkpoints are on disk."""
-        self._checkpoints.wait()
-
-    def close(self) -> None:
-        """Finish writing checkpoints."""
-        self._checkpoints.close()
 
 
 def _has_batch_norm(state: TrainState) -> bool:

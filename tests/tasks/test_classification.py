@@ -217,6 +217,16 @@ def test_an_unknown_pooling_is_refused(monkeypatch):
         ClassificationOptions("max")
 
 
+def test_results_are_read_against_the_share_of_the_most_frequent_class():
+    figures = dict(examples=4, min_length=1, mean_length=2.0, max_length=3)
+    counts = {"train": [4, 0, 0], "val": [1, 2, 1], "test": [3, 1, 0]}
+    splits = {name: {**figures, "class_counts": found} for name, found in counts.items()}
+    assert task(card(splits=splits)).context() == {
+        "val majority class": "0.5000",
+        "test majority class": "0.7500",
+    }
+
+
 def test_bytes_are_scaled_and_normalised_by_the_card():
     one = task(values_card(mean=[0.5], std=[0.25]))
     inputs = one.prepare(jnp.array([0, 51, 255], jnp.uint8)[None, :, None])

@@ -212,7 +212,7 @@ def test_each_lane_is_logged_selected_and_loaded_by_itself(flags, capsys, tmp_pa
 
 def test_a_lane_that_is_not_finite_ends_alone(flags, caplog):
     arguments = [*flags, "--lanes", "lr_base=1e-3,1e30", "--optimizer", "sgd", "--log_every", "1"]
-    with caplog.at_level("WARNING", "lru.training.run_state"):
+    with caplog.at_level("WARNING", "lru.training.saved_run"):
         summary, records, _ = fit([*arguments, "--lr_min", "0"])
     assert any("is not finite (lane 1, seed=1919 lr_base=1e+30)" in m for m in caplog.messages)
     assert summary.steps == 15

@@ -135,6 +135,11 @@ class Card:
         """Name of one example."""
         return "line" if self.kind == "text" else "row"
 
+    @property
+    def validates_on_test(self) -> bool:
+        """True if the validation split is the test split itself; see `HeldOut.protocol`."""
+        return self.options.get("protocol") == "lra"
+
 
 def make_card(description: Description, splits: Mapping[str, Split], **identity: Any) -> Card:
     """The card of `splits`.
