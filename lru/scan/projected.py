@@ -4,8 +4,7 @@ On a CPU both products and the recurrence run over a block of steps while it is 
 and backwards (`lru.scan.cpu`); elsewhere they follow each other.
 """
 
-import os
-from functools import cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -109,14 +108,7 @@ def projected_scan(
 
 def _worth_fusing(rows: int) -> bool:
     """Rows are dealt out to cores whole, so a few rows leave most of many cores idle."""
-    return 2 * rows >= _cores()
-
-
-@cache
-def _cores() -> int:
-    """Those that this process may use, which a container or a scheduler may have cut down."""
-    known = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    return 2 * rows >= cpu.n_cores()
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -2,20 +2,26 @@
 
 Lane k is the run of its seed and values, on the data order of all. `vmap` joins the lanes in every
 operation, which pays where one lane leaves a processor idle; `map` goes through them one after the
-other in the same program.
+other, a share of them on each core.
 """
 
 import dataclasses
 import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lru.scan.cpu import n_cores
 from lru.training.config import TrainConfig
 from lru.training.optimizer import Optimizer
+from lru.training.progress import Stopwatch
+from lru.training.update import CompiledByShape
 
 Method = Literal["single", "vmap", "map"]
 
@@ -123,6 +129,60 @@ def over_lanes(function: Callable, method: Method, n_own: int) -> Callable:
         return jax.lax.map(lambda own: function(*own, *args[n_own:]), args[:n_own])
 
     return in_turn
+
+
+class Shares(tuple):
+    """States of the lanes of each core, in order."""
+
+
+class OnCores:
+    """A function of one lane for all of them, which take turns: a share of them on each core.
+
+    XLA runs the small operations of a program one after the other, so each share is a program of
+    its own, called from a thread of its own.
+    """
+
+    def __init__(self, function: Callable, n_own: int, lanes: int, stopwatch: Stopwatch):
+        """Prepare to compile.
+
+        Args:
+            function: of pytrees.
+            n_own: see `over_lanes`.
+            lanes: their number.
+            stopwatch: runs while it is compiled.
+        """
+        n = min(lanes, n_cores())
+        bounds = [round(lanes * k / n) for k in range(n + 1)]
+        self._sizes = [end - start for start, end in itertools.pairwise(bounds)]
+        self._n_own = n_own
+        self._split = jax.jit(partial(_split, bounds=bounds))
+        in_turn = over_lanes(function, "map", n_own)
+        self._compiled = {size: CompiledByShape(in_turn, stopwatch) for size in self._sizes}
+        self._threads = ThreadPoolExecutor(n)
+
+    def __call__(self, *args: Any) -> Shares:
+        """Call it; its own first arguments are of all lanes, or shares that a call has given."""
+        own = [a if isinstance(a, Shares) else self._split(a) for a in args[: self._n_own]]
+        shares = [(*states, *args[self._n_own :]) for states in zip(*own, strict=True)]
+        # Not in the threads, which do not know of the settings of a context, such as of types.
+        programs = [self._compiled[n].program(*a) for n, a in zip(self._sizes, shares, strict=True)]
+        done = self._threads.map(lambda program, share: program(*share), programs, shares)
+        return Shares(done)
+
+
+def _split(state: Any, bounds: list[int]) -> tuple[Any, ...]:
+    shares = [slice(*pair) for pair in itertools.pairwise(bounds)]
+    return tuple(jax.tree.map(itemgetter(share), state) for share in shares)
+
+
+@jax.jit
+def _join(*shares: Any) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *shares)
+
+
+def of_all(state: Any) -> Any:
+    """The state of all lanes, which may be in shares."""
+    return _join(*state) if isinstance(state, Shares) else state
 
 
 def stacked(states: list[Any]) -> Any:

@@ -16,7 +16,7 @@ from lru.batches import Fed
 from lru.training.averaging import averaged_params
 from lru.training.hooks import Report
 from lru.training.interrupts import noted_interrupts
-from lru.training.lanes import lane_of, stacked
+from lru.training.lanes import lane_of, of_all, stacked
 from lru.training.progress import Progress, Stopwatch
 from lru.training.saved_run import SavedRun
 from lru.training.trackers import Trackers
@@ -71,7 +71,7 @@ class Trainer(SavedRun):
                     if fed is None:
                         feed = self.sources["train"].epoch(*divmod(self.step, self._per_epoch))
                         fed = next(feed)
-                self.state = train(self.state, fed.batch)
+                self._state = train(self._state, fed.batch)
                 self.step += 1
                 progress.step(fed.examples * len(self.lanes))
                 for hook in self.hooks:
@@ -116,7 +116,7 @@ class Trainer(SavedRun):
                 if self.stopping:
                     return None
             for report, more in zip(
-                reports, self.reports(jax.device_get(done.sums), name), strict=True
+                reports, self.reports(jax.device_get(of_all(done).sums), name), strict=True
             ):
                 report |= more
         return reports

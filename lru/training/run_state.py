@@ -31,7 +31,17 @@ from lru.training.hooks import (
     Show,
     summarised,
 )
-from lru.training.lanes import Method, lane_of, lanes_of, method_for, over_lanes, stacked
+from lru.training.lanes import (
+    Method,
+    OnCores,
+    Shares,
+    lane_of,
+    lanes_of,
+    method_for,
+    of_all,
+    over_lanes,
+    stacked,
+)
 from lru.training.optimizer import (
     Optimizer,
     Transformation,
@@ -63,7 +73,6 @@ class RunState:
         task: what is learned.
         sources: batches of each split.
         lanes: the runs side by side.
-        state: of all lanes; with an axis of them if there are several.
         step: updates made so far.
         total_steps: updates of the whole run.
         active: which lanes go on.
@@ -109,7 +118,7 @@ class RunState:
             own = lane.values if several else None
             self._graphdef, state = init_state(task, self._build, lane.seed, rows, own)
             states.append(state)
-        self.state: TrainState = stacked(states)
+        self._state: TrainState | Shares = stacked(states)
         microbatch = -(-rows // parts) if parts > 1 else train.per_device_batch_size
         if microbatch is not None and microbatch < rows and _has_batch_norm(self.state):
             logger.info("batch norm takes its statistics from each %d rows", microbatch)
@@ -148,6 +157,17 @@ class RunState:
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params)) // len(self.lanes)
 
     @property
+    def state(self) -> TrainState:
+        """The state of all lanes, with an axis of them if there are several."""
+        state: TrainState = of_all(self._state)
+        self._state = state
+        return state
+
+    @state.setter
+    def state(self, state: TrainState) -> None:
+        self._state = state
+
+    @property
     def epoch(self) -> float:
         """Passes over the training examples so far."""
         return self.epoch_of(self.step)
@@ -184,16 +204,22 @@ class RunState:
             n_own: number of its first arguments that differ between lanes.
             stopwatch: runs while it is compiled.
         """
+        compiled: Callable | None = None
 
-        def of_all(*args: Any) -> Any:
+        def call(*args: Any) -> Any:
+            nonlocal compiled
             if self._method is None:
                 platform = jax.default_backend()
                 self._method = method_for(self.n, self.n_parameters, args[-1], platform)
                 if self.n > 1:
                     logger.info("%d lanes %s", self.n, PHRASES[self._method])
-            return over_lanes(function, self._method, n_own)(*args)
+            if compiled is None and self._method == "map":
+                compiled = OnCores(function, n_own, self.n, stopwatch)
+            elif compiled is None:
+                compiled = CompiledByShape(over_lanes(function, self._method, n_own), stopwatch)
+            return compiled(*args)
 
-        return CompiledByShape(of_all, stopwatch)
+        return call
 
     def _each_lane(self, function: Callable) -> Callable:
         """A small function of the state of one lane, for all."""

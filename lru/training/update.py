@@ -283,8 +283,12 @@ class CompiledByShape:
 
     def __call__(self, *args: Any) -> Any:
         """Call it, compiled before if this is a new shape."""
+        return self.program(*args)(*args)
+
+    def program(self, *args: Any) -> Callable:
+        """The program for arguments of these shapes, compiled if it is new."""
         shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), args[-1])
         if shapes not in self._compiled:
             with self._stopwatch.running():
                 self._compiled[shapes] = self._function.lower(*args).compile()
-        return self._compiled[shapes](*args)
+        return self._compiled[shapes]

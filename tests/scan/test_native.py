@@ -413,7 +413,7 @@ def test_rows_stay_on_their_devices_within_shard_map() -> None:
 def test_a_row_is_worth_fusing_on_the_few_cores_that_a_process_may_use(
     cores: set, worth: bool, monkeypatch
 ) -> None:
-    monkeypatch.setattr(projected.os, "sched_getaffinity", lambda _: cores, raising=False)
-    projected._cores.cache_clear()
+    monkeypatch.setattr(cpu.os, "sched_getaffinity", lambda _: cores, raising=False)
+    cpu.n_cores.cache_clear()
     assert projected._worth_fusing(1) == worth
-    projected._cores.cache_clear()
+    cpu.n_cores.cache_clear()

@@ -260,7 +260,7 @@ def test_lanes_are_every_combination_with_every_seed():
         ("epochs=1,2", SGD(), "with an option of lr_base, lr_factor, weight_decay once, got"),
         ("weight_decay=1,2", LBFGS(), "with an option of lr_base once, got 'weight_decay=1,2'"),
         ("lr_base=a,b", SGD(), "lanes must have numbers as values, got 'lr_base=a,b'"),
-        ("lr_base=-1", SGD(), "lr_min must lie between 0 and lr_base=-1.0"),
+        ("lr_base=-1", SGD(), "lr_base must be a number that is not negative, got -1.0"),
         ("weight_decay=-1", SGD(), "weight_decay must not be negative, got -1.0"),
     ],
 )

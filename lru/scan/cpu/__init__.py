@@ -36,6 +36,13 @@ class NativeUnavailableError(RuntimeError):
     """The loops in C++ cannot be compiled on this machine."""
 
 
+@cache
+def n_cores() -> int:
+    """Cores that this process may use, which a container or a scheduler may have cut down."""
+    known = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+
+
 def cache_folder() -> Path:
     """Folder of compiled loops: `lru/` in `XDG_CACHE_HOME`, which is `~/.cache` if not set.
 
