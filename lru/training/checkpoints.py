@@ -1,5 +1,8 @@
 """Checkpoints of a run, by Orbax: the last one, to resume from, and the best one, to keep.
 
+A run that stops before it evaluates its last update leaves one of a kind of its own, as no
+checkpoint takes the place of another of the same update.
+
 A checkpoint is a flat mapping from paths such as `params/head/kernel/value` to arrays, and a JSON
 object of the loop's own state. Orbax commits by renaming, so a run killed while it writes leaves
 the checkpoint before.
@@ -17,7 +20,10 @@ import orbax.checkpoint as ocp
 from lru.training.first_form import as_second_form
 from lru.training.update import TrainState
 
-Kind = Literal["last", "best"]
+Kind = Literal["last", "unevaluated", "best"]
+TO_RESUME: tuple[Kind, ...] = ("last", "unevaluated")
+"""Kinds to resume from: the newest, and of two of one update the first."""
+KINDS: tuple[Kind, ...] = (*TO_RESUME, "best")
 
 
 def _flatten(state: TrainState) -> tuple[dict[str, Any], Any]:
@@ -61,12 +67,17 @@ class Checkpoints:
                     read_only=read_only,
                 ),
             )
-            for kind in ("last", "best")
+            for kind in KINDS
         }
 
     def latest_step(self, kind: Kind) -> int | None:
         """The update after which the checkpoint was taken; None if there is none."""
         return self._managers[kind].latest_step()
+
+    def to_resume(self) -> Kind | None:
+        """The kind of the checkpoint to resume from; None if there is none."""
+        found: list[Kind] = [kind for kind in TO_RESUME if self.latest_step(kind) is not None]
+        return max(found, key=lambda kind: self.latest_step(kind) or 0, default=None)
 
     def save(self, kind: Kind, step: int, state: TrainState, progress: dict[str, Any]) -> None:
         """Write in the background; a checkpoint that exists at this step stays as it is."""

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lru.training.checkpoints import TO_RESUME
 from lru.training.config import RunConfig
 from lru.training.lock import lock, unlock
 from lru.training.trackers import JsonLinesTracker, TensorBoardTracker, Trackers, WandbTracker
@@ -44,7 +45,7 @@ class Run(NamedTuple):
     @property
     def saved_update(self) -> int | None:
         """The update that would be resumed from; None if there is none."""
-        names = [entry.name for entry in self.checkpoints.glob("last/*")]
+        names = [e.name for kind in TO_RESUME for e in self.checkpoints.glob(f"{kind}/*")]
         return max((int(name) for name in names if name.isdigit()), default=None)
 
     def open(self) -> None:

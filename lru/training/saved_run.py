@@ -82,7 +82,8 @@ class SavedRun(RunState):
         self.end_lanes(new)
 
     def _advice(self, bad_step: int) -> str:
-        saved = self._checkpoints.latest_step("last")
+        kind = self._checkpoints.to_resume()
+        saved = None if kind is None else self._checkpoints.latest_step(kind)
         message = f"the loss or the gradient of update {bad_step + 1} is not finite; "
         if saved is None:
             message += "no checkpoint had been written; try a lower --lr_base or --lr_factor, or"
@@ -99,7 +100,9 @@ class SavedRun(RunState):
             self.check_finite(jax.device_get(self.state.first_bad_step))
             self._trackers.flush()
             self._checkpoints.wait()
-            self._save("last", self.state)
+            if self._checkpoints.to_resume() == "last":
+                self._checkpoints.clear("unevaluated")
+            self._save("last" if self.evaluated else "unevaluated", self.state)
 
     def save_best(self, better: Sequence[bool]) -> None:
         """Save the weights of the lanes that have become better, with the best of the others."""
@@ -158,11 +161,12 @@ class SavedRun(RunState):
 
     def resume(self) -> bool:
         """Take over the last checkpoint of this run, if there is one."""
-        if self._checkpoints.latest_step("last") is None:
+        kind = self._checkpoints.to_resume()
+        if kind is None:
             # Of a process that ended before there was anything to resume, maybe on other data.
             self._checkpoints.clear("best")
             return False
-        self.load("last")
+        self.load(kind)
         return True
 
     def start_from(self, other: Checkpoints) -> None:
@@ -190,7 +194,7 @@ class SavedRun(RunState):
         """
         fields = [name for name in TrainState._fields if name not in ("seed", "lane")]
         self.state, saved = other.restore(
-            "last", self.state, only=fields, optional=("opt_state/average",)
+            other.to_resume() or "last", self.state, only=fields, optional=("opt_state/average",)
         )
         where = other.folder.parent
         if saved["data"] != self._data["data"]:

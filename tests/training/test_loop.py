@@ -145,6 +145,22 @@ def test_a_hook_stops_between_two_updates_or_two_batches_of_an_evaluation(flags,
     assert resumed == undisturbed
 
 
+def test_a_run_stopped_before_its_last_evaluation_is_evaluated_once(flags):
+    class Stop(Hook):
+        name = "stop"
+
+        def stops(self, run):
+            return run.step == 15
+
+    with pytest.raises(KeyboardInterrupt):
+        train(flags, change=lambda trainer: trainer.hooks.append(Stop()))
+    summary, _ = train(flags)
+    assert summary.best
+    _, trainer = make_trainer(flags)
+    assert (trainer.step, trainer.finished) == (15, True)
+    trainer.close()
+
+
 def test_killed_at_three_random_moments_and_resumed_logs_the_same(flags, tmp_path):
     common = [*flags, "--checkpoint_every", "3", "--epochs", "20"]
     _, undisturbed = train([*common, "--name", "undisturbed"])
