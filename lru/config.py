@@ -102,9 +102,14 @@ GROUPS: dict[str, type] = {
 }
 
 
+def choices_of(group: str) -> list[Choice]:
+    """The choices whose options a group holds."""
+    return [choice for choice in CHOICES if choice.holder == group]
+
+
 def own_fields(group: str) -> dict[str, Option]:
     """The fields of a group that do not depend on a choice."""
-    of_choices = [choice.field for choice in CHOICES if choice.holder == group]
+    of_choices = [choice.field for choice in choices_of(group)]
     return {name: o for name, o in of_dataclass(GROUPS[group]).items() if name not in of_choices}
 
 

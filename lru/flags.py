@@ -19,6 +19,7 @@ from lru.config import (
     WITHOUT_EFFECT,
     Choice,
     Config,
+    choices_of,
     chosen,
     declared_defaults,
     options_of,
@@ -252,9 +253,7 @@ def _groups(names: Mapping[str, str], *, help_all: bool) -> dict[str, type]:
         if group == "data":
             fields["data_options"] = _data_options(fields["data_options"], names["dataset"])
         groups[group] = _as_type(group.capitalize(), _new(fields, seen, names), kind.__doc__)
-        for choice in CHOICES:
-            if choice.holder != group:
-                continue
+        for choice in choices_of(group):
             name = names[choice.flag]
             title = f"Options of {choice.flag} {name}."
             options = _new(choice.of(name), seen, names)

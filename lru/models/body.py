@@ -40,6 +40,11 @@ class Body(nnx.Module):
         del model
         return True
 
+    @property
+    def causal(self) -> bool:
+        """True if outputs depend on their own step and those before alone."""
+        return True
+
     def initial_state(self, batch_size: int) -> list[State]:
         """The state of every layer before the first step."""
         raise NotImplementedError

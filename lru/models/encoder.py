@@ -135,6 +135,11 @@ class Encoder(Body):
         """Build the blocks; see `Body`."""
         self.blocks = nnx.List(Block(config, options, rngs=rngs) for _ in range(config.n_layers))
 
+    @property
+    def causal(self) -> bool:
+        """False if the blocks run in both directions; see `Body.causal`."""
+        return not any(isinstance(block.recurrence, Bidirectional) for block in self.blocks)
+
     def initial_state(self, batch_size: int) -> list[State]:
         """The state of every block before the first step."""
         return [block.recurrence.initial_state(batch_size) for block in self.blocks]

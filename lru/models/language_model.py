@@ -94,8 +94,6 @@ class LanguageModel(nnx.Module):
         Raises:
             ValueError: if the configuration has no such language model.
         """
-        if config.body_options.get("bidirectional"):
-            raise ValueError("bidirectional must be False in a language model, got True")
         options = options or LanguageModelOptions()
         scale, shape = options.init_range, (vocab_size, config.d_model)
 
@@ -104,6 +102,8 @@ class LanguageModel(nnx.Module):
 
         self.embedding = table()
         self.body = make_body(config, preferred=self.preferred_body, rngs=rngs)
+        if not self.body.causal:
+            raise ValueError("bidirectional must be False in a language model, got True")
         if options.cutoffs is None:
             self.head = SoftmaxHead(self.embedding if options.tied else table())
         else:
