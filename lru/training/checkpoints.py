@@ -51,6 +51,7 @@ class Checkpoints:
             read_only: leave it as it is; another process may be writing there.
         """
         self.folder = folder
+        self._read_only = read_only
         # Orbax joins the files of its database by a pattern that begins with the folder's own path.
         literal = str(folder.absolute()) == glob.escape(str(folder.absolute()))
         self._managers = {
@@ -65,6 +66,8 @@ class Checkpoints:
                     cleanup_tmp_directories=not read_only,
                     create=not read_only,
                     read_only=read_only,
+                    # Of each step it would read a file that another process may just remove.
+                    lightweight_initialize=True,
                 ),
             )
             for kind in KINDS
@@ -108,6 +111,9 @@ class Checkpoints:
     ) -> tuple[TrainState, dict[str, Any]]:
         """Read the checkpoint into the structure of `like`.
 
+        Opened to read only, a checkpoint that is replaced while it is read gives way to the new
+        one.
+
         Args:
             kind: which one.
             like: a state with arrays of the same shapes.
@@ -128,12 +134,7 @@ class Checkpoints:
             raise FileNotFoundError(f"no {kind} checkpoint in {manager.directory}")
         leaves, treedef = _flatten(like)
         wanted = {name: leaf for name, leaf in leaves.items() if _field(name) in only}
-        saved = manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore()
-            ),
-        )
+        step, saved = self._read(manager, step)
         arrays, progress = as_second_form(saved["state"], saved["progress"])
         arrays = {name: a for name, a in arrays.items() if _field(name) in only}
         for name in sorted({*wanted, *arrays}):
@@ -151,6 +152,23 @@ class Checkpoints:
             leaves[name] = jax.numpy.asarray(arrays[name], wanted[name].dtype)
         state = jax.tree_util.tree_unflatten(treedef, leaves.values())
         return state, progress | {"step": step}
+
+    def _read(self, manager: ocp.CheckpointManager, step: int) -> tuple[int, Any]:
+        parts = ocp.args.Composite(
+            state=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore()
+        )
+        while True:
+            try:
+                return step, manager.restore(step, args=parts)
+            # The error depends on which files were gone already.
+            except (OSError, ValueError, KeyError):
+                if not self._read_only:
+                    raise
+                manager.reload()
+                newest = manager.latest_step()
+                if newest is None or newest == step:
+                    raise
+                step = newest
 
     def wait(self) -> None:
         """Return once everything is on disk."""
