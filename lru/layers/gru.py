@@ -43,7 +43,7 @@ def _backward(
 class GRU(GatedRNN):
     """GRU layer; gates r, z, n."""
 
-    cell = Cell(_forward, _backward, activations=4)
+    cell = Cell(_forward, _backward, activations=4, native="gru")
     state_type = GRUState
     state_names = ("state",)
     gate_names = ("reset_gate", "update_gate", "candidate")

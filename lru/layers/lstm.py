@@ -49,7 +49,7 @@ def _backward(
 class LSTM(GatedRNN):
     """LSTM layer; gates i, f, g, o."""
 
-    cell = Cell(_forward, _backward, activations=4)
+    cell = Cell(_forward, _backward, activations=4, native="lstm")
     state_type = LSTMState
     state_names = ("output", "state")
     gate_names = ("input_gate", "forget_gate", "candidate", "output_gate")

@@ -1,12 +1,13 @@
 """Nonlinear recurrences with a matrix: s_t = cell(x_t + h_{t-1} W, s_{t-1}), with h first in s.
 
-The steps depend on one another, so they run one after another. All else is taken out of the loop:
-inputs come as products over all of time, and the gradient of W is one product over all of time,
-made after the backward loop.
+The steps depend on one another, so they run one after another. Inputs come as products over all of
+time. On a CPU the loop of a cell that `lru.scan.cpu` knows runs there; elsewhere it is one of JAX,
+out of which the gradient of W is taken, as one product over all of time.
 """
 
+import logging
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +15,17 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
+from lru.scan import cpu
 from lru.scan.methods import kept, previous, step_counts, traced_once, valid_steps
+from lru.scan.native import on_cpu
+from lru.scan.portability import is_portable
 from lru.scan.products import product
+
+logger = logging.getLogger(__name__)
+
+LARGEST_NATIVE = 2**18
+"""Elements of W up to which the loop in C++ is the faster one: those that a core's cache holds.
+Products with larger ones are XLA's."""
 
 States = tuple[Float[Array, "B N"], ...]
 Arrays = tuple[Array, ...]
@@ -30,15 +40,22 @@ class Cell(NamedTuple):
         backward: the activations, the states before and after, and the gradient of the state after,
             to the gradients of what was taken in and of the state before.
         activations: how many there are.
+        native: its name in `cpu/gated.cc`; None if it is not there.
     """
 
     forward: Callable[[Float[Array, "B S"], States], tuple[States, States]]
     backward: Callable[[States, States, States, States], tuple[Float[Array, "B S"], States]]
     activations: int
+    native: str | None = None
 
 
-# The cell, whether time runs backwards, and the type of products.
-How = tuple[Cell, bool, str]
+class How(NamedTuple):
+    """All of a problem that is no array: the last says whether the loop in C++ takes it."""
+
+    cell: Cell
+    reverse: bool
+    compute_dtype: str
+    native: bool
 
 
 def gated_scan(
@@ -73,7 +90,8 @@ def gated_scan(
         h [B, T, N], and the state after the last valid step of each row.
     """
     masked = _masked(x, resets, lengths, reset_to)
-    return _run_once((cell, reverse, compute_dtype), masked[0], W, state, *masked[1:])
+    how = _how(cell, reverse, compute_dtype, x, W, state, masked[1])
+    return _run_once(how, masked[0], W, state, *masked[1:])
 
 
 def gated_steps(
@@ -90,7 +108,34 @@ def gated_steps(
 ) -> tuple[tuple[Float[Array, "B T N"], ...], tuple[Float[Array, "B T N"], ...]]:
     """The states and the activations after each step; arguments as for `gated_scan`."""
     masked = _masked(x, resets, lengths, reset_to)
-    return _over_time_once((cell, reverse, compute_dtype), masked[0], W, state, *masked[1:])[1:]
+    how = _how(cell, reverse, compute_dtype, x, W, state, masked[1])
+    return _over_time_once(how, masked[0], W, state, *masked[1:])[1:]
+
+
+def _how(
+    cell: Cell,
+    reverse: bool,
+    compute_dtype: str,
+    x: Array,
+    W: Array,
+    state: States,
+    fresh: States | None,
+) -> How:
+    # The loop in C++ has one type for all arrays and products, and resets to zero.
+    types = {str(array.dtype) for array in (x, W, *state)}
+    known = cell.native is not None and compute_dtype == "float32" and fresh is None
+    known = known and types in ({"float32"}, {"float64"}) and W.size <= LARGEST_NATIVE
+    native = known and not is_portable() and _has_loop(jax.default_backend())
+    return How(cell, reverse, compute_dtype, native)
+
+
+@cache
+def _has_loop(platform: str) -> bool:
+    """True if the loop in C++ can run; cached, so that it is logged once."""
+    if platform != "cpu" or cpu.problem() is not None:
+        return False
+    logger.info("gated scan on cpu: loop in C++ (native)")
+    return True
 
 
 def _masked(x: Array, resets: Array | None, lengths: Array | None, reset_to: Any) -> tuple:
@@ -143,7 +188,40 @@ def _over_time(
     valid: Array | None,
 ) -> tuple[Arrays, Arrays, Arrays]:
     """The last state, and the states and activations of all steps."""
-    cell, reverse, compute_dtype = how
+    arguments = x, W, first, fresh, keep, valid
+    plain = partial(_over_time_plain, how)
+    if not how.native:
+        return plain(*arguments)
+
+    def here(x: Array, W: Array, first: Arrays, fresh: None, keep: Any, valid: Any) -> tuple:
+        states, activations = len(first), how.cell.activations
+        over_time = jax.ShapeDtypeStruct((*x.shape[:2], W.shape[0]), x.dtype)
+        results = cpu.call(
+            "lru_gated_forward",
+            tuple(_like(first)) + (over_time,) * (states + activations),
+            *(x, W, cpu.mask(keep), cpu.mask(valid), *first),
+            reverse=how.reverse,
+            cell=how.cell.native,
+        )
+        return (
+            tuple(results[:states]),
+            tuple(results[states:-activations]),
+            tuple(results[-activations:]),
+        )
+
+    return on_cpu(here, plain, *arguments)
+
+
+def _over_time_plain(
+    how: How,
+    x: Array,
+    W: Array,
+    first: Arrays,
+    fresh: Arrays | None,
+    keep: Array | None,
+    valid: Array | None,
+) -> tuple[Arrays, Arrays, Arrays]:
+    cell, reverse, compute_dtype, _ = how
     unmixed, steps = x.shape[2] - W.shape[1], x.shape[1]
 
     def step(i: Array, carry: tuple[Arrays, Arrays, Arrays]) -> tuple[Arrays, Arrays, Arrays]:
@@ -179,7 +257,34 @@ def _forward(
 
 
 def _backward(how: How, saved: tuple, gradients: tuple[Array, Arrays]) -> tuple[Any, ...]:
-    cell, reverse, compute_dtype = how
+    """The gradients of x, W, the first state and fresh ones, and of the masks none."""
+    plain = partial(_gradients_plain, how)
+    if not how.native:
+        return *plain(saved, gradients), None, None
+
+    def here(saved: tuple, gradients: tuple[Array, Arrays]) -> tuple:
+        W, first, _, keep, valid, states, activations = saved
+        dh, dlast = gradients
+        dx = jax.ShapeDtypeStruct((*dh.shape[:2], how.cell.activations * W.shape[0]), dh.dtype)
+        arguments = (W, cpu.mask(keep), cpu.mask(valid), dh, *first, *states, *activations, *dlast)
+        dx, dW, *dfirst = cpu.call(
+            "lru_gated_backward",
+            (dx, *_like((W, *first))),
+            *arguments,
+            reverse=how.reverse,
+            cell=how.cell.native,
+        )
+        return dx, dW, tuple(dfirst), None
+
+    return *on_cpu(here, plain, saved, gradients), None, None
+
+
+def _like(arrays: Arrays) -> list[jax.ShapeDtypeStruct]:
+    return [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays]
+
+
+def _gradients_plain(how: How, saved: tuple, gradients: tuple[Array, Arrays]) -> tuple[Any, ...]:
+    cell, reverse, compute_dtype, _ = how
     W, first, fresh, keep, valid, states, activations = saved
     dh, dlast = gradients
     dh = kept(valid, dh)
@@ -222,7 +327,7 @@ def _backward(how: How, saved: tuple, gradients: tuple[Array, Arrays]) -> tuple[
         dW = lax.dot_general(*rows, (((0,), (0,)), ((), ())))
     else:
         dW = product(rows[0].T, rows[1], compute_dtype)
-    return dx, dW, dfirst, dfresh, None, None
+    return dx, dW, dfirst, dfresh
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -355,6 +355,17 @@ LOOPS["lru_pooling_backward"] = (
     {**POOLED, "c": FLAT, "dh": FLAT, "dlast": FLAT_START},
     {"dx": POOLED["x"], "dbias": (ROWS, 3 * WIDTH), "dc0": FLAT_START},
 )
+LSTM = {"W": (WIDTH, 4 * WIDTH), "keep": MASK, "valid": MASK}
+STATES = {"h0": FLAT_START, "c0": FLAT_START}
+OVER_TIME = dict.fromkeys(("h", "c", "i", "f", "g", "o"), FLAT)
+LOOPS["lru_gated_forward"] = (
+    {"x": (ROWS, STEPS, 4 * WIDTH), **LSTM, **STATES},
+    {"h_last": FLAT_START, "c_last": FLAT_START, **OVER_TIME},
+)
+LOOPS["lru_gated_backward"] = (
+    {**LSTM, "dh": FLAT, **STATES, **OVER_TIME, "dh_last": FLAT_START, "dc_last": FLAT_START},
+    {"dx": (ROWS, STEPS, 4 * WIDTH), "dW": LSTM["W"], "dh0": FLAT_START, "dc0": FLAT_START},
+)
 
 
 def run_loop(target: str, changes: dict) -> None:
@@ -366,7 +377,8 @@ def run_loop(target: str, changes: dict) -> None:
 
     arrays = [jnp.zeros(x.shape, x.dtype) for x in (array(*item) for item in arguments.items())]
     outputs = tuple(array(*item) for item in results.items())
-    jax.block_until_ready(cpu.call(target, outputs, *arrays, reverse=False))
+    kind = {"cell": "lstm"} if "gated" in target else {}
+    jax.block_until_ready(cpu.call(target, outputs, *arrays, reverse=False, **kind))
 
 
 @pytest.mark.parametrize("target", cpu.TARGETS)

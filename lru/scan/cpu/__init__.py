@@ -157,7 +157,7 @@ def call(
     results: jax.ShapeDtypeStruct | tuple[jax.ShapeDtypeStruct, ...],
     *arguments: Array,
     in_place: int | None = None,
-    **attributes: bool,
+    **attributes: bool | str,
 ) -> Any:
     """Run a loop on a CPU.
 

@@ -51,6 +51,9 @@ class Check {
     return mask.element_count() == 0 ? *this : HasShape(name, mask, {rows, steps});
   }
 
+  // Says that an array was not given.
+  Check& Miss(const char* name) { return Refuse(name, "fewer arrays"); }
+
   xla::ffi::Error Result() const {
     if (problem_.empty()) return xla::ffi::Error::Success();
     return xla::ffi::Error::InvalidArgument(problem_);

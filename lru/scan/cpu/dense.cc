@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "buffers.h"
-#include "parallel.h"
+#include "groups.h"
 #include "product.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -22,7 +22,6 @@ namespace {
 
 // Steps whose states and gradients wait in the cache for the gradient of A.
 constexpr int64_t kBlock = 64;
-constexpr int64_t kProductsWorthAThread = 1 << 18;
 
 template <typename T>
 void Prefetch(const T* row, int64_t n) {
@@ -33,31 +32,10 @@ struct Sizes {
   int64_t problems, rows, steps, width;  // all axes in front of B, then B, T, N
   bool reverse;
 
+  int64_t Products() const { return problems * rows * steps * width * width; }
+
   // The i-th step that the scan takes.
   int64_t Step(int64_t i) const { return reverse ? steps - 1 - i : i; }
-};
-
-// Calls run(problem, task, row, rows) for groups of at most kTileRows rows of each problem; groups
-// of one task follow each other on one thread. Returns the number of tasks of a problem.
-struct Schedule {
-  int64_t threads, tasks, group;
-
-  Schedule(ffi::ThreadPool& pool, const Sizes& s) {
-    int64_t work = s.problems * s.rows * s.steps * s.width * s.width;
-    threads = std::clamp<int64_t>(work / kProductsWorthAThread, 1, pool.num_threads());
-    int64_t share = (threads + s.problems - 1) / s.problems;
-    group = std::clamp<int64_t>((s.rows + share - 1) / share, 1, kTileRows);
-    tasks = std::min(share, (s.rows + group - 1) / group);
-  }
-
-  template <typename Run>
-  void ForEach(ffi::ThreadPool& pool, const Sizes& s, const Run& run) const {
-    InParallel(pool, s.problems * tasks, threads, [&](int64_t i) {
-      int64_t problem = i / tasks, task = i % tasks;
-      for (int64_t row = task * group; row < s.rows; row += tasks * group)
-        run(problem, task, row, std::min(group, s.rows - row));
-    });
-  }
 };
 
 template <typename T>
@@ -65,7 +43,8 @@ void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* A, const T* b, cons
              const bool* keep, T* h) {
   int64_t n = s.width, stride = s.steps * n;
   const Panels<T> panels(n);
-  Schedule(pool, s).ForEach(pool, s, [&](int64_t problem, int64_t, int64_t row, int64_t rows) {
+  const Groups groups(pool, s.problems, s.rows, s.Products());
+  groups.ForEach(pool, [&](int64_t problem, int64_t, int64_t row, int64_t rows) {
     const std::vector<T> packed = Packed(panels, n, A + problem * n * n, true), zero(n, T(0));
     int64_t first = problem * s.rows + row;
     for (int64_t i = 0; i < s.steps; ++i) {
@@ -82,28 +61,6 @@ void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* A, const T* b, cons
   });
 }
 
-// Pairs (gradient of b, state before), to be multiplied: those of the steps of a block that keep
-// the state, with the states in rows of whole vectors.
-template <typename T>
-struct Pairs {
-  int64_t n, padded, count = 0;
-  std::vector<T> left, right;
-
-  explicit Pairs(const Panels<T>& panels) : n(panels.n), padded(panels.padded) {}
-
-  void Clear() {
-    count = 0;
-    left.resize(kTileRows * kBlock * n);
-    right.resize(kTileRows * kBlock * padded);
-  }
-
-  void Add(const T* db, const T* before) {
-    std::copy_n(db, n, left.data() + count * n);
-    std::copy_n(before, n, right.data() + count * padded);
-    ++count;
-  }
-};
-
 // One loop against the scan: db_t = g_t + A^T db_next where the next step keeps this one, and after
 // each block of steps da += db_t outer h_previous.
 template <typename T>
@@ -112,13 +69,13 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* A, const T* g, con
   int64_t n = s.width, stride = s.steps * n;
   const Panels<T> panels(n);
   int64_t padded = panels.padded;
-  Schedule schedule(pool, s);
-  std::vector<std::vector<T>> totals(s.problems * schedule.tasks);
-  schedule.ForEach(pool, s, [&](int64_t problem, int64_t task, int64_t row, int64_t rows) {
-    std::vector<T>& total = totals[problem * schedule.tasks + task];
+  const Groups groups(pool, s.problems, s.rows, s.Products());
+  std::vector<std::vector<T>> totals(s.problems * groups.tasks);
+  groups.ForEach(pool, [&](int64_t problem, int64_t task, int64_t row, int64_t rows) {
+    std::vector<T>& total = totals[problem * groups.tasks + task];
     total.resize(n * padded, T(0));
     const std::vector<T> packed = Packed(panels, n, A + problem * n * n, false), zero(n, T(0));
-    Pairs<T> pairs(panels);
+    Pairs<T> pairs(n, panels, kTileRows * kBlock);
     int64_t first = problem * s.rows + row;
     auto kept = [&](int64_t r, int64_t t) { return !keep || keep[(first + r) * s.steps + t]; };
     for (int64_t end = s.steps; end > 0; end = std::max<int64_t>(end - kBlock, 0)) {
@@ -155,13 +112,12 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* A, const T* g, con
                     i == 0 ? h0 + (first + r) * n : h_first + r * stride + s.Step(i - 1) * n);
         }
       }
-      AddOuterProducts<T>(panels, 1, 0, pairs.count, n, {pairs.left.data(), n},
-                          {pairs.right.data(), padded}, total.data());
+      pairs.AddTo(panels, total.data());
     }
   });
   std::fill_n(dA, s.problems * n * n, T(0));
   for (int64_t i = 0; i < static_cast<int64_t>(totals.size()); ++i) {
-    T* out = dA + i / schedule.tasks * n * n;
+    T* out = dA + i / groups.tasks * n * n;
     if (totals[i].empty()) continue;
     for (int64_t j = 0; j < n; ++j)
       for (int64_t k = 0; k < n; ++k) out[j * n + k] += totals[i][j * padded + k];

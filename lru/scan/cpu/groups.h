@@ -1,0 +1,68 @@
+// Rows of a batch that take a step together, so that a matrix is read once for all of them.
+
+#ifndef LRU_SCAN_CPU_GROUPS_H_
+#define LRU_SCAN_CPU_GROUPS_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "parallel.h"
+#include "product.h"
+#include "xla/ffi/api/ffi.h"
+
+constexpr int64_t kProductsWorthAThread = 1 << 18;
+
+// Groups of at most kTileRows rows of each problem, dealt out to tasks: those of one task follow
+// each other on one thread. `products` counts the multiplications of all problems.
+struct Groups {
+  int64_t problems, rows, threads, tasks, size;
+
+  Groups(xla::ffi::ThreadPool& pool, int64_t problems, int64_t rows, int64_t products)
+      : problems(problems), rows(rows) {
+    threads = std::clamp<int64_t>(products / kProductsWorthAThread, 1, pool.num_threads());
+    int64_t share = (threads + problems - 1) / problems;
+    size = std::clamp<int64_t>((rows + share - 1) / share, 1, kTileRows);
+    tasks = std::min(share, (rows + size - 1) / size);
+  }
+
+  // Calls run(problem, task, row, rows of the group); there are `tasks` tasks a problem.
+  template <typename Run>
+  void ForEach(xla::ffi::ThreadPool& pool, const Run& run) const {
+    InParallel(pool, problems * tasks, threads, [&](int64_t i) {
+      int64_t problem = i / tasks, task = i % tasks;
+      for (int64_t row = task * size; row < rows; row += tasks * size)
+        run(problem, task, row, std::min(size, rows - row));
+    });
+  }
+};
+
+// Pairs of rows whose outer products are to be added up, those on the right in whole vectors.
+template <typename T>
+struct Pairs {
+  int64_t height, width, padded, most, count = 0;
+  std::vector<T> left, right;
+
+  Pairs(int64_t height, const Panels<T>& panels, int64_t most)
+      : height(height), width(panels.n), padded(panels.padded), most(most) {}
+
+  void Clear() {
+    count = 0;
+    left.resize(most * height);
+    right.resize(most * padded);
+  }
+
+  void Add(const T* l, const T* r) {
+    std::copy_n(l, height, left.data() + count * height);
+    std::copy_n(r, width, right.data() + count * padded);
+    ++count;
+  }
+
+  // total [height, padded] += the sum.
+  void AddTo(const Panels<T>& panels, T* total) const {
+    AddOuterProducts<T>(panels, 1, 0, count, height, {left.data(), height},
+                        {right.data(), padded}, total);
+  }
+};
+
+#endif  // LRU_SCAN_CPU_GROUPS_H_
