@@ -40,13 +40,13 @@ class Cell(NamedTuple):
         backward: the activations, the states before and after, and the gradient of the state after,
             to the gradients of what was taken in and of the state before.
         activations: how many there are.
-        native: its name in `cpu/gated.cc`; None if it is not there.
+        native: its name in `cpu/gated.cc`; empty if it is not there.
     """
 
     forward: Callable[[Float[Array, "B S"], States], tuple[States, States]]
     backward: Callable[[States, States, States, States], tuple[Float[Array, "B S"], States]]
     activations: int
-    native: str | None = None
+    native: str = ""
 
 
 class How(NamedTuple):
@@ -123,7 +123,7 @@ def _how(
 ) -> How:
     # The loop in C++ has one type for all arrays and products, and resets to zero.
     types = {str(array.dtype) for array in (x, W, *state)}
-    known = cell.native is not None and compute_dtype == "float32" and fresh is None
+    known = bool(cell.native) and compute_dtype == "float32" and fresh is None
     known = known and types in ({"float32"}, {"float64"}) and W.size <= LARGEST_NATIVE
     native = known and not is_portable() and _has_loop(jax.default_backend())
     return How(cell, reverse, compute_dtype, native)

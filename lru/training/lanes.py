@@ -8,7 +8,7 @@ other, a share of them on each core.
 import dataclasses
 import itertools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple
@@ -131,8 +131,8 @@ def over_lanes(function: Callable, method: Method, n_own: int) -> Callable:
     return in_turn
 
 
-class Shares(tuple):
-    """States of the lanes of each core, in order."""
+class Shares(tuple[Future, ...]):
+    """States of the lanes of each core, in order, which may still be computed."""
 
 
 class OnCores:
@@ -161,13 +161,18 @@ class OnCores:
         self._threads = ThreadPoolExecutor(n)
 
     def __call__(self, *args: Any) -> Shares:
-        """Call it; its own first arguments are of all lanes, or shares that a call has given."""
-        own = [a if isinstance(a, Shares) else self._split(a) for a in args[: self._n_own]]
+        """Begin it; its own first arguments are of all lanes, or shares that a call has given."""
+        own = [
+            _finished(a) if isinstance(a, Shares) else self._split(a) for a in args[: self._n_own]
+        ]
         shares = [(*states, *args[self._n_own :]) for states in zip(*own, strict=True)]
         # Not in the threads, which do not know of the settings of a context, such as of types.
         programs = [self._compiled[n].program(*a) for n, a in zip(self._sizes, shares, strict=True)]
-        done = self._threads.map(lambda program, share: program(*share), programs, shares)
-        return Shares(done)
+        return Shares(map(self._threads.submit, programs, *zip(*shares, strict=True)))
+
+
+def _finished(shares: Shares) -> list[Any]:
+    return [share.result() for share in shares]
 
 
 def _split(state: Any, bounds: list[int]) -> tuple[Any, ...]:
@@ -182,7 +187,7 @@ def _join(*shares: Any) -> Any:
 
 def of_all(state: Any) -> Any:
     """The state of all lanes, which may be in shares."""
-    return _join(*state) if isinstance(state, Shares) else state
+    return _join(*_finished(state)) if isinstance(state, Shares) else state
 
 
 def stacked(states: list[Any]) -> Any:

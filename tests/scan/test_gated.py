@@ -77,7 +77,7 @@ def results_of(scan, cell, *arrays, **options):
 )
 def test_equals_the_oracle_at_odd_sizes(layer, rows, steps, width, dtype, native, masked, reverse):
     """Rows beside whole tiles, widths beside whole vectors, pairs beside whole blocks."""
-    cell = layer.cell if native else layer.cell._replace(native=None)
+    cell = layer.cell if native else layer.cell._replace(native="")
     options = {"reverse": reverse, **(masks_of(rows, steps) if masked else {})}
     with jax.enable_x64(dtype == "float64"):
         arrays = drawn(layer, rows, steps, width, dtype)
@@ -103,7 +103,7 @@ def test_lanes_and_second_derivatives_are_those_of_the_plain_loop(layer):
         joined = jax.vmap(gradients)(*lanes)
         return joined, jax.jvp(gradients, (x, W), (jnp.sin(x), jnp.cos(W)))[1]
 
-    actual, expected = run(layer.cell), run(layer.cell._replace(native=None))
+    actual, expected = run(layer.cell), run(layer.cell._replace(native=""))
     for got, wanted in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
@@ -115,7 +115,7 @@ def test_states_and_activations_are_those_of_the_plain_loop(layer):
     valid = np.arange(9) < np.asarray(options["lengths"])[:, None]
     actual, expected = (
         gated_steps(cell, *arrays, **options)
-        for cell in (layer.cell, layer.cell._replace(native=None))
+        for cell in (layer.cell, layer.cell._replace(native=""))
     )
     for got, wanted in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
         np.testing.assert_allclose(got[valid], wanted[valid], rtol=0, atol=1e-6)
@@ -127,7 +127,7 @@ def test_states_and_activations_are_those_of_the_plain_loop(layer):
         {"compute_dtype": "bfloat16"},
         {"reset_to": True},
         {"dtype": "bfloat16"},
-        {"native": None},
+        {"native": ""},
         {"width": 257},
         {},
     ],
