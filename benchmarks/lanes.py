@@ -9,6 +9,7 @@ lane and of the run of its seed alone.
 """
 
 import argparse
+import json
 import math
 import statistics
 import tempfile
@@ -88,14 +89,13 @@ def drift_of(name: str, method: str) -> dict[int, float]:
 
 
 def main() -> None:
-    """Measure and write the results."""
+    """Measure, and write the results beside those that are there."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--updates", type=int, default=400)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=SIZES, default=list(SIZES))
     options = parser.parse_args()
     keep_freed_memory()
-    rows = []
     for name in options.only:
         entrants = {"single": (1, "vmap"), "vmap": (SEEDS, "vmap"), "map": (SEEDS, "map")}
         speeds: dict[str, list[float]] = {entrant: [] for entrant in entrants}
@@ -106,22 +106,22 @@ def main() -> None:
         ratios = {method: medians[method] / medians["single"] for method in METHODS}
         drifts = {method: drift_of(name, method) for method in METHODS}
         model, width, batch_size, steps = SIZES[name]
-        rows.append(
-            {
-                "model": model,
-                "d_model": width,
-                "d_hidden": width,
-                "batch_size": batch_size,
-                "steps": steps,
-                "seeds": SEEDS,
-                "examples_per_second": speeds,
-                "times_one_after_the_other": ratios,
-                "drift_by_updates": drifts,
-            }
-        )
+        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        results[name] = {
+            "provenance": provenance(),
+            "model": model,
+            "d_model": width,
+            "d_hidden": width,
+            "batch_size": batch_size,
+            "steps": steps,
+            "seeds": SEEDS,
+            "examples_per_second": speeds,
+            "times_one_after_the_other": ratios,
+            "drift_by_updates": drifts,
+        }
+        save(RESULTS, results)
         print(name, {method: f"{ratio:.2f}x" for method, ratio in ratios.items()}, flush=True)
         print("  drift", drifts, flush=True)
-    save(RESULTS, {"provenance": provenance(), "rows": rows})
 
 
 if __name__ == "__main__":
