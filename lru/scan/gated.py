@@ -5,9 +5,8 @@ time. On a CPU the loop of a cell that `lru.scan.cpu` knows runs there; elsewher
 out of which the gradient of W is taken, as one product over all of time.
 """
 
-import logging
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,11 +16,9 @@ from jaxtyping import Bool, Float, Integer
 
 from lru.scan import cpu
 from lru.scan.methods import kept, previous, step_counts, traced_once, valid_steps
-from lru.scan.native import on_cpu
+from lru.scan.native import has_one_pass, on_cpu
 from lru.scan.portability import is_portable
 from lru.scan.products import product
-
-logger = logging.getLogger(__name__)
 
 LARGEST_NATIVE = 2**18
 """Elements of W up to which the loop in C++ is the faster one: those that a core's cache holds.
@@ -125,17 +122,8 @@ def _how(
     types = {str(array.dtype) for array in (x, W, *state)}
     known = bool(cell.native) and compute_dtype == "float32" and fresh is None
     known = known and types in ({"float32"}, {"float64"}) and W.size <= LARGEST_NATIVE
-    native = known and not is_portable() and _has_loop(jax.default_backend())
+    native = known and not is_portable() and has_one_pass("gated scan", jax.default_backend())
     return How(cell, reverse, compute_dtype, native)
-
-
-@cache
-def _has_loop(platform: str) -> bool:
-    """True if the loop in C++ can run; cached, so that it is logged once."""
-    if platform != "cpu" or cpu.problem() is not None:
-        return False
-    logger.info("gated scan on cpu: loop in C++ (native)")
-    return True
 
 
 def _masked(x: Array, resets: Array | None, lengths: Array | None, reset_to: Any) -> tuple:

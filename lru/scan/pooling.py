@@ -6,8 +6,7 @@ o = sigmoid of its own, and i_t in place of 1 - f_t, where those gates are there
 over memory, activations included (`lru.scan.cpu`); elsewhere the parts follow each other.
 """
 
-import logging
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,10 +17,8 @@ from jaxtyping import Bool, Float, Integer
 from lru.scan import cpu
 from lru.scan.front import check_common, linear_scan, method_named
 from lru.scan.methods import LINEAR_METHODS, kept, step_counts, traced_once, valid_steps
-from lru.scan.native import on_cpu
+from lru.scan.native import has_one_pass, on_cpu
 from lru.scan.portability import is_portable
-
-logger = logging.getLogger(__name__)
 
 # What lies side by side in the inputs of each pooling.
 GATES = {"f": "zf", "fo": "zfo", "ifo": "zfoi"}
@@ -87,7 +84,8 @@ def pooled_scan(
     bias = jnp.zeros(x.shape[-1], dtype) if bias is None else bias.astype(dtype)
     x, c0 = x.astype(dtype), c0.astype(dtype)
     usual = pooling == "fo" and _nothing(zoneout) and reset_to is None
-    if method == "auto" and usual and not is_portable() and _has_one_pass(jax.default_backend()):
+    automatic = method == "auto" and usual and not is_portable()
+    if automatic and has_one_pass("pooled scan", jax.default_backend()):
         chosen = "native"
     else:
         chosen = method_named(
@@ -122,18 +120,6 @@ def _check(
     if bias is not None and bias.shape != (columns,):
         raise ValueError(f"bias has shape {bias.shape}, but c0 {c0.shape} allows ({columns},)")
     check_common(x, None, resets, lengths)
-
-
-@cache
-def _has_one_pass(platform: str) -> bool:
-    """True if "auto" stands for the one pass, which is faster than the parts whatever scans them.
-
-    Cached, so that it is logged once.
-    """
-    if platform != "cpu" or cpu.problem() is not None:
-        return False
-    logger.info("pooled scan on cpu: one pass in C++ (native)")
-    return True
 
 
 def _nothing(zoneout: Array | float) -> bool:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lru.scan import cpu, pooled_scan, pooling, portable, reference
+from lru.scan import cpu, native, pooled_scan, portable, reference
 from lru.scan.pooling import GATES
 
 B, T, N = 3, 7, 5
@@ -62,9 +62,9 @@ def _elsewhere(monkeypatch, _traced_anew):
 @pytest.fixture
 def _no_compiler(monkeypatch):
     monkeypatch.setattr(cpu, "problem", lambda: "no compiler here")
-    pooling._has_one_pass.cache_clear()
+    native.has_one_pass.cache_clear()
     yield
-    pooling._has_one_pass.cache_clear()
+    native.has_one_pass.cache_clear()
 
 
 OPTIONS = [{}, {"resets": RESETS}, {"lengths": LENGTHS}, {"resets": RESETS, "lengths": LENGTHS}]
@@ -117,8 +117,8 @@ def calls(**options):
 
 
 def test_one_pass_is_taken_where_there_is_one_and_that_is_said_once(caplog):
-    pooling._has_one_pass.cache_clear()
-    with caplog.at_level(logging.INFO, logger=pooling.__name__):
+    native.has_one_pass.cache_clear()
+    with caplog.at_level(logging.INFO, logger=native.__name__):
         assert [calls(pooling="fo") for _ in range(2)] == [1, 1]
     assert [r.getMessage() for r in caplog.records] == [
         "pooled scan on cpu: one pass in C++ (native)"

@@ -115,13 +115,7 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* A, const T* g, con
       pairs.AddTo(panels, total.data());
     }
   });
-  std::fill_n(dA, s.problems * n * n, T(0));
-  for (int64_t i = 0; i < static_cast<int64_t>(totals.size()); ++i) {
-    T* out = dA + i / groups.tasks * n * n;
-    if (totals[i].empty()) continue;
-    for (int64_t j = 0; j < n; ++j)
-      for (int64_t k = 0; k < n; ++k) out[j * n + k] += totals[i][j * padded + k];
-  }
+  SumTasks(groups, totals, n, n, padded, dA);
 }
 
 struct Problem {

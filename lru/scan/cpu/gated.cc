@@ -156,8 +156,11 @@ void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* x, const T* W, cons
   const int64_t n = s.width, inputs = kTaken * n, unmixed = inputs - s.mixed;
   const Panels<T> panels(s.mixed);
   const Groups groups(pool, s.problems, s.rows, s.Products());
+  std::vector<std::vector<T>> packed;
+  for (int64_t p = 0; p < s.problems; ++p)
+    packed.push_back(Packed(panels, n, W + p * n * s.mixed, false));
   groups.ForEach(pool, [&](int64_t problem, int64_t, int64_t row, int64_t rows) {
-    const std::vector<T> packed = Packed(panels, n, W + problem * n * s.mixed, false), zero(n, T(0));
+    const std::vector<T> zero(n, T(0));
     std::vector<T> mixed(rows * s.mixed);
     const int64_t begin = problem * s.rows + row;
     std::vector<Pointers<const T, kStates>> before(rows);
@@ -169,7 +172,7 @@ void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* x, const T* W, cons
         if (!masks.Kept(at + r * s.steps)) before[r].fill(zero.data());
         h[r] = before[r][0];
       }
-      Product(panels, packed, n, rows, h, {x + at * inputs + unmixed, s.steps * inputs},
+      Product(panels, packed[problem], n, rows, h, {x + at * inputs + unmixed, s.steps * inputs},
               {mixed.data(), s.mixed});
       for (int64_t r = 0; r < rows; ++r) {
         const int64_t step = at + r * s.steps;
@@ -194,7 +197,7 @@ void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* x, const T* W, cons
 }
 
 // Steps from the last to the first; the gradients of the states are in dfirst, which those of the
-// last states enter, and the gradient of W is added up after each block of steps.
+// last states enter, and the gradient of W is added up from kPairs rows at a time.
 template <typename Cell, typename T>
 void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* W, const Masks& masks,
               const Pointers<const T, Cell::kStates>& first,
@@ -206,11 +209,12 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* W, const Masks& ma
   const int64_t n = s.width, inputs = kTaken * n, unmixed = inputs - s.mixed;
   const Panels<T> panels(n), outer(s.mixed);
   const Groups groups(pool, s.problems, s.rows, s.Products());
-  std::vector<std::vector<T>> totals(s.problems * groups.tasks);
+  std::vector<std::vector<T>> packed, totals(s.problems * groups.tasks);
+  for (int64_t p = 0; p < s.problems; ++p)
+    packed.push_back(Packed(panels, s.mixed, W + p * n * s.mixed, true));
   groups.ForEach(pool, [&](int64_t problem, int64_t task, int64_t row, int64_t rows) {
     std::vector<T>& total = totals[problem * groups.tasks + task];
     total.resize(n * outer.padded, T(0));
-    const std::vector<T> packed = Packed(panels, s.mixed, W + problem * n * s.mixed, true);
     const std::vector<T> zero(n, T(0));
     Pairs<T> pairs(n, outer, kPairs);
     pairs.Clear();
@@ -248,7 +252,7 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* W, const Masks& ma
           pairs.Clear();
         }
       }
-      Product<T>(panels, packed, s.mixed, rows, mixed, {d[0], n}, {d[0], n});
+      Product<T>(panels, packed[problem], s.mixed, rows, mixed, {d[0], n}, {d[0], n});
       for (int64_t r = 0; r < rows; ++r) {
         if (masks.Kept(at + r * s.steps)) continue;
         for (T* gradient : At<T>(d, r, n)) std::fill_n(gradient, n, T(0));
@@ -256,13 +260,7 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* W, const Masks& ma
     }
     pairs.AddTo(outer, total.data());
   });
-  std::fill_n(dW, s.problems * n * s.mixed, T(0));
-  for (size_t i = 0; i < totals.size(); ++i) {
-    if (totals[i].empty()) continue;
-    T* out = dW + i / groups.tasks * n * s.mixed;
-    for (int64_t j = 0; j < n; ++j)
-      for (int64_t k = 0; k < s.mixed; ++k) out[j * s.mixed + k] += totals[i][j * outer.padded + k];
-  }
+  SumTasks(groups, totals, n, s.mixed, outer.padded, dW);
 }
 
 // Arrays whose number depends on the cell, taken one after another and checked.

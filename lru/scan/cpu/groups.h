@@ -65,4 +65,18 @@ struct Pairs {
   }
 };
 
+// out [problems, height, width] = the sum of the totals of the tasks of each problem, whose rows are
+// `padded` wide; tasks that had no rows have none.
+template <typename T>
+void SumTasks(const Groups& groups, const std::vector<std::vector<T>>& totals, int64_t height,
+              int64_t width, int64_t padded, T* out) {
+  std::fill_n(out, groups.problems * height * width, T(0));
+  for (size_t i = 0; i < totals.size(); ++i) {
+    if (totals[i].empty()) continue;
+    T* sum = out + i / groups.tasks * height * width;
+    for (int64_t j = 0; j < height; ++j)
+      for (int64_t k = 0; k < width; ++k) sum[j * width + k] += totals[i][j * padded + k];
+  }
+}
+
 #endif  // LRU_SCAN_CPU_GROUPS_H_
