@@ -5,7 +5,9 @@
 
 import collections
 import gc
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import jax
@@ -20,16 +22,14 @@ D, N, LAYERS = 64, 64, 4
 BYTES_OF_A_STATE = LAYERS * N * np.dtype(np.complex64).itemsize
 # Steps of one call, calls before memory is read, and calls until it is read again.
 BLOCK, WARM_UP, CALLS = 4, 500, 2_500
-# Other threads of the process ask for memory once in a while; a stream that leaks does in each
-# window. The states after the calls of one take 5 MiB.
+# A stream that leaks grows in each window. The states after the calls of one take 5 MiB.
 WINDOWS = 4
 BOUND = 2**20
 
 SIGNAL = np.random.default_rng(0).standard_normal((1, 1_000, D), np.float32)
 
 
-@pytest.fixture(scope="module")
-def encoder():
+def make_encoder():
     options = {"r_min": 0.9, "r_max": 0.999}
     config = ModelConfig(n_layers=LAYERS, d_model=D, d_hidden=N, options=options)
     return Encoder(config, rngs=nnx.Rngs(0))
@@ -51,8 +51,9 @@ def stream(call, state, calls):
         yield state
 
 
-def growth(encoder, keep, donate):
+def growth(maxlen, donate):
     """By how many bytes the process and the arrays grow in each window, and the programs."""
+    encoder, kept = make_encoder(), collections.deque(maxlen=maxlen)
 
     def advance(x, state):
         def step(state, x_t):
@@ -69,36 +70,37 @@ def growth(encoder, keep, donate):
         gc.collect()
         readings.append((resident_bytes(), array_bytes()))
         for after in stream(call, state, CALLS):
-            keep(after)
+            kept.append(after)
             state = after
         del after
     process, arrays = np.diff(readings, axis=0).T
     return process, arrays, call._cache_size()
 
 
-on_linux = pytest.mark.skipif(
-    not STATM.exists(), reason="resident memory is read from /proc, which only Linux has"
-)
+@pytest.fixture
+def growth_alone():
+    """`growth` in a process in which nothing else asks for memory."""
+    if not STATM.exists():
+        pytest.skip("resident memory is read from /proc, which only Linux has")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        yield lambda *arguments: pool.submit(growth, *arguments).result()
 
 
-@on_linux
-def test_a_long_stream_is_one_program_in_constant_memory(encoder):
-    last = collections.deque(maxlen=1)
-    process, arrays, programs = growth(encoder, last.append, donate=1)
+def test_a_long_stream_is_one_program_in_constant_memory(growth_alone):
+    process, arrays, programs = growth_alone(1, 1)
     assert programs == 1
     np.testing.assert_array_equal(arrays, 0)
     assert min(process) < BOUND
 
 
-@on_linux
-def test_the_measurement_sees_states_that_are_kept(encoder):
-    kept = []
-    process, arrays, _ = growth(encoder, kept.append, donate=())
+def test_the_measurement_sees_states_that_are_kept(growth_alone):
+    process, arrays, _ = growth_alone(None, ())
     np.testing.assert_array_equal(arrays[1:], CALLS * BYTES_OF_A_STATE)
     assert min(process) > BOUND
 
 
-def test_a_stream_gives_the_outputs_of_the_whole(encoder):
+def test_a_stream_gives_the_outputs_of_the_whole():
+    encoder = make_encoder()
     step = jax.jit(encoder.step, donate_argnums=1)
     state, outputs = encoder.initial_state(1), []
     for t in range(SIGNAL.shape[1]):
