@@ -60,7 +60,7 @@ COLOURS = {
 
 
 def divisor(rule: str, n: int) -> float:
-    """What a rule divides a glorot draw by; nan where it is not defined."""
+    """Divisor of a glorot draw by a rule; nan where it is not defined."""
     if rule == "rescaled_glorot":
         return rescaled_glorot_divisor(n) if n >= RESCALED_SMALLEST_WIDTH else np.nan
     if rule == "calibrated_glorot":
@@ -120,7 +120,7 @@ def fit(radii: dict[int, np.ndarray]) -> tuple[float, ...]:
 
 
 def choice_table(radii: dict[int, np.ndarray]) -> str:
-    """What dividing by mean plus 1, 2, 3 deviations gives, over the calibrating draws.
+    """Results of dividing by mean plus 1, 2, 3 deviations, over the calibrating draws.
 
     By width: mean radius; steps after which it has forgotten all but 1/e; share of draws above
     one; share of models with a layer above one.

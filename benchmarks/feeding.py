@@ -1,4 +1,4 @@
-"""What feeding costs: share of a training step spent waiting, throughput alone, and padding.
+"""Cost of feeding: share of a training step spent waiting, throughput alone, and padding.
 
 python -m benchmarks.feeding [DATASET ...] [--seconds 12] [--table_only]
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from benchmarks.layers import by_turns
 from benchmarks.provenance import provenance, save
 from lru.layers import GRU, LSTM
-from lru.scan import Cell, gated, gated_scan
+from lru.scan import GatedCell, gated, gated_scan
 
 RESULTS = Path(__file__).parent / "results" / "gated.json"
 LAYERS = {"lstm": LSTM, "gru": GRU}
@@ -29,14 +29,14 @@ SIZES = [(16, 8, 20), (32, 32, 40), (128, 32, 64), (256, 32, 64), (512, 16, 64)]
 def problem(layer: type[LSTM | GRU], width: int, rows: int, steps: int) -> tuple:
     """Inputs, matrix and state, drawn."""
     keys = jax.random.split(jax.random.key(0), 3)
-    columns = layer.blocks * width
+    columns = layer.n_gates * width
     x = jax.random.normal(keys[0], (rows, steps, columns + layer.apart * width))
     W = jax.random.normal(keys[1], (width, columns)) / width**0.5
     state = tuple(jax.random.normal(keys[2], (rows, width)) for _ in layer.state_type._fields)
     return x, W, state
 
 
-def gradients(cell: Cell, x: jax.Array, W: jax.Array, state: tuple) -> tuple:
+def gradients(cell: GatedCell, x: jax.Array, W: jax.Array, state: tuple) -> tuple:
     """Of the sum of squares of all outputs."""
 
     def loss(x: jax.Array, W: jax.Array, state: tuple) -> jax.Array:

@@ -1,11 +1,11 @@
-"""Time and memory of whole layers, forward and backward, and of one long sequence in blocks.
+"""Time and memory of whole layers, forward and backward, and of one long sequence in chunks.
 
 python -m benchmarks.layers [--steps 256 1024 4096] [--repetitions 9] [--only_draw]
 
 All recurrent layers take turns with the LRU in plain form (`benchmarks/plain.py`) and the LSTM and
 the GRU of PyTorch, where that is installed, at D = N and B 8, less from T 8,192 on. "memory" is
 what the compiled program needs beside its arguments and results. The long sequence is one LRU at
-B 1, T 65,536, D 64, N 64: in blocks whose states the gradient runs again, with all states kept, and
+B 1, T 65,536, D 64, N 64: in chunks whose states the gradient runs again, with all states kept, and
 with products and scan apart and all states kept; each in a process of its own, which also reports
 how far its resident memory rose above that with the arguments at hand (Linux), results included.
 Results go to benchmarks/results/layers.json and, over the steps, to docs/images/layers.png.
@@ -44,7 +44,7 @@ class ApartLRU(LRU):
     """The LRU with its products before and after the scan, over all of time."""
 
     def whole(self, x: Any, state: Any, lengths: Any, resets: Any) -> tuple[Any, Any]:
-        """See `LayerInBlocks.whole`."""
+        """See `ChunkedLayer.whole`."""
         gamma_log: Any = self.gamma_log
         B = self.B[...] * jnp.tile(jnp.exp(gamma_log[...]), 2)
         driven = (x @ B).reshape(*x.shape[:-1], 2, self.d_hidden)
@@ -53,10 +53,10 @@ class ApartLRU(LRU):
 
 
 LONG_VARIANTS: dict[str, Callable[[], RecurrentLayer]] = {
-    "in blocks": lambda: LRU(LONG_WIDTH, LONG_WIDTH, rngs=nnx.Rngs(0)),
-    "states kept": lambda: LRU(LONG_WIDTH, LONG_WIDTH, block_length=0, rngs=nnx.Rngs(0)),
+    "in chunks": lambda: LRU(LONG_WIDTH, LONG_WIDTH, rngs=nnx.Rngs(0)),
+    "states kept": lambda: LRU(LONG_WIDTH, LONG_WIDTH, chunk_length=0, rngs=nnx.Rngs(0)),
     "apart, states kept": lambda: ApartLRU(
-        LONG_WIDTH, LONG_WIDTH, block_length=0, rngs=nnx.Rngs(0)
+        LONG_WIDTH, LONG_WIDTH, chunk_length=0, rngs=nnx.Rngs(0)
     ),
 }
 
@@ -124,7 +124,7 @@ def measure_layers(steps: int, width: int, repetitions: int) -> list[dict[str, A
     programs, memory = {}, {}
     for name in LAYERS:
         known = layer_options(LAYERS[name])
-        options = {"block_length": 0} if "block_length" in known else {}
+        options = {"chunk_length": 0} if "chunk_length" in known else {}
         layer = make_layer(name, width, width, options, rngs=nnx.Rngs(0))
         programs[name], memory[name] = compiled(layer, x, g)
     plain = "lru, lax.associative_scan"

@@ -70,7 +70,7 @@ def narrow(x: jax.Array) -> jax.Array:
 
 
 def narrow_inputs_and_outputs(a: jax.Array, b: jax.Array) -> jax.Array:
-    """What comes in and goes out in bfloat16, the state in float32."""
+    """Inputs and outputs in bfloat16, the state in float32."""
     return narrow(on_parts(linear_scan)(a, narrow(b)))
 
 

@@ -1,4 +1,4 @@
-"""Where, when and with what a measurement was made, and its file."""
+"""Machine, time and versions of a measurement, and its file."""
 
 import datetime
 import json

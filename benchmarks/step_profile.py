@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, by kind of operation, from XLA's own trace.
+"""Time of a training step by kind of operation, from XLA's own trace.
 
 python -m benchmarks.step_profile [--model lru] [--repetitions 5]
 
@@ -31,7 +31,7 @@ KINDS = {
 
 
 def kind(operation: str) -> str:
-    """What an operation does, by its name."""
+    """Kind of an operation, by its name."""
     return KINDS.get(operation.partition(".")[0], "elementwise, copies")
 
 

@@ -19,6 +19,7 @@ from lru.options import Option, build, of_constructor, of_dataclass
 from lru.tasks import TASKS
 from lru.training.config import RunConfig, TrainConfig, without_effect
 from lru.training.optimizer import OPTIMIZERS, Optimizer
+from lru.words import ALIASES
 
 FORMAT = 3
 """Of the file. 1 was flat, with options of all; 2 had those of all bodies among the model's."""
@@ -298,12 +299,13 @@ def read_values(path: Path) -> tuple[dict[str, Any], bool]:
     form = saved.pop("format", 1)
     if form not in range(1, FORMAT + 1):
         raise ValueError(f"{path} has format {form}, but only 1 to {FORMAT} can be read")
-    # YAML has no tuples.
-    values = {
-        name: tuple(value) if isinstance(value, list) else value
-        for group in ([saved] if form == 1 else saved.values())
-        for name, value in group.items()
-    }
+    values: dict[str, Any] = {}
+    for group in [saved] if form == 1 else saved.values():
+        for name, value in group.items():
+            # YAML has no tuples.
+            values[ALIASES.get(str(name), str(name))] = (
+                tuple(value) if isinstance(value, list) else value
+            )
     if form < FORMAT:
         # Earlier formats took them all the same.
         for name in without_effect(values):

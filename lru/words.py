@@ -4,8 +4,8 @@ import argparse
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
-ALIASES = {"warmup": "warmup_end"}
-"""Prefixes in published commands, which stay what they are whatever flags come."""
+ALIASES = {"warmup": "warmup_end", "block_length": "chunk_length"}
+"""Prefixes in published commands, which stay what they are whatever flags come; former names."""
 
 BOOLEANS = {
     "true": "True",

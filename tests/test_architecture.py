@@ -103,7 +103,7 @@ def test_imports_go_down_only():
         ("lru.layers.base", "from lru.models import Encoder", True),
         ("lru.layers.base", "import lru.dataloaders.card", True),
         ("lru.layers.base", "from lru import training", True),
-        ("lru.scan.front", "def late():\n    import lru.layers", True),
+        ("lru.scan.linear", "def late():\n    import lru.layers", True),
         ("lru.batches.text", "from lru.batches.feed import Source", False),
         ("lru.batches.text", "from lru.models import Encoder", True),
         ("lru.registry", "from lru.files import write_atomically", True),

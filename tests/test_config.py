@@ -63,8 +63,12 @@ def test_no_two_values_share_a_name():
 
 def test_a_file_of_an_earlier_format_is_read_without_what_nobody_has(tmp_path):
     path = tmp_path / "config.yaml"
-    path.write_text("model: lru\nr_min: 0.2\nbptt: 70\nclip_norm: 1.0\nlr_patience: 5\n")
-    assert Config.load(path) == Config.from_flat({"r_min": 0.2, "clip_norm": 1.0})
+    path.write_text(
+        "model: lru\nr_min: 0.2\nblock_length: 8\nbptt: 70\nclip_norm: 1.0\nlr_patience: 5\n"
+    )
+    assert Config.load(path) == Config.from_flat(
+        {"r_min": 0.2, "chunk_length": 8, "clip_norm": 1.0}
+    )
     path.write_text(
         "format: 2\nmodel: {model: lstm, dataset: ptb-lm, body: auto, norm: batch, p_hidden: 0.2}\n"
     )

@@ -530,6 +530,10 @@ def test_published_prefixes_stay_what_they_are(monkeypatch):
     assert expand(["--warmup", "3"], both) == ["--warmup_end", "3"]
 
 
+def test_former_names_of_flags_are_understood():
+    assert read("--model lru --block_length 8") == read("--model lru --chunk_length 8")
+
+
 def test_a_saved_command_reads_back_as_itself(tmp_path):
     config = read(f"{PUBLISHED} --name a --runs_dir {tmp_path}")
     folder = tmp_path / "a"

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from lru.batches.plan import FILLER, Selection, read_ahead
+from lru.batches.plan import PADDING_ROW, Selection, read_ahead
 from lru.batches.rows import Batch, Batches
 from lru.dataloaders import Pairs, Split
 from lru.dataloaders.store.arrays import are_of_steps, no_target
@@ -105,7 +105,7 @@ class Feed(Source):
 
 
 def _examples(selection: Selection) -> int:
-    return int((selection.rows != FILLER).sum())
+    return int((selection.rows != PADDING_ROW).sum())
 
 
 def _arrays_of(split: Split) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def _gathered(arrays: dict[str, Any], rows: Int[Array, " B"], *, length: int, fu
         labels = labels[:, :length]
         beyond = ((0, 0), (0, length - labels.shape[1]), (0, 0))[: labels.ndim]
         labels = jnp.pad(labels, beyond, constant_values=no_target(labels))
-    example = rows != FILLER
+    example = rows != PADDING_ROW
 
     def fill(array: Array) -> Array:
         return jnp.where(example.reshape(-1, *(1,) * (array.ndim - 1)), array, 0)

@@ -21,7 +21,7 @@ BOUND_CANDIDATES = 128
 # Batches that the reading thread keeps ready.
 READ_AHEAD = 4
 
-FILLER = -1
+PADDING_ROW = -1
 """Index of a row that is no example."""
 
 
@@ -106,7 +106,7 @@ class Selection(NamedTuple):
     """The rows of one batch, before any of them is read.
 
     Attributes:
-        rows: indices of the examples [B]; `FILLER` for a row that fills up the last batch.
+        rows: indices of the examples [B]; `PADDING_ROW` for a row that fills up the last batch.
         length: the length to which they are padded.
         full: whether every row of the batch, in all processes, is an example, and the examples have
             one length.
@@ -135,7 +135,7 @@ class Selections(Sequence):
         share = self.batch_size // count
         mine = rows[index * share : (index + 1) * share]
         return Selection(
-            rows=np.pad(mine, (0, share - len(mine)), constant_values=FILLER),
+            rows=np.pad(mine, (0, share - len(mine)), constant_values=PADDING_ROW),
             length=length,
             # The whole global batch must be full, so that all processes compile one program.
             full=self.one_length and len(rows) == self.batch_size,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lru.batches.plan import (
-    FILLER,
+    PADDING_ROW,
     Plan,
     Selection,
     Selections,
@@ -149,7 +149,7 @@ class Batches:
 
     def read(self, selection: Selection) -> Batch:
         """The batch of a selection, on the host."""
-        rows = selection.rows[selection.rows != FILLER]
+        rows = selection.rows[selection.rows != PADDING_ROW]
         fillers = len(selection.rows) - len(rows)
 
         def fill(array: np.ndarray) -> np.ndarray:

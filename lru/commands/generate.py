@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lru.commands import add_run, plugins_of
 from lru.models.sampling import Sampler
 from lru.text import draw_gates, write
-from lru.text.trained import load_text
+from lru.text.loading import load_text
 from lru.training.runs import find_run
 
 

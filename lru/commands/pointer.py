@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from lru.commands import add_run, plugins_of
 from lru.models.cache_pointer import CachePointer
 from lru.text import with_pointer
-from lru.text.trained import load_text
+from lru.text.loading import load_text
 from lru.training.report import format_table, report_rows
 from lru.training.runs import find_run
 

@@ -13,7 +13,7 @@ from lru.dataloaders.base import (
     dataset_from_options,
     register,
 )
-from lru.dataloaders.own import from_arrays, from_torch
+from lru.dataloaders.in_memory import from_arrays, from_torch
 from lru.dataloaders.store.arrays import NO_TARGET, Dense, Pairs, Ragged, Split
 from lru.dataloaders.store.cache import write_dense
 from lru.dataloaders.store.writers import DenseWriter, PairWriter, RaggedWriter

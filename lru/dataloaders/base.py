@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from lru.dataloaders.files.fetch import Source, download, set_aside
-from lru.dataloaders.files.stamps import stamps
+from lru.dataloaders.files.fingerprints import fingerprints
 from lru.dataloaders.files.unpack import ArchiveError, unpack
 from lru.dataloaders.options import converted
 from lru.dataloaders.store import cache
@@ -179,9 +179,9 @@ class Dataset(ABC):
             ValueError: if `build` gave a split without rows, or wrong ids or labels.
         """
         raw_dir, folder = Path(raw_dir), self.folder(cache_dir)
-        if self._is_current(folder, stamps(self.raw_files(raw_dir), raw_dir)):
+        if self._is_current(folder, fingerprints(self.raw_files(raw_dir), raw_dir)):
             return folder
-        read = stamps(self.obtain(raw_dir, mirror), raw_dir)
+        read = fingerprints(self.obtain(raw_dir, mirror), raw_dir)
         with cache.staging(folder) as partial:
             description = self.build(raw_dir, partial)
             splits = {split: cache.read_split(partial, split) for split in self.split_names}

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Integer, Key
 
 from lru.layers.base import RecurrentLayer, State, known_compute_dtype
-from lru.scan.methods import kept, valid_steps
+from lru.scan.methods import masked, valid_steps
 from lru.scan.products import product
 
 
@@ -62,4 +62,4 @@ def without_padding(
     x: Float[Array, "B T D"], lengths: Integer[Array, " B"] | None
 ) -> Float[Array, "B T D"]:
     """X with zeros at padding, by selection: not a number there would reach the gradients."""
-    return kept(valid_steps(x, lengths), x)
+    return masked(valid_steps(x, lengths), x)

@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Integer
 
 from lru.scan import products
-from lru.scan.methods import kept
+from lru.scan.methods import masked
 
 
 def product(
@@ -98,19 +98,19 @@ def causal_convolution(
         starts = range(taps) if reverse else range(taps - 1, -1, -1)
         return [x[:, start : start + steps] for start in starts]
 
-    taken = windows(x)
+    inputs = windows(x)
     if resets is not None and taps > 1:
         documents = windows(segments(resets, taps - 1, reverse=reverse))
         same = [document == documents[0] for document in documents]
         if fresh is None:
-            taken = [kept(*pair) for pair in zip(same, taken, strict=True)]
+            inputs = [masked(*pair) for pair in zip(same, inputs, strict=True)]
         else:
             first = since_reset(resets, reverse=reverse) + taps - 1
-            taken = [
+            inputs = [
                 jnp.where(same_j[..., None], x_j, entries(fresh, first - j))
-                for j, (same_j, x_j) in enumerate(zip(same, taken, strict=True))
+                for j, (same_j, x_j) in enumerate(zip(same, inputs, strict=True))
             ]
-    return _multiply(taken, kernel, compute_dtype)
+    return _multiply(inputs, kernel, compute_dtype)
 
 
 def entries(window: Float[Array, "B W D"], index: Integer[Array, "B S"]) -> Float[Array, "B S D"]:
@@ -127,12 +127,12 @@ def _pairs_pay(taps: int, steps: Any, dtype: jnp.dtype) -> bool:
 
 
 def _multiply(
-    taken: Sequence[Float[Array, "B T D"]],
+    inputs: Sequence[Float[Array, "B T D"]],
     kernel: Float[Array, "K D N"],
     compute_dtype: str = "float32",
 ) -> Float[Array, "B T N"]:
     """One product for the inputs of all rows of the kernel."""
-    x = jnp.concatenate(taken, axis=-1) if len(taken) > 1 else taken[0]
+    x = jnp.concatenate(inputs, axis=-1) if len(inputs) > 1 else inputs[0]
     return product(x, kernel.reshape(-1, kernel.shape[-1]), compute_dtype)
 
 

@@ -18,7 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Complex, Float, Integer
 
 from lru.layers.base import LAYERS, RecurrentParam, known_compute_dtype, known_scan_method, zeros
-from lru.layers.blocks import LayerInBlocks
+from lru.layers.chunks import ChunkedLayer
 from lru.layers.initializers import EIGENVALUE_INITIALIZERS, Ring
 from lru.registry import Registry
 from lru.scan import LINEAR_METHODS, TIME_SPLITTING_METHODS, join, linear_scan, projected_scan
@@ -91,7 +91,7 @@ PARAMETRIZATIONS.register("stable_exp")(
 
 
 @LAYERS.register("diag-rnn")
-class DiagonalRNN(LayerInBlocks):
+class DiagonalRNN(ChunkedLayer):
     """Linear RNN with a complex diagonal recurrence, its eigenvalues drawn from a dense matrix.
 
     Attributes:
@@ -115,7 +115,7 @@ class DiagonalRNN(LayerInBlocks):
         r_max: float = 1.0,
         max_phase: float = 2 * np.pi,
         scan_method: str = "auto",
-        block_length: int = 4096,
+        chunk_length: int = 4096,
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
@@ -131,20 +131,20 @@ class DiagonalRNN(LayerInBlocks):
             r_max: largest initial modulus, for the ring and uniform rules.
             max_phase: largest initial phase in radians, for the ring and uniform rules.
             scan_method: algorithm of the scan; auto picks the fastest one measured.
-            block_length: longer sequences run in blocks of so many steps, and gradients run each
-                block again instead of keeping all states; 0 keeps them, and so do scan methods that
+            chunk_length: longer sequences run in chunks of so many steps, and gradients run each
+                chunk again instead of keeping all states; 0 keeps them, and so do scan methods that
                 split time over devices.
             compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
                 stay float32.
             rngs: source of the initial parameters.
         """
-        super().__init__(d_model, d_hidden, block_length)
+        super().__init__(d_model, d_hidden, chunk_length)
         self.compute_dtype = known_compute_dtype(compute_dtype)
         self.parametrization = PARAMETRIZATIONS.resolve(parametrization)
         self.scan_method = known_scan_method(scan_method, LINEAR_METHODS)
         if LINEAR_METHODS.get(self.scan_method) in TIME_SPLITTING_METHODS:
-            # A block of steps lies on one device: the others would wait.
-            self.block_length = 0
+            # A chunk of steps lies on one device: the others would wait.
+            self.chunk_length = 0
         draw = EIGENVALUE_INITIALIZERS[A_init]
         eigenvalues = draw(rngs.params(), d_hidden, ring=Ring(r_min, r_max, max_phase))
         rule = PARAMETRIZATIONS[self.parametrization]
@@ -191,14 +191,14 @@ class DiagonalRNN(LayerInBlocks):
         resets: Bool[Array, "B T"] | None,
         reverse: bool,
     ) -> Complex[Array, "B T N"]:
-        """See `LayerInBlocks.states`."""
+        """See `ChunkedLayer.states`."""
         B = self._input_weights()
-        driven = product(x.astype(B.dtype), B, self.compute_dtype).reshape(
+        Bx = product(x.astype(B.dtype), B, self.compute_dtype).reshape(
             *x.shape[:2], 2, self.d_hidden
         )
         return linear_scan(
             jax.lax.complex(*self._lambda()),
-            join(driven),
+            join(Bx),
             state,
             lengths=lengths,
             resets=resets,
@@ -215,7 +215,7 @@ class DiagonalRNN(LayerInBlocks):
         resets: Bool[Array, "B T"] | None,
         reverse: bool,
     ) -> tuple[Float[Array, "B T D"], Complex[Array, "B N"]]:
-        """See `LayerInBlocks.whole`."""
+        """See `ChunkedLayer.whole`."""
         B = self._input_weights()
         y, state = projected_scan(
             jax.lax.complex(*self._lambda()),

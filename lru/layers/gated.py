@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Integer
 from lru.layers.base import RecurrentParam, reset_marks, zeros
 from lru.layers.cell import CellLayer, uniform, without_padding
 from lru.layers.convolution import product
-from lru.scan import Cell, gated_scan, gated_steps
+from lru.scan import GatedCell, gated_scan, gated_steps
 from lru.scan.methods import step_counts
 
 
@@ -25,7 +25,7 @@ class GatedRNN(CellLayer):
         state_type: of its states, the first of which is h.
         state_names: of these, and
         gate_names: of its activations, as `observe` has them.
-        blocks: number of gates G.
+        n_gates: number of gates G.
         apart: how many of the last gates take x and h in apart; the others take their sum.
         weight_ih: input weights [D, G N].
         weight_hh: recurrent weights [N, G N].
@@ -35,11 +35,11 @@ class GatedRNN(CellLayer):
     """
 
     main_weight: ClassVar[str] = "weight_hh"
-    cell: ClassVar[Cell]
+    cell: ClassVar[GatedCell]
     state_type: ClassVar[Any]
     state_names: ClassVar[tuple[str, ...]]
     gate_names: ClassVar[tuple[str, ...]]
-    blocks: ClassVar[int]
+    n_gates: ClassVar[int]
     apart: ClassVar[int] = 0
 
     def __init__(
@@ -64,7 +64,7 @@ class GatedRNN(CellLayer):
         super().__init__(d_model, d_hidden, compute_dtype=compute_dtype, rngs=rngs)
         if biases not in (0, 1, 2):
             raise ValueError(f"biases must be 0, 1 or 2, got {biases}")
-        width = self.blocks * d_hidden
+        width = self.n_gates * d_hidden
         self.weight_ih = nnx.Param(uniform(rngs.params(), (d_model, width), d_hidden))
         self.weight_hh = RecurrentParam(uniform(rngs.params(), (d_hidden, width), d_hidden))
         self.bias_ih, self.bias_hh = (
@@ -122,8 +122,8 @@ class GatedRNN(CellLayer):
         lengths = step_counts(lengths, x.shape[1])
         start, fresh = self.start(x, state), self.reset_state(x.shape[0])
         dtype = start[0].dtype
-        taken = self._inputs(without_padding(x, lengths)).astype(dtype)
-        return (self.cell, taken, self.weight_hh[...].astype(dtype), tuple(start)), {
+        pre_activations = self._inputs(without_padding(x, lengths)).astype(dtype)
+        return (self.cell, pre_activations, self.weight_hh[...].astype(dtype), tuple(start)), {
             "lengths": lengths,
             "resets": reset_marks(resets, lengths, reverse),
             "reverse": reverse,
@@ -138,10 +138,10 @@ class GatedRNN(CellLayer):
         """
         room = self.apart * self.d_hidden
         weight = jnp.roll(self.weight_ih[...], room, axis=1)
-        taken = product(x.astype(weight.dtype), weight, self.compute_dtype)
-        taken = jnp.pad(taken, ((0, 0), (0, 0), (0, room)))
+        pre_activations = product(x.astype(weight.dtype), weight, self.compute_dtype)
+        pre_activations = jnp.pad(pre_activations, ((0, 0), (0, 0), (0, room)))
         if self.bias_ih is not None:
-            taken += jnp.pad(jnp.roll(self.bias_ih[...], room), (0, room))
+            pre_activations += jnp.pad(jnp.roll(self.bias_ih[...], room), (0, room))
         if self.bias_hh is not None:
-            taken += jnp.pad(self.bias_hh[...], (room, 0))
-        return taken
+            pre_activations += jnp.pad(self.bias_hh[...], (room, 0))
+        return pre_activations

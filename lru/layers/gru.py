@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from lru.layers.base import LAYERS
 from lru.layers.gated import GatedRNN
-from lru.scan import Cell, States
+from lru.scan import GatedCell, States
 
 
 class GRUState(NamedTuple):
@@ -22,8 +22,8 @@ class GRUState(NamedTuple):
     h: Float[Array, "B N"]
 
 
-def _forward(taken: Float[Array, "B S"], before: States) -> tuple[States, States]:
-    n, r, z, recurrent = jnp.split(taken, 4, axis=-1)
+def _forward(pre_activations: Float[Array, "B S"], before: States) -> tuple[States, States]:
+    n, r, z, recurrent = jnp.split(pre_activations, 4, axis=-1)
     r, z = jax.nn.sigmoid(r), jax.nn.sigmoid(z)
     n = jnp.tanh(n + r * recurrent)
     return (r, z, n, recurrent), ((1 - z) * n + z * before[0],)
@@ -35,19 +35,19 @@ def _backward(
     r, z, n, recurrent = activations
     (dh,) = gradient
     dn = dh * (1 - z) * (1 - n**2)
-    taken = [dn, dn * recurrent * r * (1 - r), dh * (before[0] - n) * z * (1 - z), dn * r]
-    return jnp.concatenate(taken, axis=-1), (dh * z,)
+    gradients = [dn, dn * recurrent * r * (1 - r), dh * (before[0] - n) * z * (1 - z), dn * r]
+    return jnp.concatenate(gradients, axis=-1), (dh * z,)
 
 
 @LAYERS.register("gru")
 class GRU(GatedRNN):
     """GRU layer; gates r, z, n."""
 
-    cell = Cell(_forward, _backward, activations=4, native="gru")
+    cell = GatedCell(_forward, _backward, activations=4, native="gru")
     state_type = GRUState
     state_names = ("state",)
     gate_names = ("reset_gate", "update_gate", "candidate")
-    blocks = 3
+    n_gates = 3
     apart = 1
 
 

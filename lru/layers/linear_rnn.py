@@ -13,14 +13,14 @@ from flax import nnx
 from jaxtyping import Array, Bool, Complex, Float, Integer
 
 from lru.layers.base import LAYERS, RecurrentParam, known_compute_dtype, known_scan_method, zeros
-from lru.layers.blocks import LayerInBlocks
+from lru.layers.chunks import ChunkedLayer
 from lru.layers.initializers import MATRIX_INITIALIZERS, matrix_eigenvalues
 from lru.scan import DENSE_METHODS, dense_scan
 from lru.scan.products import product
 
 
 @LAYERS.register("rnn")
-class LinearRNN(LayerInBlocks):
+class LinearRNN(ChunkedLayer):
     """Linear RNN with a dense recurrence.
 
     Attributes:
@@ -37,7 +37,7 @@ class LinearRNN(LayerInBlocks):
         *,
         A_init: str = "calibrated_glorot",
         scan_method: str = "auto",
-        block_length: int = 4096,
+        chunk_length: int = 4096,
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
@@ -48,13 +48,13 @@ class LinearRNN(LayerInBlocks):
             d_hidden: width N of the state.
             A_init: rule of the initial recurrence.
             scan_method: algorithm of the scan; auto picks the fastest one measured.
-            block_length: longer sequences run in blocks of so many steps, and gradients run each
-                block again instead of keeping all states; 0 keeps them.
+            chunk_length: longer sequences run in chunks of so many steps, and gradients run each
+                chunk again instead of keeping all states; 0 keeps them.
             compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
                 stay float32, as does the recurrence.
             rngs: source of the initial parameters.
         """
-        super().__init__(d_model, d_hidden, block_length)
+        super().__init__(d_model, d_hidden, chunk_length)
         self.compute_dtype = known_compute_dtype(compute_dtype)
         self.scan_method = known_scan_method(scan_method, DENSE_METHODS)
         self.A = RecurrentParam(MATRIX_INITIALIZERS[A_init](rngs.params(), d_hidden))
@@ -82,7 +82,7 @@ class LinearRNN(LayerInBlocks):
         resets: Bool[Array, "B T"] | None,
         reverse: bool,
     ) -> Float[Array, "B T N"]:
-        """See `LayerInBlocks.states`."""
+        """See `ChunkedLayer.states`."""
         return self._scanned(x, state, lengths, resets, reverse)[0]
 
     def whole(
@@ -93,7 +93,7 @@ class LinearRNN(LayerInBlocks):
         resets: Bool[Array, "B T"] | None,
         reverse: bool,
     ) -> tuple[Float[Array, "B T D"], Float[Array, "B N"]]:
-        """See `LayerInBlocks.whole`."""
+        """See `ChunkedLayer.whole`."""
         h, state = self._scanned(x, state, lengths, resets, reverse)
         y = product(h, self.C[...], self.compute_dtype) + self.D[...] * x
         return y.astype(x.dtype), state

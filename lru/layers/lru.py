@@ -27,7 +27,7 @@ class LRU(DiagonalRNN):
         r_max: float = 0.9,
         max_phase: float = np.pi,
         scan_method: str = "auto",
-        block_length: int = 4096,
+        chunk_length: int = 4096,
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
@@ -42,7 +42,7 @@ class LRU(DiagonalRNN):
             r_max=r_max,
             max_phase=max_phase,
             scan_method=scan_method,
-            block_length=block_length,
+            chunk_length=chunk_length,
             compute_dtype=compute_dtype,
             rngs=rngs,
         )

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from lru.layers.base import LAYERS
 from lru.layers.gated import GatedRNN
-from lru.scan import Cell, States
+from lru.scan import GatedCell, States
 
 
 class LSTMState(NamedTuple):
@@ -22,8 +22,8 @@ class LSTMState(NamedTuple):
     c: Float[Array, "B N"]
 
 
-def _forward(taken: Float[Array, "B S"], before: States) -> tuple[States, States]:
-    i, f, g, o = jnp.split(taken, 4, axis=-1)
+def _forward(pre_activations: Float[Array, "B S"], before: States) -> tuple[States, States]:
+    i, f, g, o = jnp.split(pre_activations, 4, axis=-1)
     i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
     c = f * before[1] + i * g
     return (i, f, g, o), (o * jnp.tanh(c), c)
@@ -36,24 +36,24 @@ def _backward(
     dh, dc = gradient
     squashed = jnp.tanh(after[1])
     dc = dc + dh * o * (1 - squashed**2)
-    taken = [
+    gradients = [
         dc * g * i * (1 - i),
         dc * before[1] * f * (1 - f),
         dc * i * (1 - g**2),
         dh * squashed * o * (1 - o),
     ]
-    return jnp.concatenate(taken, axis=-1), (jnp.zeros_like(dh), dc * f)
+    return jnp.concatenate(gradients, axis=-1), (jnp.zeros_like(dh), dc * f)
 
 
 @LAYERS.register("lstm")
 class LSTM(GatedRNN):
     """LSTM layer; gates i, f, g, o."""
 
-    cell = Cell(_forward, _backward, activations=4, native="lstm")
+    cell = GatedCell(_forward, _backward, activations=4, native="lstm")
     state_type = LSTMState
     state_names = ("output", "state")
     gate_names = ("input_gate", "forget_gate", "candidate", "output_gate")
-    blocks = 4
+    n_gates = 4
 
 
 class LSTMCell(LSTM):

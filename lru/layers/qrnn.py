@@ -22,8 +22,8 @@ from lru.layers.cell import CellLayer, uniform, without_padding
 from lru.layers.convolution import causal_convolution, entries, segments, since_reset
 from lru.registry import Registry
 from lru.scan import LINEAR_METHODS, linear_scan, pooled_scan
-from lru.scan.methods import kept, step_counts
-from lru.scan.pooling import GATES, pooling_gates
+from lru.scan.methods import masked, step_counts
+from lru.scan.pooling import GATES, gate_values
 
 
 class QRNNState(NamedTuple):
@@ -136,13 +136,13 @@ class QRNN(CellLayer):
         lengths = step_counts(lengths, x.shape[1])
         start, fresh = self.start(x, state), self.reset_state(x.shape[0])
         resets = reset_marks(resets, lengths, reverse)
-        driven, window = self.driven(x, start, lengths, resets, reverse)
+        pre_activations, window = self.pre_activations(x, start, lengths, resets, reverse)
         h, c = pooled_scan(
-            driven,
-            self._biases(driven.dtype),
+            pre_activations,
+            self._biases(pre_activations.dtype),
             start.c,
-            pooling=self.gates,
-            zoneout=self.kept_share(driven, key),
+            gates=self.gates,
+            zoneout=self.zoneout_mask(pre_activations, key),
             lengths=lengths,
             resets=resets,
             reverse=reverse,
@@ -165,11 +165,12 @@ class QRNN(CellLayer):
         lengths = step_counts(lengths, x.shape[1])
         start, fresh = self.start(x, state), self.reset_state(x.shape[0])
         resets = reset_marks(resets, lengths, reverse)
-        driven, _ = self.driven(x, start, lengths, resets, reverse)
-        bias = self._biases(driven.dtype)
-        gates = pooling_gates(
-            driven if bias is None else driven + bias, self.gates, self.kept_share(driven, None)
-        )
+        pre_activations, _ = self.pre_activations(x, start, lengths, resets, reverse)
+        bias = self._biases(pre_activations.dtype)
+        if bias is not None:
+            pre_activations += bias
+        zoneout = self.zoneout_mask(pre_activations, None)
+        gates = gate_values(pre_activations, self.gates, zoneout)
         c, _ = linear_scan(
             gates.forget,
             gates.take * gates.candidate,
@@ -187,7 +188,7 @@ class QRNN(CellLayer):
     def _biases(self, dtype: DTypeLike) -> Float[Array, " M"] | None:
         return None if self.bias is None else self.bias[...].astype(dtype)
 
-    def driven(
+    def pre_activations(
         self,
         x: Float[Array, "B T D"],
         state: QRNNState,
@@ -217,14 +218,14 @@ class QRNN(CellLayer):
         )
         return out.astype(seen.dtype), self._next_window(seen, fresh, lengths, resets, reverse)
 
-    def kept_share(
-        self, driven: Float[Array, "B T M"], key: Key[Array, ""] | None
+    def zoneout_mask(
+        self, pre_activations: Float[Array, "B T M"], key: Key[Array, ""] | None
     ) -> Float[Array, "B T N"] | float:
         """The share of each state that zoneout keeps."""
         if key is None or self.zoneout == 0:
             return ZONEOUT_EVALUATIONS[self.zoneout_eval](self.zoneout)
-        shape = (*driven.shape[:-1], self.d_hidden)
-        return jax.random.bernoulli(key, self.zoneout, shape).astype(driven.dtype)
+        shape = (*pre_activations.shape[:-1], self.d_hidden)
+        return jax.random.bernoulli(key, self.zoneout, shape).astype(pre_activations.dtype)
 
     def _next_window(
         self,
@@ -254,7 +255,7 @@ class QRNN(CellLayer):
         documents = last(segments(resets, before, reverse=reverse))
         same = documents == documents[:, -1:]
         if fresh is None:
-            return kept(same, window)
+            return masked(same, window)
         ages = since_reset(resets, reverse=reverse)
         if reverse:
             age = ages[:, :1]

@@ -94,26 +94,26 @@ class QRNNDecoder(nnx.Module):
         lengths = step_counts(lengths, x.shape[1])
         memory_lengths = step_counts(memory_lengths, memory.shape[1])
         start = cell.start(x, state)
-        driven, window = cell.driven(x, start, lengths, None, False)
+        pre_activations, window = cell.pre_activations(x, start, lengths, None, False)
         steered = product(summary, self.weight_summary[...], cell.compute_dtype)
-        driven += steered.astype(driven.dtype)[:, None]
+        pre_activations += steered.astype(pre_activations.dtype)[:, None]
         if cell.bias is not None:
-            driven += cell.bias[...].astype(driven.dtype)
+            pre_activations += cell.bias[...].astype(pre_activations.dtype)
         attention = self.weight_attended is not None
         # With attention the output gate waits.
-        mixed = driven[..., : 2 * cell.d_hidden] if attention else driven
+        mixed = pre_activations[..., : 2 * cell.d_hidden] if attention else pre_activations
         h, c = pooled_scan(
             mixed,
             None,
             start.c,
-            pooling="f" if attention else cell.gates,
-            zoneout=cell.kept_share(driven, key),
+            gates="f" if attention else cell.gates,
+            zoneout=cell.zoneout_mask(pre_activations, key),
             lengths=lengths,
             method=cell.scan_method,
         )
         if self.weight_attended is not None and self.weight_state is not None:
             attended = attend(h, without_padding(memory, memory_lengths), memory_lengths)[0]
-            gate = jax.nn.sigmoid(driven[..., 2 * cell.d_hidden :])
+            gate = jax.nn.sigmoid(pre_activations[..., 2 * cell.d_hidden :])
             pairs = ((attended, self.weight_attended), (h, self.weight_state))
             attended, h = (product(z, W[...], cell.compute_dtype) for z, W in pairs)
             h = gate * (attended + h)

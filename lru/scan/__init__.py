@@ -16,8 +16,8 @@ from lru.scan import (
     sharded,
 )
 from lru.scan.forget import forget_mult
-from lru.scan.front import dense_scan, linear_scan
-from lru.scan.gated import Cell, States, gated_scan, gated_steps
+from lru.scan.gated import GatedCell, States, gated_scan, gated_steps
+from lru.scan.linear import dense_scan, linear_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, TIME_SPLITTING_METHODS
 from lru.scan.parts import join, split
 from lru.scan.pooling import pooled_scan
@@ -28,7 +28,7 @@ __all__ = [
     "DENSE_METHODS",
     "LINEAR_METHODS",
     "TIME_SPLITTING_METHODS",
-    "Cell",
+    "GatedCell",
     "States",
     "associative",
     "chunked",

@@ -22,7 +22,7 @@ from lru.scan.methods import (
     Product,
     differentiable_dense,
     differentiable_linear,
-    kept,
+    masked,
 )
 
 
@@ -64,7 +64,7 @@ def _product_with_matrix(A_transposed: Array, h: Array) -> Array:
 
 
 def _enter(state: Array, b: Array, keep: Array | None, start: int) -> Array:
-    return b.at[:, start].add(kept(None if keep is None else keep[:, start], state))
+    return b.at[:, start].add(masked(None if keep is None else keep[:, start], state))
 
 
 def _directed(solve: Callable, b: Array, keep: Array | None, reverse: bool) -> Array:
@@ -82,7 +82,7 @@ def _constant(
         return b
 
     def advance(h: Array, steps: slice) -> Array:
-        return kept(None if keep is None else keep[:, steps], multiply(a, h)) + b[:, steps]
+        return masked(None if keep is None else keep[:, steps], multiply(a, h)) + b[:, steps]
 
     pairs = advance(b[:, 0:-1:2], slice(1, None, 2))
     keep_pairs = None if keep is None else keep[:, 0:-1:2] & keep[:, 1::2]
@@ -103,7 +103,7 @@ def _varying(a: Array, b: Array, keep: Array | None, reverse: bool) -> Array:
     def combine(first: tuple, second: tuple) -> tuple:
         (a_1, b_1, keep_1), (a_2, b_2, keep_2) = first, second
         keep_both = None if keep is None else keep_1 & keep_2
-        both = kept(keep_2, _product(a_2, b_1)) + b_2
+        both = masked(keep_2, _product(a_2, b_1)) + b_2
         return _product(a_2, a_1), both, keep_both
 
     return jax.lax.associative_scan(combine, (a, b, keep), reverse=reverse, axis=1)[1]

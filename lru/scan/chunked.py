@@ -1,11 +1,11 @@
-"""Blocks of time at once, and blocks of blocks in the same way: few large steps for many small.
+"""Chunks of time at once, and chunks of chunks in the same way: few large steps for many small.
 
-Steps h -> a_t h + b_t that follow each other are one step of that form. Time is cut into blocks of
-L steps; with each block as one step there are T / L, solved in the same way; their states are
-those that the blocks begin with, and from them all blocks run together, as further rows of the
+Steps h -> a_t h + b_t that follow each other are one step of that form. Time is cut into chunks of
+L steps; with each chunk as one step there are T / L, solved in the same way; their states are
+those that the chunks begin with, and from them all chunks run together, as further rows of the
 batch. Blelloch 1990, "Prefix sums and their applications".
 
-The first pass over memory reads b, the second reads b and writes h; blocks that run from zero and
+The first pass over memory reads b, the second reads b and writes h; chunks that run from zero and
 are corrected afterwards need four. The gradient is cut alike: it reads g, then g and h, writes that
 of b, and adds up that of a constant a on the way, from which nothing of size [T, N] is ever made.
 """
@@ -17,11 +17,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from lru.scan import parts, sequential
-from lru.scan.methods import LINEAR_METHODS, Product, differentiable, kept, previous
+from lru.scan.methods import LINEAR_METHODS, Product, differentiable, masked, previous
 
-# A block is composed in one kernel, which grows with L; the passes over memory do not shrink much
-# more, as the scan over blocks moves 1 / L of what they do.
-LONGEST_BLOCK = 16
+# A chunk is composed in one kernel, which grows with L; the passes over memory do not shrink much
+# more, as the scan over chunks moves 1 / L of what they do.
+LONGEST_CHUNK = 16
 # Fewer steps are not worth a cut.
 SHORTEST_SCAN = 5
 
@@ -46,8 +46,8 @@ def solve(
     return _join(h, rows, steps, at_start=reverse)
 
 
-def block_length(steps: int, longest: int) -> int:
-    """At most `longest`, and a divisor if there is one nearby: filling up blocks copies b."""
+def chunk_length(steps: int, longest: int) -> int:
+    """At most `longest`, and a divisor if there is one nearby: filling up chunks copies b."""
     nearby = range(longest, max(1, longest // 4), -1)
     return next((length for length in nearby if steps % length == 0), longest)
 
@@ -55,18 +55,18 @@ def block_length(steps: int, longest: int) -> int:
 def cut(
     a: Array, b: Array, keep: Array | None, length: int, *, at_start: bool
 ) -> tuple[Array, Array, Array | None]:
-    """Make blocks [B ceil(T / L), L, ...] of rows [B, T, ...]; a constant a has none.
+    """Make chunks [B ceil(T / L), L, ...] of rows [B, T, ...]; a constant a has none.
 
     Args:
         a: as in `lru.scan.methods`.
         b: as in `lru.scan.methods`.
         keep: as in `lru.scan.methods`.
         length: L.
-        at_start: what is missing to whole blocks is put before the first step in place of behind
+        at_start: what is missing to whole chunks is put before the first step in place of behind
             the last: steps that change no state, but for a constant a.
     """
 
-    def blocks(x: Array, fill: Array) -> Array:
+    def chunks(x: Array, fill: Array) -> Array:
         missing = -x.shape[1] % length
         if missing:
             filling = jnp.broadcast_to(fill, (x.shape[0], missing, *x.shape[2:])).astype(x.dtype)
@@ -74,21 +74,21 @@ def cut(
         return x.reshape(-1, length, *x.shape[2:])
 
     return (
-        a if a.ndim == 2 else blocks(a, jnp.eye(a.shape[-2], 1)),
-        blocks(b, jnp.zeros(())),
-        None if keep is None else blocks(keep, jnp.ones(())),
+        a if a.ndim == 2 else chunks(a, jnp.eye(a.shape[-2], 1)),
+        chunks(b, jnp.zeros(())),
+        None if keep is None else chunks(keep, jnp.ones(())),
     )
 
 
 def compose(
     a: Array, b: Array, keep: Array | None, rows: int, reverse: bool, *, adjoint: bool = False
 ) -> tuple[Array, Array, Array | None]:
-    """Make one step of each block, in a problem of as many steps as a row has blocks.
+    """Make one step of each chunk, in a problem of as many steps as a row has chunks.
 
     Args:
         a: factors, as `cut` leaves them.
-        b: blocks, as `cut` makes them.
-        keep: blocks, as `cut` makes them.
+        b: chunks, as `cut` makes them.
+        keep: chunks, as `cut` makes them.
         rows: number of rows that were cut.
         reverse: as in `lru.scan.methods`.
         adjoint: whether the steps are those of a gradient, h -> a_t (h + b_t).
@@ -99,7 +99,7 @@ def compose(
         a_t, b_t = _parts(a if a.ndim == 2 else a[:, t]), _parts(b[:, t])
         if adjoint:
             state = [x + y for x, y in zip(state, b_t, strict=True)]
-        state = [kept(None if keep is None else keep[:, t], x) for x in _product(a_t, state)]
+        state = [masked(None if keep is None else keep[:, t], x) for x in _product(a_t, state)]
         if not adjoint:
             state = [x + y for x, y in zip(state, b_t, strict=True)]
         factor = a_t if factor is None else _product(a_t, factor)
@@ -137,11 +137,11 @@ def _product(a: list[Array], h: list[Array]) -> list[Array]:
 
 def _block_length(steps: int) -> int:
     """About sqrt(T) for short scans, so that these are cut too."""
-    return block_length(steps, min(LONGEST_BLOCK, 1 << (steps.bit_length() - 1) // 2))
+    return chunk_length(steps, min(LONGEST_CHUNK, 1 << (steps.bit_length() - 1) // 2))
 
 
-def _join(blocks: Array, rows: int, steps: int, *, at_start: bool) -> Array:
-    x = blocks.reshape(rows, -1, *blocks.shape[2:])
+def _join(chunks: Array, rows: int, steps: int, *, at_start: bool) -> Array:
+    x = chunks.reshape(rows, -1, *chunks.shape[2:])
     return x[:, -steps:] if at_start else x[:, :steps]
 
 
@@ -150,7 +150,7 @@ def _linear(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) ->
 
 
 def _gradients(reverse: bool, saved: tuple, g: Array) -> tuple[Array, Array, Array, None]:
-    """Find the gradients that reach the ends of the blocks, and run all blocks back from them."""
+    """Find the gradients that reach the ends of the chunks, and run all chunks back from them."""
     a, h, h0, keep = saved
     rows, steps = h.shape[:2]
     if steps < SHORTEST_SCAN:

@@ -6,8 +6,8 @@ Bradbury et al. 2016 (arXiv 1611.01576), f-pooling, with f the share of the new 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Integer
 
-from lru.scan.front import check_common, linear_scan
-from lru.scan.methods import kept, step_counts, valid_steps
+from lru.scan.linear import check_common, linear_scan
+from lru.scan.methods import masked, step_counts, valid_steps
 
 
 def forget_mult(
@@ -43,7 +43,7 @@ def forget_mult(
     check_common(x, h0, resets, lengths)
     lengths = step_counts(lengths, x.shape[1])
     valid = valid_steps(x, lengths)
-    f, x = kept(valid, f), kept(valid, x)
+    f, x = masked(valid, f), masked(valid, x)
     # In half precision 1 - f would be 1 for small f.
     f, x = (array.astype(jnp.promote_types(array.dtype, jnp.float32)) for array in (f, x))
     return linear_scan(

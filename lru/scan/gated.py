@@ -15,7 +15,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
 from lru.scan import cpu
-from lru.scan.methods import kept, previous, step_counts, traced_once, valid_steps
+from lru.scan.methods import masked, previous, step_counts, traced_once, valid_steps
 from lru.scan.native import has_one_pass, on_cpu
 from lru.scan.portability import is_portable
 from lru.scan.products import product
@@ -28,14 +28,14 @@ States = tuple[Float[Array, "B N"], ...]
 Arrays = tuple[Array, ...]
 
 
-class Cell(NamedTuple):
+class GatedCell(NamedTuple):
     """One step of a recurrence, elementwise, and its gradient.
 
     Attributes:
-        forward: what is taken in [B, S] and the state before, to the activations, each [B, N], and
+        forward: pre-activations [B, S] and the state before, to the activations, each [B, N], and
             the state after.
         backward: the activations, the states before and after, and the gradient of the state after,
-            to the gradients of what was taken in and of the state before.
+            to the gradients of the pre-activations and of the state before.
         activations: how many there are.
         native: its name in `cpu/gated.cc`; empty if it is not there.
     """
@@ -49,14 +49,14 @@ class Cell(NamedTuple):
 class How(NamedTuple):
     """All of a problem that is no array: the last says whether the loop in C++ takes it."""
 
-    cell: Cell
+    cell: GatedCell
     reverse: bool
     compute_dtype: str
     native: bool
 
 
 def gated_scan(
-    cell: Cell,
+    cell: GatedCell,
     x: Float[Array, "B T S"],
     W: Float[Array, "N M"],
     state: States,
@@ -86,13 +86,13 @@ def gated_scan(
     Returns:
         h [B, T, N], and the state after the last valid step of each row.
     """
-    masked = _masked(x, resets, lengths, reset_to)
-    how = _how(cell, reverse, compute_dtype, x, W, state, masked[1])
-    return _run_once(how, masked[0], W, state, *masked[1:])
+    arguments = _masked(x, resets, lengths, reset_to)
+    how = _how(cell, reverse, compute_dtype, x, W, state, arguments[1])
+    return _run_once(how, arguments[0], W, state, *arguments[1:])
 
 
 def gated_steps(
-    cell: Cell,
+    cell: GatedCell,
     x: Float[Array, "B T S"],
     W: Float[Array, "N M"],
     state: States,
@@ -104,13 +104,13 @@ def gated_steps(
     compute_dtype: str = "float32",
 ) -> tuple[tuple[Float[Array, "B T N"], ...], tuple[Float[Array, "B T N"], ...]]:
     """The states and the activations after each step; arguments as for `gated_scan`."""
-    masked = _masked(x, resets, lengths, reset_to)
-    how = _how(cell, reverse, compute_dtype, x, W, state, masked[1])
-    return _over_time_once(how, masked[0], W, state, *masked[1:])[1:]
+    arguments = _masked(x, resets, lengths, reset_to)
+    how = _how(cell, reverse, compute_dtype, x, W, state, arguments[1])
+    return _over_time_once(how, arguments[0], W, state, *arguments[1:])[1:]
 
 
 def _how(
-    cell: Cell,
+    cell: GatedCell,
     reverse: bool,
     compute_dtype: str,
     x: Array,
@@ -130,8 +130,8 @@ def _masked(x: Array, resets: Array | None, lengths: Array | None, reset_to: Any
     """The inputs without what the padding holds, fresh states, and where to keep and to step."""
     valid = valid_steps(x, step_counts(lengths, x.shape[1]))
     if resets is None:
-        return kept(valid, x), None, None, valid
-    return kept(valid, x), reset_to, ~(resets if valid is None else resets & valid), valid
+        return masked(valid, x), None, None, valid
+    return masked(valid, x), reset_to, ~(resets if valid is None else resets & valid), valid
 
 
 def _at(x: Array, t: Array) -> Array:
@@ -162,7 +162,7 @@ def _select(valid: Array | None, new: Arrays, old: Arrays) -> Arrays:
 def _kept(keep: Array | None, states: Arrays, fresh: Arrays | None) -> Arrays:
     """The states where keep, else fresh ones."""
     if keep is None or fresh is None:
-        return tuple(kept(keep, s) for s in states)
+        return tuple(masked(keep, s) for s in states)
     return tuple(jnp.where(keep[..., None], s, new) for s, new in zip(states, fresh, strict=True))
 
 
@@ -216,8 +216,9 @@ def _over_time_plain(
         state, states, activations = carry
         t = steps - 1 - i if reverse else i
         before = _kept(_mask_at(keep, t), state, fresh)
-        taken = _at(x, t) + jnp.pad(product(before[0], W, compute_dtype), ((0, 0), (unmixed, 0)))
-        active, state = cell.forward(taken, before)
+        mixed = product(before[0], W, compute_dtype)
+        pre_activations = _at(x, t) + jnp.pad(mixed, ((0, 0), (unmixed, 0)))
+        active, state = cell.forward(pre_activations, before)
         state = _select(_mask_at(valid, t), state, before)
         return state, _put(states, state, t), _put(activations, active, t)
 
@@ -241,7 +242,7 @@ def _forward(
     valid: Array | None,
 ) -> tuple[tuple[Array, Arrays], tuple]:
     last, *over_time = _over_time(how, x, W, first, fresh, keep, valid)
-    return (kept(valid, over_time[0][0]), last), (W, first, fresh, keep, valid, *over_time)
+    return (masked(valid, over_time[0][0]), last), (W, first, fresh, keep, valid, *over_time)
 
 
 def _backward(how: How, saved: tuple, gradients: tuple[Array, Arrays]) -> tuple[Any, ...]:
@@ -275,7 +276,7 @@ def _gradients_plain(how: How, saved: tuple, gradients: tuple[Array, Arrays]) ->
     cell, reverse, compute_dtype, _ = how
     W, first, fresh, keep, valid, states, activations = saved
     dh, dlast = gradients
-    dh = kept(valid, dh)
+    dh = masked(valid, dh)
     before = tuple(
         previous(over_time, start, reverse) for over_time, start in zip(states, first, strict=True)
     )
@@ -289,20 +290,20 @@ def _gradients_plain(how: How, saved: tuple, gradients: tuple[Array, Arrays]) ->
         t = i if reverse else steps - 1 - i
         d = (d[0] + _at(dh, t), *d[1:])
         valid_t = _mask_at(valid, t)
-        taken, through = cell.backward(
+        dx_t, through = cell.backward(
             _all_at(activations, t),
             _all_at(before, t),
             _all_at(states, t),
-            tuple(kept(valid_t, g) for g in d),
+            tuple(masked(valid_t, g) for g in d),
         )
         through = (
-            through[0] + product(taken[:, -width:], W_transposed, compute_dtype),
+            through[0] + product(dx_t[:, -width:], W_transposed, compute_dtype),
             *through[1:],
         )
         through, keep_t = _select(valid_t, through, d), _mask_at(keep, t)
         if keep_t is not None and dfresh is not None:
-            dfresh = tuple(x + kept(~keep_t, g) for x, g in zip(dfresh, through, strict=True))
-        return tuple(kept(keep_t, g) for g in through), _put(dx, (taken,), t), dfresh
+            dfresh = tuple(x + masked(~keep_t, g) for x, g in zip(dfresh, through, strict=True))
+        return tuple(masked(keep_t, g) for g in through), _put(dx, (dx_t,), t), dfresh
 
     one_step = jax.tree.map(lambda a: a[:, 0], (activations, before, states, states))
     columns = jax.eval_shape(cell.backward, *one_step)[0].shape[1]

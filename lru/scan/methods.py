@@ -1,6 +1,6 @@
 """The registries of scan methods and the gradient rules that methods share.
 
-A method solves one plain problem; `lru.scan.front` reduces every call to it. Its arguments:
+A method solves one plain problem; `lru.scan.linear` reduces every call to it. Its arguments:
     a: [Q, N] constant or [B, T, Q, N] varying in `LINEAR_METHODS` (parts as in `lru.scan.parts`,
         Q <= P); A [N, N] in `DENSE_METHODS`, always real.
     b: [B, T, P, N] in `LINEAR_METHODS`, [B, T, N] in `DENSE_METHODS`.
@@ -30,7 +30,7 @@ Product = Callable[[Array, Array], Array]
 LINEAR_METHODS: Registry[Method] = Registry("scan method")
 DENSE_METHODS: Registry[Method] = Registry("scan method")
 BFLOAT16_METHODS: set[Method] = set()
-# Linear methods that split time over devices, so that a block of steps lies on one device.
+# Linear methods that split time over devices, so that a chunk of steps lies on one device.
 TIME_SPLITTING_METHODS: set[Method] = set()
 
 
@@ -57,7 +57,7 @@ def valid_steps(x: Array, lengths: Array | None) -> Array | None:
     return None if lengths is None else jnp.arange(x.shape[1]) < lengths[:, None]
 
 
-def kept(keep: Array | None, x: Array) -> Array:
+def masked(keep: Array | None, x: Array) -> Array:
     """X where keep, else 0; the axes of keep are the first ones of x."""
     if keep is None:
         return x
@@ -129,11 +129,11 @@ def linear_gradients(solve: Method, reverse: bool, saved: tuple, g: Array) -> tu
         keep_next = previous(keep, jnp.zeros_like(keep[:, 0]), not reverse)
     db = solve(conj_next, g, jnp.zeros_like(h0), keep_next, not reverse)
     products = parts.correlate(db, previous(h, h0, reverse), a.shape[-2])
-    terms = [kept(keep, x) for x in products]
+    terms = [masked(keep, x) for x in products]
     da = parts.collect([x.sum((0, 1)) for x in terms] if a.ndim == 2 else terms)
     start = -1 if reverse else 0
     dh0 = parts.multiply(conj if a.ndim == 2 else conj[:, start], db[:, start])
-    dh0 = kept(None if keep is None else keep[:, start], dh0)
+    dh0 = masked(None if keep is None else keep[:, start], dh0)
     return da, db, dh0, None
 
 
@@ -149,9 +149,9 @@ def dense_gradients(solve: Method, reverse: bool, saved: tuple, g: Array) -> tup
         keep_next = previous(keep, jnp.zeros_like(keep[:, 0]), not reverse)
     db = solve(A.T, g, jnp.zeros_like(h0), keep_next, not reverse)
     before = previous(h, h0, reverse)
-    dA = jnp.einsum("btn,btm->nm", kept(keep, db), kept(keep, before))
+    dA = jnp.einsum("btn,btm->nm", masked(keep, db), masked(keep, before))
     start = -1 if reverse else 0
-    dh0 = kept(None if keep is None else keep[:, start], db[:, start] @ A)
+    dh0 = masked(None if keep is None else keep[:, start], db[:, start] @ A)
     return dA, db, dh0, None
 
 

@@ -20,7 +20,7 @@ from lru.scan.methods import (
     LINEAR_METHODS,
     dense_gradients,
     differentiable,
-    kept,
+    masked,
     with_derivatives_of,
 )
 
@@ -44,7 +44,7 @@ def _like(x: Array, *shape: int) -> jax.ShapeDtypeStruct:
 
 
 def _gradient_of_start(product: Array, keep: Array | None, start: int) -> Array:
-    return kept(None if keep is None else keep[:, start], product)
+    return masked(None if keep is None else keep[:, start], product)
 
 
 def on_cpu(here: Callable, elsewhere: Callable, *arrays: Any) -> Any:

@@ -15,8 +15,8 @@ from jax import Array
 from jaxtyping import Bool, Float, Integer
 
 from lru.scan import cpu
-from lru.scan.front import check_common, linear_scan, method_named
-from lru.scan.methods import LINEAR_METHODS, kept, step_counts, traced_once, valid_steps
+from lru.scan.linear import check_common, linear_scan, method_named
+from lru.scan.methods import LINEAR_METHODS, masked, step_counts, traced_once, valid_steps
 from lru.scan.native import has_one_pass, on_cpu
 from lru.scan.portability import is_portable
 
@@ -45,7 +45,7 @@ def pooled_scan(
     bias: Float[Array, " M"] | None,
     c0: Float[Array, "B N"],
     *,
-    pooling: str,
+    gates: str,
     zoneout: Float[Array, "B T N"] | float = 0.0,
     reverse: bool = False,
     resets: Bool[Array, "B T"] | None = None,
@@ -58,10 +58,10 @@ def pooled_scan(
     Differentiable in all arrays, through both results.
 
     Args:
-        x: inputs of z, f, o and i, of those that the pooling has, side by side: M = G N.
+        x: inputs of z, f, o and i, of those that there are, side by side: M = G N.
         bias: added to x; None for nothing.
         c0: state before the first step.
-        pooling: a name in `GATES`.
+        gates: those beside the candidate, a name in `GATES`.
         zoneout: share of each state that is kept as it was, whatever its gates say.
         reverse: run from the last step to the first.
         resets: [B, T] bool; a marked step drops the previous state.
@@ -78,12 +78,12 @@ def pooled_scan(
         ValueError: if an argument has the wrong shape or type.
         UnknownNameError: if there is no such method.
     """
-    _check(x, bias, c0, pooling, resets, lengths)
+    _check(x, bias, c0, gates, resets, lengths)
     lengths = step_counts(lengths, x.shape[1])
     dtype = jnp.result_type(jnp.float32, x, c0)
     bias = jnp.zeros(x.shape[-1], dtype) if bias is None else bias.astype(dtype)
     x, c0 = x.astype(dtype), c0.astype(dtype)
-    usual = pooling == "fo" and _nothing(zoneout) and reset_to is None
+    usual = gates == "fo" and _nothing(zoneout) and reset_to is None
     automatic = method == "auto" and usual and not is_portable()
     if automatic and has_one_pass("pooled scan", jax.default_backend()):
         chosen = "native"
@@ -97,7 +97,7 @@ def pooled_scan(
         )
     if not usual or LINEAR_METHODS.resolve(chosen) != "native":
         options = (reverse, resets, lengths, reset_to, chosen)
-        return _in_parts(x, bias, c0, pooling, zoneout, *options)
+        return _in_parts(x, bias, c0, gates, zoneout, *options)
     cpu.require()
     valid = valid_steps(x, lengths)
     return _fused_once(reverse, x, bias, c0, None if resets is None else ~resets, valid)
@@ -107,14 +107,14 @@ def _check(
     x: Array,
     bias: Array | None,
     c0: Array,
-    pooling: str,
+    gates: str,
     resets: Array | None,
     lengths: Array | None,
 ) -> None:
-    if pooling not in GATES:
-        raise ValueError(f"pooling must be one of {', '.join(GATES)}, got {pooling!r}")
+    if gates not in GATES:
+        raise ValueError(f"gates must be one of {', '.join(GATES)}, got {gates!r}")
     rows, width = c0.shape
-    columns = len(GATES[pooling]) * width
+    columns = len(GATES[gates]) * width
     if x.ndim != 3 or x.shape[::2] != (rows, columns):
         raise ValueError(f"x has shape {x.shape}, but c0 {c0.shape} allows ({rows}, T, {columns})")
     if bias is not None and bias.shape != (columns,):
@@ -130,7 +130,7 @@ def _in_parts(
     x: Array,
     bias: Array,
     c0: Array,
-    pooling: str,
+    gates: str,
     zoneout: Array | float,
     reverse: bool,
     resets: Array | None,
@@ -138,31 +138,31 @@ def _in_parts(
     reset_to: Array | None,
     method: str,
 ) -> tuple[Array, Array]:
-    x = kept(valid_steps(x, lengths), x)
-    gates = pooling_gates(x + bias, pooling, zoneout)
-    b = gates.take * gates.candidate
+    x = masked(valid_steps(x, lengths), x)
+    values = gate_values(x + bias, gates, zoneout)
+    b = values.take * values.candidate
     c, last = linear_scan(
-        *(gates.forget, b, c0),
+        *(values.forget, b, c0),
         reverse=reverse,
         resets=resets,
         lengths=lengths,
         reset_to=reset_to,
         method=method,
     )
-    return (c if gates.output is None else gates.output * c), last
+    return (c if values.output is None else values.output * c), last
 
 
-def pooling_gates(
-    x: Float[Array, "B T M"], pooling: str, zoneout: Float[Array, "B T N"] | float = 0.0
+def gate_values(
+    x: Float[Array, "B T M"], gates: str, zoneout: Float[Array, "B T N"] | float = 0.0
 ) -> Gates:
-    """The gates themselves.
+    """Values of the gates at every step.
 
     Args:
         x: their inputs, biases included, side by side as in `pooled_scan`.
-        pooling: a name in `GATES`.
+        gates: those beside the candidate, a name in `GATES`.
         zoneout: share of each state that is kept as it was.
     """
-    names = GATES[pooling]
+    names = GATES[gates]
     parts = dict(zip(names, _apart(x, len(names)), strict=True))
     f = jax.nn.sigmoid(parts["f"])
     take = jax.nn.sigmoid(parts["i"]) if "i" in parts else 1 - f

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float, Inexact, Integer
 
 from lru.scan import cpu, parts, sequential
-from lru.scan.front import check_common, linear_scan, mask_lengths, method_named, state_after
+from lru.scan.linear import check_common, linear_scan, mask_lengths, method_named, state_after
 from lru.scan.methods import LINEAR_METHODS, step_counts, traced_once
 from lru.scan.native import on_cpu
 from lru.scan.products import product
@@ -66,17 +66,17 @@ def projected_scan(
             raise ValueError(f"{name} has dtype {z.dtype}, but only real floats are allowed")
     width = a.shape[0]
     given = [z for z in (a, x, B, C, h0, reset_to) if z is not None]
-    driven = jax.ShapeDtypeStruct((*x.shape[:-1], width), jnp.result_type(jnp.complex64, *given))
-    check_common(driven, h0, resets, lengths)
+    Bx = jax.ShapeDtypeStruct((*x.shape[:-1], width), jnp.result_type(jnp.complex64, *given))
+    check_common(Bx, h0, resets, lengths)
     lengths = step_counts(lengths, x.shape[1])
     if B.shape != (x.shape[-1], 2 * width):
         raise ValueError(f"B has shape {B.shape}, but x and a allow {(x.shape[-1], 2 * width)}")
     if C.shape[:-1] != (2 * width,):
         raise ValueError(f"C has shape {C.shape}, but a allows ({2 * width}, E)")
     # One type for all: the loops in C++ read every array as they read x.
-    real = jnp.finfo(driven.dtype).dtype
-    a, x, B, C = a.astype(driven.dtype), *(z.astype(real) for z in (x, B, C))
-    chosen = method_named(method, "linear", varying=False, dtype=driven.dtype, shape=driven.shape)
+    real = jnp.finfo(Bx.dtype).dtype
+    a, x, B, C = a.astype(Bx.dtype), *(z.astype(real) for z in (x, B, C))
+    chosen = method_named(method, "linear", varying=False, dtype=Bx.dtype, shape=Bx.shape)
     # The loops in C++ multiply in one type and reset to zero, and backwards no state passes through
     # their padding.
     unknown = (
@@ -97,11 +97,11 @@ def projected_scan(
         h = parts.split(h).reshape(*x.shape[:-1], 2 * width)
         return product(h, C, compute_dtype), h_last
     cpu.require()
-    first = jnp.zeros((len(x), width), driven.dtype) if h0 is None else h0
+    first = jnp.zeros((len(x), width), Bx.dtype) if h0 is None else h0
     x, keep = mask_lengths(x, resets, lengths)
     last = jnp.full(len(x), x.shape[1], jnp.int32) if lengths is None else lengths
     last = jnp.zeros_like(last) if reverse else jnp.maximum(last - 1, 0)
-    first = parts.split(first.astype(driven.dtype))
+    first = parts.split(first.astype(Bx.dtype))
     y, h_last = _fused_once(reverse, parts.split(a), x, B, C, first, keep, last)
     return y, parts.join(state_after(h_last, first, lengths))
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Integer
 
-from lru.scan.gated import Cell, States
+from lru.scan.gated import GatedCell, States
 
 
 def linear_scan(
@@ -42,7 +42,7 @@ def dense_scan(
 
 
 def gated_scan(
-    cell: Cell,
+    cell: GatedCell,
     x: Float[Array, "B T S"],
     W: Float[Array, "N M"],
     state: States,
@@ -61,8 +61,8 @@ def gated_scan(
     def step(state: States, at_t: tuple[Array, ...]) -> tuple[States, Array]:
         x_t, marked_t, valid_t = (a.reshape(rows, -1) for a in at_t)
         before = tuple(jnp.where(marked_t, *pair) for pair in zip(fresh, state, strict=True))
-        taken = jnp.where(valid_t, x_t, 0).at[:, width - W.shape[1] :].add(before[0] @ W)
-        after = cell.forward(taken, before)[1]
+        pre_activations = jnp.where(valid_t, x_t, 0).at[:, width - W.shape[1] :].add(before[0] @ W)
+        after = cell.forward(pre_activations, before)[1]
         state = tuple(jnp.where(valid_t, new, old) for new, old in zip(after, state, strict=True))
         return state, jnp.where(valid_t, state[0], 0)
 

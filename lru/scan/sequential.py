@@ -17,7 +17,7 @@ from lru.scan.methods import (
     Product,
     differentiable,
     differentiable_dense,
-    kept,
+    masked,
 )
 
 
@@ -50,7 +50,7 @@ def _loop(multiply: Callable, b: Array, h0: Array, keep: Array | None, reverse: 
     def step(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         h, out = carry
         t = last - i if reverse else i
-        h = kept(None if keep is None else _at(keep, t), multiply(t, h)) + _at(out, t)
+        h = masked(None if keep is None else _at(keep, t), multiply(t, h)) + _at(out, t)
         return h, _put(out, h, t)
 
     return lax.fori_loop(0, last + 1, step, (h0, b))[1]
@@ -65,13 +65,13 @@ def gradients(reverse: bool, saved: tuple, g: Array) -> tuple[Array, Array, Arra
     def step(t: Array | int, before: Array, db_t: Array, da: list[Array]) -> tuple:
         """Take in step t: what it adds to the gradient of a, and the gradient of its h_{t-1}."""
         keep_t = None if keep is None else _at(keep, t)
-        terms = [kept(keep_t, x) for x in parts.correlate(db_t, before, parts_of_a)]
+        terms = [masked(keep_t, x) for x in parts.correlate(db_t, before, parts_of_a)]
         if constant:
             da = [total + term for total, term in zip(da, terms, strict=True)]
         else:
             da = [_put(da[0], parts.collect(terms), t)]
         conj = parts.conjugate(a if constant else _at(a, t))
-        return kept(keep_t, parts.multiply(conj, db_t)), da
+        return masked(keep_t, parts.multiply(conj, db_t)), da
 
     def step_inside(i: Array, carry: tuple[Array, Array, list]) -> tuple[Array, Array, list]:
         db_t, db, da = carry

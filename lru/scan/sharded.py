@@ -16,7 +16,8 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
 
-from lru.scan import chunked, front, parts
+from lru.scan import chunked, parts
+from lru.scan.linear import method_named
 from lru.scan.methods import LINEAR_METHODS, TIME_SPLITTING_METHODS, Method, previous
 
 AXIS = "time"
@@ -41,7 +42,7 @@ def method(*, mesh: Mesh | None = None, axis: str = AXIS, inner: str = "auto") -
         _check(devices, axis)
         steps = b.shape[1]
         a, b, keep = _fill_up(a, b, h0, keep, reverse, -steps % devices.shape[axis])
-        name = front.method_named(
+        name = method_named(
             inner,
             "linear",
             varying=a.ndim > 2,
@@ -189,9 +190,9 @@ def _one_step(
     rows, steps = b.shape[:2]
     power = _power(a, steps) if a.ndim == 2 else None
     while True:
-        length = chunked.block_length(b.shape[1], min(chunked.LONGEST_BLOCK, b.shape[1]))
-        blocks = chunked.cut(a, b, keep, length, at_start=not reverse)
-        a, b, keep = chunked.compose(*blocks, rows, reverse, adjoint=adjoint)
+        length = chunked.chunk_length(b.shape[1], min(chunked.LONGEST_CHUNK, b.shape[1]))
+        chunks = chunked.cut(a, b, keep, length, at_start=not reverse)
+        a, b, keep = chunked.compose(*chunks, rows, reverse, adjoint=adjoint)
         if b.shape[1] == 1:
             factor = a[:, 0] if power is None else power
             return factor, b[:, 0], None if keep is None else keep[:, 0]

@@ -15,7 +15,7 @@ from lru.layers.base import State
 from lru.models import Cells
 from lru.models.generation import generate
 from lru.models.sampling import Sampler
-from lru.text.trained import TrainedText
+from lru.text.loading import TrainedText
 from lru.training.config import LARGEST_SEED
 
 

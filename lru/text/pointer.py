@@ -9,7 +9,7 @@ from flax import nnx
 from lru.batches import StreamFeed, TextBatch
 from lru.models.cache_pointer import NO_WORD, Cache, CachePointer
 from lru.tasks import Mean
-from lru.text.trained import TrainedText
+from lru.text.loading import TrainedText
 
 
 class _Progress(NamedTuple):

@@ -174,8 +174,8 @@ def test_a_layer_with_time_split_over_devices_is_the_layer_on_one(shape, axes):
         return jax.grad(loss, (0, 1, 2), has_aux=True)(layer, x, state)
 
     one = gradients(LRU(3, 5, rngs=nnx.Rngs(0)), x, state)
-    layer = LRU(3, 5, scan_method="sharded", block_length=8, rngs=nnx.Rngs(0))
-    assert layer.block_length == 0
+    layer = LRU(3, 5, scan_method="sharded", chunk_length=8, rngs=nnx.Rngs(0))
+    assert layer.chunk_length == 0
     with jax.set_mesh(mesh):
         many = gradients(layer, jax.device_put(x, split), state)
     assert many[0][1].sharding.is_equivalent_to(split, 3)

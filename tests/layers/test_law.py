@@ -19,7 +19,7 @@ D, N, B, T = 5, 6, 3, 11
 CUT = 4
 
 # Every layer as it comes, one layer of each kind with every scan method (what other layers do with
-# them follows from the law of scans), every way to hold eigenvalues, sequences in blocks of time,
+# them follows from the law of scans), every way to hold eigenvalues, sequences in chunks of time,
 # and a wide window.
 VARIANTS = [
     *((name, {}) for name in LAYERS),
@@ -29,11 +29,11 @@ VARIANTS = [
         ("lru", {"parametrization": name, "gamma": gamma})
         for name, gamma in zip(PARAMETRIZATIONS, (True, False, False), strict=True)
     ),
-    *((name, {"block_length": 3}) for name in ("lru", "rnn")),
+    *((name, {"chunk_length": 3}) for name in ("lru", "rnn")),
     ("qrnn", {"window": 4, "gates": "ifo", "zoneout": 0.3}),
 ]
 # What needs no more than every kind of layer.
-FEW = [*((name, {}) for name in LAYERS), ("lru", {"block_length": 3})]
+FEW = [*((name, {}) for name in LAYERS), ("lru", {"chunk_length": 3})]
 # What a layer's state takes its type from.
 WIDENING = {"lru": {"nu_log", "theta_log", "gamma_log", "B", "C"}, "rnn": {"A", "B"}}
 
@@ -365,7 +365,7 @@ def test_a_layer_drawn_under_64_bits_is_the_one_drawn_under_32(name):
 
 @pytest.mark.parametrize("name", WIDENING)
 def test_one_wide_parameter_widens_the_state_and_all_of_the_recurrence(name):
-    layer = build((name, {"block_length": CUT}))
+    layer = build((name, {"chunk_length": CUT}))
     x = inputs().astype("float32")
     expected = np.asarray(run(layer, x)[0])
     graphdef, params = nnx.split(layer)
@@ -384,7 +384,7 @@ def test_one_wide_parameter_widens_the_state_and_all_of_the_recurrence(name):
 
 @pytest.mark.parametrize("given", ["wide", "real"])
 @pytest.mark.parametrize("name", WIDENING)
-def test_a_state_of_another_type_is_taken_alike_with_and_without_blocks(name, given):
+def test_a_state_of_another_type_is_taken_alike_with_and_without_chunks(name, given):
     x = inputs()
     with jax.enable_x64(True):
         own = build((name, {})).initial_state(B).dtype
@@ -392,8 +392,8 @@ def test_a_state_of_another_type_is_taken_alike_with_and_without_blocks(name, gi
         start = 0.5 * jnp.ones((B, N), dtype)
 
         @partial(jax.jit, static_argnums=2)
-        def evaluated(x, start, block_length):
-            layer = build((name, {"block_length": block_length}))
+        def evaluated(x, start, chunk_length):
+            layer = build((name, {"chunk_length": chunk_length}))
 
             def loss(x, start):
                 y, state = layer(x, start)

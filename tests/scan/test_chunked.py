@@ -1,4 +1,4 @@
-"""Linear scans in blocks of time: blocks of blocks, factors whose products overflow, memory."""
+"""Linear scans in chunks of time: chunks of chunks, factors whose products overflow, memory."""
 
 from collections.abc import Callable
 from functools import partial
@@ -43,7 +43,7 @@ def check_equal(arrays: tuple, weights: tuple, **options) -> None:
     ("steps", "varying", "reverse"), [(272, False, False), (277, False, True), (277, True, False)]
 )
 def test_blocks_of_blocks_equal_the_oracle(steps: int, varying: bool, reverse: bool) -> None:
-    """With whole blocks and with one to fill up."""
+    """With whole chunks and with one to fill up."""
     a = random(1, *((B, steps, N) if varying else (N,)))
     arrays = (0.95 * a / abs(a), random(2, B, steps, N), random(3, B, N))
     weights = (random(4, B, steps, N), random(5, B, N))
@@ -74,7 +74,7 @@ def test_products_that_overflow_leave_finite_states_and_gradients(
 
 
 def test_a_gradient_needs_less_memory_than_one_array_of_states() -> None:
-    """So a constant a is not repeated over time, and blocks are cut without a copy."""
+    """So a constant a is not repeated over time, and chunks are cut without a copy."""
     shape = (2, 1024, 2, 64)
 
     def run(a: jax.Array, x: jax.Array, g: jax.Array) -> tuple:

@@ -1,4 +1,4 @@
-"""Dense scans in blocks of time: when powers of A are used, and that they never spoil a result."""
+"""Dense scans in chunks of time: when powers of A are used, and that they never spoil a result."""
 
 import jax
 import jax.numpy as jnp

@@ -332,7 +332,7 @@ ENTRIES = {
     "dense_scan": lambda x, h0, **options: scan.dense_scan(0.9 * jnp.eye(N), x, h0, **options),
     "forget_mult": lambda x, h0, **options: scan.forget_mult(jax.nn.sigmoid(x), x, h0, **options),
     "pooled_scan": lambda x, h0, **options: scan.pooled_scan(
-        jnp.tile(x, 3), None, h0, pooling="fo", **options
+        jnp.tile(x, 3), None, h0, gates="fo", **options
     ),
     "projected_scan": lambda x, h0, **options: scan.projected_scan(
         jnp.full(N, 0.9), x, jnp.eye(N, 2 * N), jnp.eye(2 * N, N), h0, **options

@@ -77,17 +77,17 @@ def test_one_pass_equals_the_oracle(dtype, options):
     with jax.enable_x64(dtype == "float64"):
         arrays = arrays_for("fo", dtype=dtype)
         results = pull(
-            functools.partial(pooled_scan, method="native"), arrays, pooling="fo", **options
+            functools.partial(pooled_scan, method="native"), arrays, gates="fo", **options
         )
-        check_close(results, pull(reference.pooled_scan, arrays, pooling="fo", **options))
+        check_close(results, pull(reference.pooled_scan, arrays, gates="fo", **options))
 
 
 @each_option
 @pytest.mark.usefixtures("_elsewhere")
 def test_the_program_of_other_platforms_equals_the_oracle(options):
     arrays = arrays_for("fo")
-    results = pull(functools.partial(pooled_scan, method="native"), arrays, pooling="fo", **options)
-    check_close(results, pull(reference.pooled_scan, arrays, pooling="fo", **options))
+    results = pull(functools.partial(pooled_scan, method="native"), arrays, gates="fo", **options)
+    check_close(results, pull(reference.pooled_scan, arrays, gates="fo", **options))
 
 
 @pytest.mark.parametrize("zoneout", ["none", "share", "mask"])
@@ -95,7 +95,7 @@ def test_the_program_of_other_platforms_equals_the_oracle(options):
 def test_parts_equal_the_oracle(kind, zoneout):
     arrays = arrays_for(kind)
     shares = {"none": 0.0, "share": 0.3, "mask": (draw(4, B, T, N) > 0).astype(jnp.float32)}
-    options = {"pooling": kind, "zoneout": shares[zoneout], "resets": RESETS, "lengths": LENGTHS}
+    options = {"gates": kind, "zoneout": shares[zoneout], "resets": RESETS, "lengths": LENGTHS}
     results = pull(functools.partial(pooled_scan, method="sequential"), arrays, **options)
     check_close(results, pull(reference.pooled_scan, arrays, **options))
 
@@ -104,11 +104,11 @@ def test_parts_equal_the_oracle(kind, zoneout):
 def test_without_a_compiler_the_parts_take_its_place():
     arrays = arrays_for("fo")
     check_close(
-        pull(pooled_scan, arrays, pooling="fo", resets=RESETS, lengths=LENGTHS),
-        pull(reference.pooled_scan, arrays, pooling="fo", resets=RESETS, lengths=LENGTHS),
+        pull(pooled_scan, arrays, gates="fo", resets=RESETS, lengths=LENGTHS),
+        pull(reference.pooled_scan, arrays, gates="fo", resets=RESETS, lengths=LENGTHS),
     )
     with pytest.raises(cpu.NativeUnavailableError, match="no compiler here"):
-        pooled_scan(*arrays, pooling="fo", method="native")
+        pooled_scan(*arrays, gates="fo", method="native")
 
 
 def calls(**options):
@@ -119,14 +119,14 @@ def calls(**options):
 def test_one_pass_is_taken_where_there_is_one_and_that_is_said_once(caplog):
     native.has_one_pass.cache_clear()
     with caplog.at_level(logging.INFO, logger=native.__name__):
-        assert [calls(pooling="fo") for _ in range(2)] == [1, 1]
+        assert [calls(gates="fo") for _ in range(2)] == [1, 1]
     assert [r.getMessage() for r in caplog.records] == [
         "pooled scan on cpu: one pass in C++ (native)"
     ]
-    assert calls(pooling="fo", method="sequential") == 0
-    assert calls(pooling="fo", zoneout=0.1) == 0
+    assert calls(gates="fo", method="sequential") == 0
+    assert calls(gates="fo", zoneout=0.1) == 0
     with portable():
-        assert calls(pooling="fo") == 0
+        assert calls(gates="fo") == 0
 
 
 @pytest.mark.parametrize(
@@ -136,20 +136,20 @@ def test_one_pass_of_odd_sizes(rows, steps, width):
     """Widths beside vectors and slices, one row for all cores, sums over many steps."""
     arrays = arrays_for("fo", rows, steps, width)
     check_close(
-        pull(functools.partial(pooled_scan, method="native"), arrays, pooling="fo"),
-        pull(reference.pooled_scan, arrays, pooling="fo"),
+        pull(functools.partial(pooled_scan, method="native"), arrays, gates="fo"),
+        pull(reference.pooled_scan, arrays, gates="fo"),
     )
 
 
 def test_a_batch_may_be_empty():
-    h, last = pooled_scan(*arrays_for("fo", rows=0), pooling="fo", method="native")
+    h, last = pooled_scan(*arrays_for("fo", rows=0), gates="fo", method="native")
     assert (h.shape, last.shape) == ((0, T, N), (0, N))
 
 
 def test_one_pass_under_vmap_with_a_bias_for_each():
     arrays = tuple(jnp.stack([x, 2 * x, -x]) for x in arrays_for("fo"))
     one_pass, oracle = (
-        jax.vmap(functools.partial(scan, pooling="fo", lengths=LENGTHS, **options))
+        jax.vmap(functools.partial(scan, gates="fo", lengths=LENGTHS, **options))
         for scan, options in ((pooled_scan, {"method": "native"}), (reference.pooled_scan, {}))
     )
     check_close(pull(one_pass, arrays), pull(oracle, arrays))
@@ -159,9 +159,9 @@ def test_one_pass_under_vmap_with_a_bias_for_each():
 def test_half_precision_is_computed_in_float32(method):
     x, bias, c0 = arrays_for("fo")
     narrow, wide = x.astype(jnp.bfloat16), x.astype(jnp.bfloat16).astype(jnp.float32)
-    results = pooled_scan(narrow, bias, c0, pooling="fo", method=method)
+    results = pooled_scan(narrow, bias, c0, gates="fo", method=method)
     assert [r.dtype.name for r in results] == ["float32", "float32"]
-    check_close(results, reference.pooled_scan(wide, bias, c0, pooling="fo"))
+    check_close(results, reference.pooled_scan(wide, bias, c0, gates="fo"))
 
 
 @pytest.mark.parametrize("method", ["native", "sequential"])
@@ -170,7 +170,7 @@ def test_padding_may_hold_anything(method):
     mask = (jnp.arange(T) < LENGTHS[:, None])[..., None]
     scan = functools.partial(pooled_scan, method=method)
     clean, spoilt = (
-        pull(scan, (jnp.where(mask, arrays[0], hole), *arrays[1:]), pooling="fo", lengths=LENGTHS)
+        pull(scan, (jnp.where(mask, arrays[0], hole), *arrays[1:]), gates="fo", lengths=LENGTHS)
         for hole in (0, jnp.nan)
     )
     jax.tree.map(np.testing.assert_array_equal, spoilt, clean)
@@ -183,17 +183,17 @@ def test_one_pass_of_extreme_inputs():
     values = jnp.array([-1e4, -90.0, -88.0, -20.0, -0.6, -1e-3, 0.0, 0.6, 20.0, 88.0, 90.0, 1e4])
     z, f, o = (jnp.ravel(g) for g in jnp.meshgrid(values, values, values))
     arrays = (jnp.concatenate([z, f, o])[None, None], jnp.zeros(3 * z.size), jnp.ones((1, z.size)))
-    results = pull(functools.partial(pooled_scan, method="native"), arrays, pooling="fo")
-    check_close(results, pull(reference.pooled_scan, arrays, pooling="fo"), factor=8)
-    spoilt = pooled_scan(arrays[0] * jnp.nan, *arrays[1:], pooling="fo", method="native")
+    results = pull(functools.partial(pooled_scan, method="native"), arrays, gates="fo")
+    check_close(results, pull(reference.pooled_scan, arrays, gates="fo"), factor=8)
+    spoilt = pooled_scan(arrays[0] * jnp.nan, *arrays[1:], gates="fo", method="native")
     assert all(np.all(np.isnan(x)) for x in spoilt)
 
 
 def test_what_does_not_fit_is_refused():
-    scan = functools.partial(pooled_scan.__wrapped__, pooling="fo")
+    scan = functools.partial(pooled_scan.__wrapped__, gates="fo")
     x, bias, c0 = arrays_for("fo")
-    with pytest.raises(ValueError, match=r"^pooling must be one of f, fo, ifo, got 'of'"):
-        pooled_scan(x, bias, c0, pooling="of")
+    with pytest.raises(ValueError, match=r"^gates must be one of f, fo, ifo, got 'of'"):
+        pooled_scan(x, bias, c0, gates="of")
     with pytest.raises(
         ValueError, match=r"^x has shape \(3, 7, 14\), but c0 .* allows \(3, T, 15\)"
     ):
@@ -217,7 +217,7 @@ def test_the_one_pass_has_second_derivatives() -> None:
 
     def change(scan_function) -> tuple:
         def loss(arrays: tuple) -> jax.Array:
-            h, last = scan_function(*arrays, pooling="fo", **marks)
+            h, last = scan_function(*arrays, gates="fo", **marks)
             return jnp.sum(jnp.sin(h)) + jnp.sum(last**3)
 
         return jax.vjp(jax.grad(loss), arrays)[1](directions)[0]

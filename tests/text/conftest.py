@@ -3,7 +3,7 @@
 import pytest
 
 from lru.commands import run_train
-from lru.text.trained import load_text
+from lru.text.loading import load_text
 from lru.training.runs import Run
 
 PLAY = "to be or not to be\nthat is the question\n" * 60

@@ -10,7 +10,7 @@ from lru.commands import main, run_train
 from lru.export import load
 from lru.models.sampling import Sampler
 from lru.text import draw_gates, write
-from lru.text.trained import load_text
+from lru.text.loading import load_text
 from lru.training.runs import Run
 
 GREEDY = Sampler(temperature=0.0)

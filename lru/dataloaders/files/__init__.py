@@ -1,1 +1,1 @@
-"""Raw files: fetched, unpacked, known by their stamps, and read with care."""
+"""Raw files: fetched, unpacked, known by their fingerprints, and read with care."""

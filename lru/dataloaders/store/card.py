@@ -103,7 +103,7 @@ class Card:
         splits: figures by split.
         provenance: one sentence: which files, or how generated.
         comparable: one sentence: how numbers compare with published ones.
-        raw_files: what each file or folder that was read is known by (`stamps`), by relative path.
+        raw_files: fingerprints of the files and folders that were read, by relative path.
         code: sha256 of the file that has the data set's class; empty for those of this package.
         checksum: sha256 over all arrays.
     """

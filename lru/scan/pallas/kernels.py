@@ -11,12 +11,12 @@ of h0 and of a constant a (backward). Lanes never meet: NaN beyond the N lanes o
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lru.scan.pallas.walk import Index, Parts, Program, Ref, Walk
+from lru.scan.pallas.tiling import Index, Parts, Program, Ref, Tiling
 
 
-def forward(walk: Walk, a: Ref, b: Ref, h0: Ref, keep: Ref | None, h: Ref, last: Ref) -> None:
+def forward(tiling: Tiling, a: Ref, b: Ref, h0: Ref, keep: Ref | None, h: Ref, last: Ref) -> None:
     """Write h [steps, P, lanes] and the last state [P, lanes]; keep is [1, steps]."""
-    program = Program(walk)
+    program = Program(tiling)
     a_at = program.reader(a)
 
     def load(t: Index) -> tuple:
@@ -33,7 +33,7 @@ def forward(walk: Walk, a: Ref, b: Ref, h0: Ref, keep: Ref | None, h: Ref, last:
 
 
 def backward(
-    walk: Walk,
+    tiling: Tiling,
     a: Ref,
     h: Ref,
     beyond: Ref | None,
@@ -46,15 +46,15 @@ def backward(
 ) -> None:
     """Write the gradients of a (of this row alone if a is constant), b and h0.
 
-    The walk is that of the forward kernel turned round. The last step of a block needs the state
+    The tiling is that of the forward kernel turned round. The last step of a block needs the state
     of a step outside: `beyond` [P, lanes] or, in the last block, h0.
     """
-    program = Program(walk)
+    program = Program(tiling)
     a_at = program.reader(a)
     constant = len(a.shape) == 2
 
     def load(t: Index, before: Parts | None = None) -> tuple:
-        before = before or program.read(h, t - 1 if walk.down else t + 1)
+        before = before or program.read(h, t - 1 if tiling.down else t + 1)
         return a_at(t), program.read(g, t), before, _flag(keep, t)
 
     def step(t: Index, inputs: tuple, carry: tuple[Parts, Parts]) -> tuple[Parts, Parts]:
@@ -72,7 +72,7 @@ def backward(
     carry = program.run(load, step, program.count - 1, carry)
     before = program.read(h0)
     if beyond is not None:
-        before = _select(program.k == walk.blocks - 1, before, program.read(beyond))
+        before = _select(program.k == tiling.blocks - 1, before, program.read(beyond))
     # An array, because the interpreter takes no int for this.
     end = jnp.int32(program.time(program.count - 1))
     through, total = step(end, load(end, before), carry)

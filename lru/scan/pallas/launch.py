@@ -17,7 +17,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu, triton
 
 from lru.scan.pallas import kernels
-from lru.scan.pallas.walk import Walk
+from lru.scan.pallas.tiling import Tiling
 
 
 @dataclass(frozen=True)
@@ -72,19 +72,19 @@ def forward(
     reverse: bool, target: Target, a: Array, b: Array, h0: Array, keep: Array | None
 ) -> Array:
     """Solve the linear problem of `lru.scan.methods`; a and b may be bfloat16."""
-    walk = _walk(target, reverse, a, b)
+    tiling = _tiling(target, reverse, a, b)
     outputs = (jax.ShapeDtypeStruct(b.shape, h0.dtype), jax.ShapeDtypeStruct(h0.shape, h0.dtype))
     h, _ = pl.pallas_call(
-        partial(kernels.forward, walk),
+        partial(kernels.forward, tiling),
         outputs,
-        grid=walk.grid,
+        grid=tiling.grid,
         in_specs=(
-            _block(walk, a),
-            _block(walk, b),
-            _block(walk, h0),
-            _block_of_flags(target, walk, keep),
+            _block(tiling, a),
+            _block(tiling, b),
+            _block(tiling, h0),
+            _block_of_flags(target, tiling, keep),
         ),
-        out_specs=tuple(_block(walk, x) for x in outputs),
+        out_specs=tuple(_block(tiling, x) for x in outputs),
         name="linear_scan_forward",
         **target.options,
     )(a, b, h0, _flags(keep))
@@ -105,35 +105,35 @@ def backward(
 
     Of a constant a, they are those of each row: [B, Q, N] in the type of h.
     """
-    walk = _walk(target, not reverse, a, h, g)
-    da = (a.shape, a.dtype) if a.ndim == 4 else ((walk.rows, *a.shape), h.dtype)
+    tiling = _tiling(target, not reverse, a, h, g)
+    da = (a.shape, a.dtype) if a.ndim == 4 else ((tiling.rows, *a.shape), h.dtype)
     outputs = [jax.ShapeDtypeStruct(*x) for x in (da, (g.shape, dtype), (h0.shape, h0.dtype))]
-    beyond = h if walk.blocks > 1 else None
+    beyond = h if tiling.blocks > 1 else None
     return pl.pallas_call(
-        partial(kernels.backward, walk),
+        partial(kernels.backward, tiling),
         outputs,
-        grid=walk.grid,
+        grid=tiling.grid,
         in_specs=(
-            _block(walk, a),
-            _block(walk, h),
-            _block_beyond(walk, beyond),
-            _block(walk, h0),
-            _block_of_flags(target, walk, keep),
-            _block(walk, g),
+            _block(tiling, a),
+            _block(tiling, h),
+            _block_beyond(tiling, beyond),
+            _block(tiling, h0),
+            _block_of_flags(target, tiling, keep),
+            _block(tiling, g),
         ),
-        out_specs=[_block(walk, x) for x in outputs],
+        out_specs=[_block(tiling, x) for x in outputs],
         name="linear_scan_backward",
         **target.options,
     )(a, h, beyond, h0, _flags(keep), g)
 
 
-def _walk(target: Target, down: bool, a: Array, *others: Array) -> Walk:
+def _tiling(target: Target, down: bool, a: Array, *others: Array) -> Tiling:
     """Cut a problem, given the arrays that are read at every step, and a, which may be."""
     rows, length, parts, width = others[0].shape
     reads = parts * len(others) + (a.shape[-2] if a.ndim == 4 else 0)
     steps = min(target.steps or length, length)
     unroll = min(max(target.ahead // reads, 1), steps)
-    return Walk(
+    return Tiling(
         rows,
         length,
         width,
@@ -145,31 +145,31 @@ def _walk(target: Target, down: bool, a: Array, *others: Array) -> Walk:
     )
 
 
-def _block(walk: Walk, x: Array | jax.ShapeDtypeStruct) -> pl.BlockSpec:
+def _block(tiling: Tiling, x: Array | jax.ShapeDtypeStruct) -> pl.BlockSpec:
     """Block that a program sees of [B, T, P, N], [B, P, N] or [P, N]."""
     parts = x.shape[-2]
     if len(x.shape) == 4:
-        shape = (None, walk.steps, parts, walk.lanes)
-        return pl.BlockSpec(shape, lambda row, lane, k: (row, walk.block(k), 0, lane))
+        shape = (None, tiling.steps, parts, tiling.lanes)
+        return pl.BlockSpec(shape, lambda row, lane, k: (row, tiling.block(k), 0, lane))
     if len(x.shape) == 3:
-        return pl.BlockSpec((None, parts, walk.lanes), lambda row, lane, k: (row, 0, lane))
-    return pl.BlockSpec((parts, walk.lanes), lambda row, lane, k: (0, lane))
+        return pl.BlockSpec((None, parts, tiling.lanes), lambda row, lane, k: (row, 0, lane))
+    return pl.BlockSpec((parts, tiling.lanes), lambda row, lane, k: (0, lane))
 
 
-def _block_beyond(walk: Walk, h: Array | None) -> pl.BlockSpec | None:
+def _block_beyond(tiling: Tiling, h: Array | None) -> pl.BlockSpec | None:
     """The one step of h that follows the block of a program."""
     if h is None:
         return None
-    shape = (None, None, h.shape[-2], walk.lanes)
-    return pl.BlockSpec(shape, lambda row, lane, k: (row, walk.beyond(k), 0, lane))
+    shape = (None, None, h.shape[-2], tiling.lanes)
+    return pl.BlockSpec(shape, lambda row, lane, k: (row, tiling.beyond(k), 0, lane))
 
 
-def _block_of_flags(target: Target, walk: Walk, keep: Array | None) -> pl.BlockSpec | None:
+def _block_of_flags(target: Target, tiling: Tiling, keep: Array | None) -> pl.BlockSpec | None:
     if keep is None:
         return None
-    shape = (None, 1, walk.steps)
+    shape = (None, 1, tiling.steps)
     where = {} if target.scalars is None else {"memory_space": target.scalars}
-    return pl.BlockSpec(shape, lambda row, lane, k: (row, 0, walk.block(k)), **where)
+    return pl.BlockSpec(shape, lambda row, lane, k: (row, 0, tiling.block(k)), **where)
 
 
 def _flags(keep: Array | None) -> Array | None:

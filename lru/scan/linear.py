@@ -16,7 +16,7 @@ from lru.scan.methods import (
     BFLOAT16_METHODS,
     DENSE_METHODS,
     LINEAR_METHODS,
-    kept,
+    masked,
     step_counts,
     valid_steps,
 )
@@ -153,7 +153,7 @@ def _solve(
     if resets is not None and fresh is not None:
         valid = valid_steps(b, lengths)
         marked = resets if valid is None else resets & valid
-        b = b + kept(marked, multiply(a if a.ndim == 2 else kept(marked, a), fresh[:, None]))
+        b = b + masked(marked, multiply(a if a.ndim == 2 else masked(marked, a), fresh[:, None]))
     b, keep = mask_lengths(b, resets, lengths)
     if lengths is None or keep is None:
         h = solve(a, b, h0, keep, reverse)
@@ -161,9 +161,9 @@ def _solve(
     lengths = lengths[:, None]
     if reverse:
         # The scan passes through the padding first, so h0 is put in behind it.
-        a_start = a if a.ndim == 2 else kept(lengths[:, 0] > 0, _take(a, lengths - 1))
+        a_start = a if a.ndim == 2 else masked(lengths[:, 0] > 0, _take(a, lengths - 1))
         start = (jnp.arange(b.shape[1]) == lengths - 1) & keep
-        b = b + kept(start, multiply(a_start, h0)[:, None])
+        b = b + masked(start, multiply(a_start, h0)[:, None])
         h = solve(a, b, jnp.zeros_like(h0), keep, reverse)
         h_last = h[:, 0]
     else:
@@ -180,7 +180,7 @@ def mask_lengths(
     valid = valid_steps(b, lengths)
     if valid is None:
         return b, keep
-    return kept(valid, b), valid if keep is None else valid & keep
+    return masked(valid, b), valid if keep is None else valid & keep
 
 
 def state_after(h_last: Array, h0: Array, lengths: Array | None) -> Array:

@@ -1,4 +1,4 @@
-"""Stamps of raw files, by which they are known unread: names, sizes and times of change."""
+"""Fingerprints of raw files, by which they are known unread: names, sizes and times of change."""
 
 import hashlib
 import os
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def stamps(paths: tuple[Path, ...], raw_dir: Path) -> dict[str, list[int]]:
+def fingerprints(paths: tuple[Path, ...], raw_dir: Path) -> dict[str, list[int]]:
     """Of each path, relative to `raw_dir`: two numbers that change with it.
 
     Of a file its size and its time of change in ns; of a folder the size of all files in it, at any
@@ -14,10 +14,10 @@ def stamps(paths: tuple[Path, ...], raw_dir: Path) -> dict[str, list[int]]:
     of a second.
     """
     named = {path.relative_to(raw_dir).as_posix(): path for path in paths}
-    return {name: _stamp(path) for name, path in sorted(named.items())}
+    return {name: _fingerprint(path) for name, path in sorted(named.items())}
 
 
-def _stamp(path: Path) -> list[int]:
+def _fingerprint(path: Path) -> list[int]:
     if not path.is_dir():
         stat = path.stat()
         return [stat.st_size, stat.st_mtime_ns]

@@ -20,7 +20,7 @@ Parts = list[Array]
 
 
 @dataclass(frozen=True)
-class Walk:
+class Tiling:
     """The cut of a problem.
 
     Attributes:
@@ -66,20 +66,22 @@ class Walk:
 class Program:
     """View of a kernel on its block; the value at a step is a list of parts [1, lanes]."""
 
-    def __init__(self, walk: Walk):
-        self.walk = walk
+    def __init__(self, tiling: Tiling):
+        self.tiling = tiling
         self.k = pl.program_id(2)
-        self.count: Index = walk.steps
-        if walk.length % walk.steps:
-            self.count = jnp.minimum(walk.steps, walk.length - walk.block(self.k) * walk.steps)
+        self.count: Index = tiling.steps
+        if tiling.length % tiling.steps:
+            self.count = jnp.minimum(
+                tiling.steps, tiling.length - tiling.block(self.k) * tiling.steps
+            )
         self.mask = None
-        if walk.masked and walk.width % walk.lanes:
-            lane = lax.broadcasted_iota(jnp.int32, (1, walk.lanes), 1)
-            self.mask = pl.program_id(1) * walk.lanes + lane < walk.width
+        if tiling.masked and tiling.width % tiling.lanes:
+            lane = lax.broadcasted_iota(jnp.int32, (1, tiling.lanes), 1)
+            self.mask = pl.program_id(1) * tiling.lanes + lane < tiling.width
 
     def time(self, i: Index) -> Index:
         """Place in the block of the i-th step to run."""
-        return self.count - 1 - i if self.walk.down else i
+        return self.count - 1 - i if self.tiling.down else i
 
     def read(self, ref: Ref, *index: Index) -> Parts:
         """The parts at an index of all axes but the last two, as float32."""
@@ -106,7 +108,7 @@ class Program:
 
     def resume(self, initial: Parts, left: Ref) -> Parts:
         """The initial value in the first block of time, then what the block before has left."""
-        if self.walk.blocks == 1:
+        if self.tiling.blocks == 1:
             return initial
         values = zip(initial, self.read(left), strict=True)
         return [lax.select(self.k == 0, x, y) for x, y in values]
@@ -122,7 +124,7 @@ class Program:
 
         # What `unroll` steps at a time leave over runs in halves, quarters...
         done = 0
-        for doublings in reversed(range(self.walk.unroll.bit_length())):
+        for doublings in reversed(range(self.tiling.unroll.bit_length())):
             number, rounds = 1 << doublings, (count - done) >> doublings
             carry = lax.fori_loop(0, rounds, partial(advance, done, number), carry)
             done += rounds * number

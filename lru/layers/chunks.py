@@ -1,9 +1,9 @@
-"""Long sequences block after block: gradients recompute the states that they need.
+"""Long sequences chunk after chunk: gradients recompute the states that they need.
 
 A layer that runs over all of time at once keeps its states [B, T, N] for the gradient. Here time
-is cut into blocks of L steps; a block's input product, scan and output product stay in a
-processor's cache, only the state that each block starts from is kept, and the gradient, going
-through the blocks from the last to the first, runs each of them once more. Chen et al. 2016
+is cut into chunks of L steps; a chunk's input product, scan and output product stay in a
+processor's cache, only the state that each chunk starts from is kept, and the gradient, going
+through the chunks from the last to the first, runs each of them once more. Chen et al. 2016
 (arXiv 1604.06174), section 4, with the carried state as the checkpoint.
 """
 
@@ -26,20 +26,20 @@ from lru.scan.methods import step_counts, traced_once
 Run = Callable[..., tuple[Array, State]]
 
 
-class LayerInBlocks(RecurrentLayer):
-    """A layer that runs sequences of more than `block_length` steps block after block.
+class ChunkedLayer(RecurrentLayer):
+    """A layer that runs sequences of more than `chunk_length` steps chunk after chunk.
 
     A subclass has `whole` and `states`.
 
     Attributes:
-        block_length: steps of a block; 0 for one block, however long.
+        chunk_length: steps of a chunk; 0 for one chunk, however long.
     """
 
-    def __init__(self, d_model: int, d_hidden: int, block_length: int):
+    def __init__(self, d_model: int, d_hidden: int, chunk_length: int):
         super().__init__(d_model, d_hidden)
-        if block_length < 0:
-            raise ValueError(f"block_length must be at least 0, got {block_length}")
-        self.block_length = block_length
+        if chunk_length < 0:
+            raise ValueError(f"chunk_length must be at least 0, got {chunk_length}")
+        self.chunk_length = chunk_length
 
     def __call__(
         self,
@@ -56,12 +56,12 @@ class LayerInBlocks(RecurrentLayer):
         resets = reset_marks(resets, lengths, reverse)
         state = self._start(x, state)
         # A portable program may have no number for T, and has no gradient.
-        if is_portable() or not 0 < self.block_length < x.shape[1]:
+        if is_portable() or not 0 < self.chunk_length < x.shape[1]:
             return self._masked(x, state, lengths, resets, reverse)
         graphdef, params = nnx.split(self)
         start = self.initial_state(x.shape[0]) if state is None else state
         run = _Masked(graphdef, reverse)
-        return run_in_blocks(run, params, x, start, lengths, resets, self.block_length, reverse)
+        return run_in_chunks(run, params, x, start, lengths, resets, self.chunk_length, reverse)
 
     def observe(
         self,
@@ -143,7 +143,7 @@ def _as_wide(given: Array, own: Array) -> Array:
     return jnp.asarray(given, dtype)
 
 
-def run_in_blocks(
+def run_in_chunks(
     run: Run,
     params: Any,
     x: Float[Array, "B T D"],
@@ -153,7 +153,7 @@ def run_in_blocks(
     length: int,
     reverse: bool = False,
 ) -> tuple[Float[Array, "B T D"], State]:
-    """A layer over time in blocks; values and gradients are those of `run` on the whole.
+    """A layer over time in chunks; values and gradients are those of `run` on the whole.
 
     Args:
         run: the layer as a pure function of (params, x, state, lengths, resets), hashed by what it
@@ -163,10 +163,10 @@ def run_in_blocks(
         state: where to start.
         lengths: number of valid steps of each row; None if all are valid.
         resets: True where a row starts afresh; None if nowhere.
-        length: number L of steps in a block; the last one in the direction of the run has the rest.
-        reverse: whether the layer runs from the last block to the first.
+        length: number L of steps in a chunk; the last one in the direction of the run has the rest.
+        reverse: whether the layer runs from the last chunk to the first.
     """
-    return _blocks_once(run, length, reverse, params, x, state, lengths, resets)
+    return _chunks_once(run, length, reverse, params, x, state, lengths, resets)
 
 
 def _slice(x: Array | None, start: Array | int, size: int) -> Array | None:
@@ -178,7 +178,7 @@ def _write(whole: Array, part: Array, start: Array | int) -> Array:
 
 
 def _bounds(steps: int, length: int, reverse: bool) -> tuple[int, int, Callable, int]:
-    """Numbers of whole blocks and of steps in the rest, and where these and that start."""
+    """Numbers of whole chunks and of steps in the rest, and where these and that start."""
     count, rest = divmod(steps, length)
     if reverse:
         return count, rest, lambda k: steps - (k + 1) * length, 0
@@ -202,7 +202,7 @@ def _forward(
 ) -> tuple[tuple[Array, State], tuple]:
     count, rest, start_of, start_of_rest = _bounds(x.shape[1], length, reverse)
 
-    def block(start: Array | int, size: int, y: Array, state: State) -> tuple[Array, State]:
+    def chunk(start: Array | int, size: int, y: Array, state: State) -> tuple[Array, State]:
         options = _options(start, size, lengths, resets)
         part, state = run(params, _slice(x, start, size), state, *options)
         return _write(y, part, start), state
@@ -210,13 +210,13 @@ def _forward(
     def step(k: Array, carry: tuple) -> tuple:
         y, state, starts = carry
         starts = jax.tree.map(lambda all, one: all.at[k].set(one), starts, state)
-        return *block(start_of(k), length, y, state), starts
+        return *chunk(start_of(k), length, y, state), starts
 
     starts = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), state)
     y, state, starts = lax.fori_loop(0, count, step, (lax.empty(x.shape, x.dtype), state, starts))
     saved = (params, x, starts, state, lengths, resets)
     if rest:
-        y, state = block(start_of_rest, rest, y, state)
+        y, state = chunk(start_of_rest, rest, y, state)
     return (y, state), saved
 
 
@@ -227,7 +227,7 @@ def _backward(
     dy, dstate = gradients
     count, rest, start_of, start_of_rest = _bounds(x.shape[1], length, reverse)
 
-    def block(start: Array | int, size: int, before: State, carry: tuple) -> tuple:
+    def chunk(start: Array | int, size: int, before: State, carry: tuple) -> tuple:
         dparams, dx, dstate = carry
         options = _options(start, size, lengths, resets)
 
@@ -240,16 +240,16 @@ def _backward(
 
     def step(i: Array, carry: tuple) -> tuple:
         k = count - 1 - i
-        return block(start_of(k), length, jax.tree.map(lambda all: all[k], starts), carry)
+        return chunk(start_of(k), length, jax.tree.map(lambda all: all[k], starts), carry)
 
     carry = (jax.tree.map(jnp.zeros_like, params), lax.empty(x.shape, x.dtype), dstate)
     if rest:
-        carry = block(start_of_rest, rest, before_rest, carry)
+        carry = chunk(start_of_rest, rest, before_rest, carry)
     return *lax.fori_loop(0, count, step, carry), None, None
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _blocks(
+def _chunks(
     run: Run,
     length: int,
     reverse: bool,
@@ -262,5 +262,5 @@ def _blocks(
     return _forward(run, length, reverse, params, x, state, lengths, resets)[0]
 
 
-_blocks.defvjp(_forward, traced_once(_backward, static_argnums=(0, 1, 2)))
-_blocks_once = traced_once(_blocks, static_argnums=(0, 1, 2))
+_chunks.defvjp(_forward, traced_once(_backward, static_argnums=(0, 1, 2)))
+_chunks_once = traced_once(_chunks, static_argnums=(0, 1, 2))

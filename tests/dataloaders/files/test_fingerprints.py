@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from lru.dataloaders.files.stamps import stamps
+from lru.dataloaders.files.fingerprints import fingerprints
 from lru.dataloaders.sets.imdb import Imdb
 
 from ..sets import test_imdb
@@ -15,7 +15,7 @@ def test_files_are_known_by_size_and_time(tmp_path):
     path.parent.mkdir()
     path.write_bytes(b"abc")
     os.utime(path, ns=(1, 7))
-    assert stamps((path,), tmp_path) == {"deep/file": [3, 7]}
+    assert fingerprints((path,), tmp_path) == {"deep/file": [3, 7]}
 
 
 @pytest.mark.parametrize("change", ["size", "time", "name", "more", "fewer"])
@@ -25,8 +25,8 @@ def test_a_folder_is_known_by_all_its_files(tmp_path, change):
         path.parent.mkdir(parents=True)
         path.write_bytes(b"picture")
     folder = tmp_path / "set"
-    before = stamps((folder,), tmp_path)
-    assert stamps((folder,), tmp_path) == before
+    before = fingerprints((folder,), tmp_path)
+    assert fingerprints((folder,), tmp_path) == before
     assert before["set"][0] == 2 * len(b"picture")
     time = other.stat().st_mtime_ns
     if change == "size":
@@ -40,7 +40,7 @@ def test_a_folder_is_known_by_all_its_files(tmp_path, change):
         other.with_name("c.png").write_bytes(b"")
     else:
         other.unlink()
-    assert stamps((folder,), tmp_path) != before
+    assert fingerprints((folder,), tmp_path) != before
 
 
 def test_a_changed_review_is_read_again(raw_dir, cache_dir):
