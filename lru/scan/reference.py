@@ -76,7 +76,7 @@ def pooled_scan(
     bias: Float[Array, " M"] | None,
     c0: Float[Array, "B N"],
     *,
-    pooling: str,
+    gates: str,
     zoneout: Float[Array, "B T N"] | float = 0.0,
     resets: Bool[Array, "B T"] | None = None,
     lengths: Integer[Array, " B"] | None = None,
@@ -86,7 +86,7 @@ def pooled_scan(
     """Mix candidates into states; arguments and results as in `lru.scan`."""
     z, f, *others = jnp.split(x if bias is None else x + bias, x.shape[-1] // c0.shape[-1], -1)
     keep = jax.nn.sigmoid(f)
-    update = jax.nn.sigmoid(others[1]) if pooling == "ifo" else 1 - keep
+    update = jax.nn.sigmoid(others[1]) if gates == "ifo" else 1 - keep
     keep, update = zoneout + (1 - zoneout) * keep, (1 - zoneout) * update
     options = {"reverse": reverse, "resets": resets, "lengths": lengths, "reset_to": reset_to}
     c, last = linear_scan(keep, update * jnp.tanh(z), c0, **options)
