@@ -1,6 +1,6 @@
 """A data set of your own, in a file of your own: waves of one of three periods, under noise.
 
-python run_train.py --plugins examples/own_dataset.py --dataset waves --model lru \
+lru train --plugins examples/own_dataset.py --dataset waves --model lru \
     --n_layers 1 --d_model 16 --d_hidden 16 --epochs 5
 """
 

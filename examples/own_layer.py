@@ -1,9 +1,9 @@
 """A recurrence of your own, in a file of your own: leaky integrators with a learned start.
 
-python run_train.py --plugins examples/own_layer.py --model leaky --half_life 20 \
+lru train --plugins examples/own_layer.py --model leaky --half_life 20 \
     --dataset adding-classification --n_layers 2 --d_model 32 --d_hidden 32 --epochs 5
 
-h_t = a h_{t-1} + (1 - a) B x_t and y_t = C h_t, elementwise a in (0, 1). Its law is proved by
+h_t = a h_{t-1} + (1 - a) B x_t and y_t = C h_t, elementwise a in (0, 1). The tests of all layers:
 
 pytest tests/layers/test_law.py --plugins examples/own_layer.py -k leaky
 """
@@ -16,12 +16,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from lru.layers import LAYERS, RecurrentLayer, RecurrentParam
-from lru.layers.base import known_compute_dtype, reset_marks
-from lru.layers.cell import without_padding
-from lru.layers.convolution import product
+from lru.layers import (
+    LAYERS,
+    RecurrentLayer,
+    RecurrentParam,
+    known_compute_dtype,
+    product,
+    reset_marks,
+    without_padding,
+)
 from lru.scan import linear_scan
-from lru.scan.methods import step_counts
 
 
 @LAYERS.register("leaky")
@@ -85,7 +89,6 @@ class LeakyIntegrators(RecurrentLayer):
         reverse: bool = False,
     ) -> tuple[Float[Array, "B T N"], Float[Array, "B N"]]:
         self.check_inputs(x, state)
-        lengths = step_counts(lengths, x.shape[1])
         start, a = self.initial_rows(x.shape[0]), jax.nn.sigmoid(self.a_logit[...])
         read = without_padding(x, lengths).astype(start.dtype)
         return linear_scan(

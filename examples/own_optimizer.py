@@ -1,6 +1,6 @@
 """An optimiser of your own, in a file of your own: Lion (Chen et al. 2023, arXiv 2302.06675).
 
-python run_train.py --plugins examples/own_optimizer.py --optimizer lion --b2 0.98 --lr_base 3e-4 \
+lru train --plugins examples/own_optimizer.py --optimizer lion --b2 0.98 --lr_base 3e-4 \
     --dataset adding-classification --model lru --n_layers 2 --d_model 32 --d_hidden 32 --epochs 5
 """
 

@@ -1,6 +1,6 @@
 """A task of your own, in a file of your own: say which way the last pulse went, for ever.
 
-python run_train.py --plugins examples/own_task.py --dataset flip-flop --model gru --epochs 20
+lru train --plugins examples/own_task.py --dataset flip-flop --model gru --epochs 20
 
 The flip-flop of Sussillo and Barak 2013 (doi 10.1162/NECO_a_00409). Batches are drawn, not stored.
 """

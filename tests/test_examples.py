@@ -3,6 +3,7 @@
 import csv
 import re
 import sys
+import wave
 from pathlib import Path
 
 import jax
@@ -25,6 +26,7 @@ EXAMPLES = sorted(FOLDER.glob("own_*.py"))
 
 SMALL = {
     "own_dataset": ["--data_options", "n_train=20"],
+    "own_recordings": ["--data_options", "samples_per_step=16"],
     "own_task": ["--steps", "6", "--updates_per_epoch", "3"],
 }
 """What makes an example small; the others are on the adding problem."""
@@ -45,7 +47,7 @@ def _as_before(monkeypatch):
 def command(example):
     """The flags of the command in the first lines of an example, but for the length of training."""
     text = (FOLDER / f"{example}.py").read_text().replace("\\\n", "")
-    words = re.search(r"^python run_train\.py (.*)$", text, re.MULTILINE)[1].split()
+    words = re.search(r"^lru train (.*)$", text, re.MULTILINE)[1].split()
     at = words.index("--epochs")
     words[at : at + 2] = []
     return [str(FOLDER.parent / word) if word.endswith(".py") else word for word in words]
@@ -54,11 +56,25 @@ def command(example):
 def train(example, folder, *more):
     """The log of a small training, and its exit status."""
     place = ["--runs_dir", folder, "--dir_name", folder / "cache", "--name", "run"]
+    if example == "own_recordings":
+        place += ["--raw_dir", recordings(folder / "raw")]
     small = [*SMALL.get(example, SMALL_DATA), *SMALL_MODEL, "--plots", "False", "--log_every", "2"]
     words = [*command(example), *small, "--max_steps", "4", *place, *more]
     status = run_train(list(map(str, words)))
     log = folder / "run" / "metrics.jsonl"
     return status, read_jsonl(log) if log.exists() else []
+
+
+def recordings(raw_dir):
+    """The raw folder with a few sounds of several lengths."""
+    folder = raw_dir / "recordings"
+    folder.mkdir(parents=True)
+    for number in range(20):
+        samples = np.random.default_rng(number).integers(-99, 99, 80 + 16 * number)
+        with wave.open(str(folder / f"{number % 3}_{number}.wav"), "wb") as sound:
+            sound.setparams((1, 2, 8000, 0, "NONE", None))
+            sound.writeframes(samples.astype("<i2").tobytes())
+    return raw_dir
 
 
 @pytest.mark.parametrize("example", [path.stem for path in EXAMPLES])
@@ -86,6 +102,29 @@ def test_an_option_of_an_example_is_a_flag_and_a_wrong_one_is_refused(
 ):
     assert train(example, tmp_path, *wrong) == (2, [])
     assert message in capsys.readouterr().err
+
+
+def test_recordings_are_rows_as_long_as_they_are(tmp_path):
+    load_plugins(str(FOLDER / "own_recordings.py"))
+    data = DATASETS["recordings"](samples_per_step=16).load(
+        recordings(tmp_path / "raw"), tmp_path / "cache"
+    )
+    assert {name: len(split) for name, split in data.splits.items()} == {
+        "train": 12,
+        "val": 4,
+        "test": 4,
+    }
+    found = np.concatenate([split.lengths for split in data.splits.values()])
+    assert sorted(found) == [5 + number for number in range(20)]
+    assert (data.card.n_features, data.card.n_classes) == (9, 3)
+    for split in data.splits.values():
+        for row, (steps, label) in enumerate(zip(split.lengths, split.labels, strict=True)):
+            # A file is called by its number, which is the seed of its samples and tells its length.
+            number = int(steps) - 5
+            samples = np.random.default_rng(number).integers(-99, 99, 80 + 16 * number)
+            spectra = np.log1p(np.abs(np.fft.rfft(samples.reshape(-1, 16))))
+            np.testing.assert_allclose(split.padded([row], steps)[0], spectra, rtol=1e-5)
+            assert label == number % 3
 
 
 def test_runs_of_a_layer_of_your_own_are_compared(tmp_path, capsys):

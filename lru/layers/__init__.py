@@ -7,15 +7,20 @@ from lru.layers.base import (
     NoStepError,
     RecurrentLayer,
     RecurrentParam,
+    known_compute_dtype,
     layer_options,
     make_layer,
+    reset_marks,
     resolve_options,
+    zeros,
 )
 from lru.registry import import_submodules
 
 import_submodules(sys.modules[__name__])
 
 from lru.layers.bidirectional import Bidirectional  # noqa: E402
+from lru.layers.cell import without_padding  # noqa: E402
+from lru.layers.convolution import product  # noqa: E402
 from lru.layers.diagonal import DiagonalRNN  # noqa: E402
 from lru.layers.gru import GRU, GRUCell, GRUState  # noqa: E402
 from lru.layers.linear_rnn import LinearRNN  # noqa: E402
@@ -45,7 +50,12 @@ __all__ = [
     "QRNNState",
     "RecurrentLayer",
     "RecurrentParam",
+    "known_compute_dtype",
     "layer_options",
     "make_layer",
+    "product",
+    "reset_marks",
     "resolve_options",
+    "without_padding",
+    "zeros",
 ]

@@ -18,6 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Inexact, Integer, Key
 
 from lru.registry import Registry
+from lru.scan.methods import step_counts
 from lru.scan.products import COMPUTE_DTYPES
 
 State = Any
@@ -178,13 +179,14 @@ def reset_marks(
 
     Args:
         resets: True at the first step of each document.
-        lengths: from 0 to T.
+        lengths: number of valid steps of each row.
         reverse: whether the scan runs backwards, and so enters a document at its last step.
     """
     if resets is None or not reverse:
         return resets
     steps = resets.shape[1]
-    last = steps - 1 if lengths is None else lengths[:, None] - 1
+    counts = step_counts(lengths, steps)
+    last = steps - 1 if counts is None else counts[:, None] - 1
     return jnp.roll(resets, -1, axis=1) & (jnp.arange(steps) < last)
 
 

@@ -69,7 +69,7 @@ class Classification(Task):
                     f"{what} of data must be {' or '.join(allowed)} for this task, but that of "
                     f"{card.name} is {getattr(card, what)}"
                 )
-        per_step = card.targets == self.targets[-1]
+        per_step = card.targets.endswith("_per_step")
         pooling = self.options.pooling
         if pooling == "auto":
             pooling = "none" if per_step else "mean"

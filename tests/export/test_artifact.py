@@ -30,7 +30,10 @@ np.testing.assert_allclose(scores, given["scores"], rtol=1e-4, atol=1e-5)
 np.testing.assert_allclose(scores_t, given["last"], rtol=1e-4, atol=1e-5)
 print("the same")
 """
-WITH_LRU = ("from lru.export", ("flax", "lru.layers", "lru.models", "lru.scan", "lru.training"))
+WITH_LRU = (
+    "from lru.export import load",
+    ("flax", "lru.layers", "lru.models", "lru.scan", "lru.training"),
+)
 WITH_JAX = ("import jax.export", ("flax", "lru"))
 
 
