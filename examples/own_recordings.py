@@ -19,7 +19,7 @@ from lru.dataloaders import Dataset, Description, RaggedWriter, register
 @register
 @dataclass(frozen=True)
 class Recordings(Dataset):
-    """Tell the label of a recording, which its file is called by."""
+    """Tell the label of a recording, which stands in the name of its file."""
 
     name: ClassVar[str] = "recordings"
 
