@@ -1,7 +1,7 @@
 """The verbs of the command line, one a file: `lru VERB`, `python -m lru VERB`.
 
-A verb is a module with a line of documentation, `parser()`, which is its command line, and
-`run(arguments) -> exit status`.
+A verb is a module with a line of documentation, `parser()`, which is its command line (of all but
+`train`, whose flags depend on what is chosen), and `run(arguments) -> exit status`.
 """
 
 import argparse

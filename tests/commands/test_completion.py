@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from lru.commands import main
+from lru.commands import main, summary, verbs
 
 BASH = """
 source "$1"
@@ -52,6 +52,13 @@ def completed(shell, program, place, capsys, *lines):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+def test_every_verb_has_a_sentence_and_a_command_line():
+    for name, verb in verbs().items():
+        assert summary(verb).endswith(".")
+        if name != "train":
+            assert verb.parser().prog == f"lru {name}"
 
 
 def test_bash_completes_verbs_flags_names_and_files(tmp_path, capsys):
