@@ -1,12 +1,18 @@
-"""Recurrent sequence models that train in parallel over time, in JAX and Flax NNX."""
+"""Recurrent sequence models that train in parallel over time, in JAX and Flax NNX.
+
+`lru.layers` has the recurrences as layers, `lru.scan` as functions of arrays. `fit` trains a model
+on a data set, `load_model` opens a trained one, and the command `lru` does both.
+"""
 
 from typing import TYPE_CHECKING, Any
+
+from lru.version import __version__
 
 if TYPE_CHECKING:
     from lru.config import Config
     from lru.experiment import fit, load_model
 
-__all__ = ["Config", "fit", "load_model"]
+__all__ = ["Config", "__version__", "fit", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,3 +24,7 @@ def __getattr__(name: str) -> Any:
     return getattr(
         importlib.import_module("lru.config" if name == "Config" else "lru.experiment"), name
     )
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

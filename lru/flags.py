@@ -38,7 +38,7 @@ from lru.words import LISTS, UsageError, expand, is_true, spans, typed_values
 
 logger = logging.getLogger(__name__)
 
-RECIPES = Path(__file__).parent.parent / "recipes"
+RECIPES = Path(__file__).parent / "recipes"
 
 Flat = dict[str, Any]
 
@@ -48,7 +48,7 @@ class CommandConfig:
     """Sources of the values, and listings."""
 
     recipe: str | None = None
-    """Start from the values of this recipe; other flags override them."""
+    """Start from the values of this recipe, or .yaml file; other flags override them."""
     list: bool = False
     """Print the models, bodies, tasks, data sets, optimisers and recipes, and stop."""
     help_all: bool = False
@@ -67,13 +67,25 @@ def recipe_names() -> list[str]:
 def load_recipe(name: str) -> Flat:
     """A recipe: its title, source and expected result, and its values by flag (`config`).
 
+    Args:
+        name: of a recipe of the package, or the path of a `.yaml` file.
+
     Raises:
-        UsageError: if there is no such recipe.
+        UsageError: if there is no such recipe, or the file has no values.
     """
-    path = RECIPES / f"{name}.yaml"
+    path = Path(name) if _is_file_name(name) else RECIPES / f"{name}.yaml"
     if not path.is_file():
-        raise UsageError(f"unknown recipe {name!r}; known: {', '.join(recipe_names())}")
-    return yaml.safe_load(path.read_text())
+        raise UsageError(
+            f"unknown recipe {name!r}; known: {', '.join(recipe_names())}, or a .yaml file"
+        )
+    recipe = yaml.safe_load(path.read_text())
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("config"), dict):
+        raise UsageError(f"recipe {name!r} must have its values, by flag, under `config`")
+    return recipe
+
+
+def _is_file_name(recipe: str) -> bool:
+    return recipe.endswith(".yaml")
 
 
 def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
@@ -97,7 +109,9 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     if load_plugins(plugins):
         return parse(arguments)
     base, origin, lenient = _base(words)
-    trust = is_true(words, "trust_plugins") or typed_values(words, "recipe")["recipe"] is not None
+    recipe = typed_values(words, "recipe")["recipe"]
+    of_package = recipe is not None and not _is_file_name(recipe)
+    trust = is_true(words, "trust_plugins") or of_package
     if plugins is None and load_saved_plugins(base.get("plugins"), origin, trust):
         return parse(arguments)
     commands = of_dataclass(CommandConfig)
@@ -120,7 +134,7 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     args: Any = tyro.cli(
         _cli_type(groups, defaults | {choice.flag: names[choice.flag] for choice in CHOICES}),
         args=["--help"] if help_all else words,
-        prog="run_train.py",
+        prog="lru train",
         description="Train, resume or evaluate a recurrent sequence model.",
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
         use_underscores=True,

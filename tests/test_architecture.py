@@ -24,7 +24,7 @@ ORDER = [
     [("models",), ("batches",)],
     [("layers",), ("dataloaders",)],
     [("scan",)],
-    [("registry",), ("plugins",), ("files",), ("options",), ("words",)],
+    [("registry",), ("plugins",), ("files",), ("options",), ("words",), ("version",)],
 ]
 ROOMS = {name: (line, room) for line, rooms in enumerate(ORDER) for room in rooms for name in room}
 

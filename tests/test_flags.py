@@ -320,8 +320,20 @@ def test_an_unknown_recipe_lists_the_known_ones(recipe):
     recipe("  {}\n", "one")
     recipe("  {}\n", "two")
     assert recipe_names() == ["one", "two"]
-    with pytest.raises(UsageError, match="unknown recipe 'three'; known: one, two"):
+    with pytest.raises(UsageError, match=r"unknown recipe 'three'; known: one, two, or a \.yaml"):
         read("--recipe three")
+
+
+def test_a_recipe_may_be_a_file_whose_plugins_are_not_trusted(recipe, tmp_path):
+    (tmp_path / "mine").mkdir()
+    recipe("  {epochs: 3}\n", "mine/own")
+    assert changed(read("--recipe mine/own.yaml")) == {"epochs": 3}
+    recipe("  {plugins: nowhere.py}\n", "mine/own")
+    with pytest.raises(ValueError, match=r"recipe mine/own.yaml names plugins.*--trust_plugins"):
+        read("--recipe mine/own.yaml")
+    (tmp_path / "config.yaml").write_text("format: 3\n")
+    with pytest.raises(UsageError, match=r"'config\.yaml' must have its values, by flag, under"):
+        read("--recipe config.yaml")
 
 
 @pytest.mark.parametrize("name", recipe_names())

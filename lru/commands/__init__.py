@@ -1,6 +1,7 @@
 """The verbs of the command line, one a file: `lru VERB`, `python -m lru VERB`.
 
-A verb is a module with a line of documentation and `run(arguments) -> exit status`.
+A verb is a module with a line of documentation, `parser()`, which is its command line (of all but
+`train`, whose flags depend on what is chosen), and `run(arguments) -> exit status`.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from lru.dataloaders.files.fetch import DownloadError
 from lru.dataloaders.store.cache import CacheError
 from lru.training.hooks import NonFiniteError
 from lru.training.runs import Run
+from lru.version import __version__
 
 logger = logging.getLogger("lru")
 
@@ -73,6 +75,11 @@ def verbs() -> dict[str, ModuleType]:
     }
 
 
+def summary(verb: ModuleType) -> str:
+    """The line of documentation of a verb."""
+    return (verb.__doc__ or "").splitlines()[0]
+
+
 def call(verb: str, arguments: Sequence[str], program: str) -> int:
     """Run a verb; its exit status, 2 after a mistake, which is said in a sentence.
 
@@ -104,10 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = verbs()
     if words and words[0] in known:
         return call(words[0], words[1:], f"lru {words[0]}")
-    lines = [
-        f"  {name:10} {(module.__doc__ or '').splitlines()[0]}" for name, module in known.items()
-    ]
-    print("usage: lru VERB ...; lru VERB --help\n\n" + "\n".join(lines))
+    if words[:1] == ["--version"]:
+        print(f"lru {__version__}")
+        return 0
+    lines = [f"  {name:10} {summary(module)}" for name, module in known.items()]
+    print("usage: lru VERB ...; lru VERB --help; lru --version\n\n" + "\n".join(lines))
     if not words or words[0] in ("-h", "--help"):
         return 0
     print(f"lru: unknown verb {words[0]!r}; known: {', '.join(known)}", file=sys.stderr)

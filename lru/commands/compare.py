@@ -14,12 +14,17 @@ from lru.training.runs import Run, find_run
 from lru.training.trackers import read_jsonl
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run the verb."""
+def parser() -> argparse.ArgumentParser:
+    """Command line of the verb."""
     parser = argparse.ArgumentParser(prog="lru compare", description=__doc__)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="name of a run, or its folder")
     add_plugins(parser)
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the verb."""
+    given = parser().parse_args(arguments)
     runs = [find_run(name) for name in given.runs]
     for found in runs:
         load_plugins(plugins_of(given, found))

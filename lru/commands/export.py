@@ -10,14 +10,19 @@ from lru.training.report import format_table
 from lru.training.runs import find_run
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run the verb."""
+def parser() -> argparse.ArgumentParser:
+    """Command line of the verb."""
     parser = argparse.ArgumentParser(prog="lru export", description=__doc__)
     add_run(parser)
     parser.add_argument(
         "--out", metavar="DIR", help="where to; export/ in the run's folder if not given"
     )
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the verb."""
+    given = parser().parse_args(arguments)
     found = find_run(given.run)
     folder = Path(given.out) if given.out else found.path / "export"
     card = export_run(found, folder, given.lane, plugins_of(given, found))

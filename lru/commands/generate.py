@@ -13,7 +13,7 @@ from lru.training.runs import find_run
 
 def run(arguments: Sequence[str]) -> int:
     """Run the verb."""
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     sampler = Sampler(given.temperature, given.top_k, given.top_p)
     found = find_run(given.run)
     loaded = load_text(found, given.lane, plugins_of(given, found))
@@ -25,7 +25,8 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Command line of the verb."""
     parser = argparse.ArgumentParser(
         prog="lru generate",
         description=__doc__,

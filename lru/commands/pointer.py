@@ -11,8 +11,8 @@ from lru.training.report import format_table, report_rows
 from lru.training.runs import find_run
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run the verb."""
+def parser() -> argparse.ArgumentParser:
+    """Command line of the verb."""
     parser = argparse.ArgumentParser(
         prog="lru pointer",
         description=__doc__,
@@ -24,7 +24,12 @@ def run(arguments: Sequence[str]) -> int:
         "--theta", type=float, default=1.0, help="how much the cache prefers like features"
     )
     parser.add_argument("--weight", type=float, default=0.1, help="share of the cache")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the verb."""
+    given = parser().parse_args(arguments)
     mixture = CachePointer(given.window, given.theta, given.weight)
     found = find_run(given.run)
     loaded = load_text(found, given.lane, plugins_of(given, found))

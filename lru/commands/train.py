@@ -1,4 +1,4 @@
-"""Train, resume or evaluate a model: parse flags, train, report."""
+"""Train, resume or evaluate a model."""
 
 import logging
 from collections.abc import Sequence

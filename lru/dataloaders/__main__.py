@@ -125,20 +125,26 @@ def show(arguments: argparse.Namespace) -> Lines:
         yield f"{Path(arguments.cache_dir, name)}"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one verb."""
-    parser = argparse.ArgumentParser(prog="python -m lru.dataloaders", description=__doc__)
+def command_line(program: str = "python -m lru.dataloaders") -> argparse.ArgumentParser:
+    """Parser of the verbs.
+
+    Args:
+        program: what precedes the verb.
+    """
+    parser = argparse.ArgumentParser(
+        prog=program, description="List, download, prepare, verify, describe and show data sets."
+    )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _verb(verbs, "list", list_all)
     fetch = _verb(verbs, "download", download)
     fetch.add_argument("names", nargs="*", metavar="NAME", help="data sets; all if none is given")
     _add_raw_dir(fetch)
     _add_mirror(fetch)
-    for run in (prepare, verify, stats):
-        several = _verb(verbs, run.__name__, run)
+    for verb in (prepare, verify, stats):
+        several = _verb(verbs, verb.__name__, verb)
         several.add_argument("names", nargs="+", metavar="NAME", help="data sets")
         _add_places(several)
-        if run is not verify:
+        if verb is not verify:
             _add_mirror(several)
     one = _verb(verbs, "show", show)
     one.add_argument("names", nargs=1, metavar="NAME", help="data set")
@@ -146,7 +152,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     one.add_argument("--split", default="train", metavar="SPLIT", help="of which split")
     _add_places(one)
     _add_mirror(one)
-    parsed = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one verb; see `run`."""
+    run(command_line().parse_args(arguments))
+
+
+def run(parsed: argparse.Namespace) -> None:
+    """Run the verb of a parsed command line, and print its lines.
+
+    Raises:
+        SystemExit: with a sentence, after a mistake of the user.
+    """
     try:
         load_plugins(parsed.plugins)
         for line in parsed.run(parsed):

@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,6 +21,7 @@ from lru.export.artifact import CARD, FORMAT, STATE, STEP, WHOLE
 from lru.files import write_atomically
 from lru.layers import NoStepError
 from lru.scan import portable
+from lru.version import __version__
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -72,7 +73,7 @@ def write_model(
         "format": FORMAT,
         **(facts or {}),
         "platforms": PLATFORMS,
-        "versions": {"lru": _own_version(), "jax": version("jax")},
+        "versions": {"lru": __version__, "jax": version("jax")},
         **whole,
         **step,
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
@@ -150,11 +151,3 @@ def _archive(arrays: Iterable[jax.Array]) -> bytes:
     file = io.BytesIO()
     np.savez(file, *map(np.asarray, arrays))
     return file.getvalue()
-
-
-def _own_version() -> str | None:
-    """None where the package is used without being installed."""
-    try:
-        return version("lru")
-    except PackageNotFoundError:
-        return None

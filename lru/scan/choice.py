@@ -72,12 +72,7 @@ def _ranking(platform: str, kind: tuple[str, str, str], steps: int, lanes: int) 
 def _available(method: str) -> bool:
     if method == "pallas":
         return _one_device_of_triton()
-    if method != "native":
-        return True
-    problem = cpu.problem()
-    if problem is not None:
-        logger.warning("%s; slower methods take its place", problem)
-    return problem is None
+    return method != "native" or cpu.available()
 
 
 def _one_device_of_triton() -> bool:

@@ -33,7 +33,7 @@ def has_one_pass(scan: str, platform: str) -> bool:
 
     Cached, so that it is logged once.
     """
-    if platform != "cpu" or cpu.problem() is not None:
+    if platform != "cpu" or not cpu.available():
         return False
     logger.info("%s on cpu: one pass in C++ (native)", scan)
     return True

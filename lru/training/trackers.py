@@ -154,7 +154,7 @@ class TensorBoardTracker:
             from tensorboardX import SummaryWriter
         except ImportError as error:
             raise ImportError(
-                'the TensorBoard tracker needs tensorboardX: pip install "lru[tensorboard]"'
+                'the TensorBoard tracker needs tensorboardX: pip install "lru-jax[tensorboard]"'
             ) from error
         self._writer = SummaryWriter(str(folder), purge_step=purge_step)
 
@@ -208,7 +208,7 @@ class WandbTracker:
             import wandb
         except ImportError as error:
             raise ImportError(
-                'the Weights & Biases tracker needs wandb: pip install "lru[wandb]"'
+                'the Weights & Biases tracker needs wandb: pip install "lru-jax[wandb]"'
             ) from error
         run_dir = Path(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -230,8 +230,9 @@ def test_the_scripts_make_their_environment_and_stay_in_the_folder_of_the_caller
     # An environment that is up to date, whose interpreter says where it is and what it is to do.
     environment = repository / ".venv"
     (environment / "bin").mkdir(parents=True)
-    for path in (repository / "pyproject.toml", repository / "requirements.txt"):
-        path.write_text("")
+    (repository / "requirements").mkdir()
+    for name in ("pyproject.toml", "requirements.txt", "requirements/test.txt"):
+        (repository / name).write_text("")
     (environment / "installed").write_text("")
     (environment / "bin" / "activate").write_text(f'PATH="{environment}/bin:$PATH"\n')
     python = environment / "bin" / "python"

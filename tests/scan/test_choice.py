@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from lru import scan
-from lru.scan import DENSE_METHODS, LINEAR_METHODS, choice, cpu
+from lru.scan import DENSE_METHODS, LINEAR_METHODS, choice, cpu, native
 
 
 @pytest.fixture(autouse=True)
@@ -60,12 +60,14 @@ def test_the_row_with_the_most_steps_not_above_is_taken(monkeypatch: pytest.Monk
     assert chosen == ["sequential", "sequential", "associative", "associative"]
 
 
-def test_without_a_compiler_the_next_method_is_taken_and_said(
+def test_without_a_compiler_the_next_method_is_taken_and_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cpu, "problem", lambda: "no compiler here")
-    assert choose() == "sequential"
-    assert "no compiler here" in caplog.text
+    monkeypatch.setattr(cpu, "problem", lambda: "no compiler for a choice")
+    assert [choose(steps=steps) for steps in (20, 30)] == ["sequential"] * 2
+    assert not native.has_one_pass("lstm without a compiler", "cpu")
+    warnings = [each.message for each in caplog.records if each.levelno == logging.WARNING]
+    assert warnings == ["no compiler for a choice; slower methods take its place"]
 
 
 def test_platforms_that_were_not_measured_have_a_method() -> None:

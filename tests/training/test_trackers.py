@@ -234,7 +234,7 @@ def test_a_full_disk_surfaces_after_the_others_had_their_turn(path, monkeypatch)
 )
 def test_a_missing_package_names_its_extra(package, extra, open_tracker, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf'pip install "lru\[{extra}\]"'):
+    with pytest.raises(ImportError, match=rf'pip install "lru-jax\[{extra}\]"'):
         open_tracker(tmp_path)
 
 

@@ -68,6 +68,19 @@ def problem() -> str | None:
     return None
 
 
+def available() -> bool:
+    """True if the loops can be used; if not, a warning says why, once."""
+    reason = problem()
+    if reason is not None:
+        _warn(reason)
+    return reason is None
+
+
+@cache
+def _warn(reason: str) -> None:
+    logger.warning("%s; slower methods take its place", reason)
+
+
 def _load() -> None:
     compiler = _compiler()
     if sys.platform not in ("linux", "darwin") or not compiler:
