@@ -16,6 +16,7 @@ from lru.files import write_atomically
 from lru.layers import LAYERS
 from lru.models import BODIES, ModelConfig, resolve_body
 from lru.options import Option, build, of_constructor, of_dataclass
+from lru.registry import suggestion
 from lru.tasks import TASKS
 from lru.training.config import RunConfig, TrainConfig, without_effect
 from lru.training.optimizer import OPTIMIZERS, Optimizer
@@ -327,5 +328,8 @@ def refuse(name: str, names: Mapping[str, str], *, lenient: bool = False) -> Non
         return
     here = ", ".join(f"{choice.flag} {names[choice.flag]!r}" for choice in CHOICES)
     if not owners:
-        raise ValueError(f"there is no option {name}; this run has {here}")
+        known = own_fields_of_all().keys() | options_of(names).keys()
+        raise ValueError(
+            f"there is no option {name}; this run has {here}{suggestion(name, sorted(known))}"
+        )
     raise ValueError(f"{name} is an option of {', '.join(owners)}, but this run has {here}")

@@ -32,6 +32,7 @@ from lru.dataloaders import DATASETS
 from lru.dataloaders.options import converted
 from lru.options import Option, of_dataclass
 from lru.plugins import load_plugins, load_saved_plugins
+from lru.registry import known_names, suggestion
 from lru.training.config import RunConfig
 from lru.training.runs import Run
 from lru.words import LISTS, UsageError, expand, is_true, spans, typed_values
@@ -72,7 +73,7 @@ def load_recipe(name: str) -> Flat:
     """
     path = RECIPES / f"{name}.yaml"
     if not path.is_file():
-        raise UsageError(f"unknown recipe {name!r}; known: {', '.join(recipe_names())}")
+        raise UsageError(f"unknown recipe {name!r}; {known_names(name, recipe_names())}")
     return yaml.safe_load(path.read_text())
 
 
@@ -344,9 +345,12 @@ def _cli_type(groups: Mapping[str, type], base: Flat) -> type:
 
 def _checked(values: Flat, kinds: Mapping[str, Any], origin: str) -> Flat:
     """The values of a file, read as they would be if they were typed as flags."""
-    unknown = ", ".join(sorted(values.keys() - kinds.keys()))
+    unknown = sorted(values.keys() - kinds.keys())
     if unknown:
-        raise UsageError(f"{origin} has values that no flag has: {unknown}")
+        raise UsageError(
+            f"{origin} has values that no flag has: {', '.join(unknown)}"
+            f"{suggestion(unknown[0], kinds)}"
+        )
     checked = {}
     for name, value in values.items():
         if name == "data_options":

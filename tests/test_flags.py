@@ -303,7 +303,7 @@ def test_numbers_in_a_recipe_are_read_as_on_the_command_line(recipe):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("  epoch: 3\n", "recipe toy has values that no flag has: epoch$"),
+        ("  epoch: 3\n", "toy has values that no flag has: epoch; did you mean 'epochs'"),
         ("  recipe: b\n", "recipe toy has values that no flag has: recipe$"),
         ("  epochs: 2.5\n", "recipe toy: epochs is 2.5, but must be a whole number"),
         ("  norm: group\n", "recipe toy: norm is 'group', but must be one of batch, layer"),

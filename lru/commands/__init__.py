@@ -16,6 +16,7 @@ from tqdm import tqdm
 from lru.config import read_values
 from lru.dataloaders.files.fetch import DownloadError
 from lru.dataloaders.store.cache import CacheError
+from lru.registry import known_names
 from lru.training.hooks import NonFiniteError
 from lru.training.runs import Run
 
@@ -110,5 +111,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("usage: lru VERB ...; lru VERB --help\n\n" + "\n".join(lines))
     if not words or words[0] in ("-h", "--help"):
         return 0
-    print(f"lru: unknown verb {words[0]!r}; known: {', '.join(known)}", file=sys.stderr)
+    print(f"lru: unknown verb {words[0]!r}; {known_names(words[0], known)}", file=sys.stderr)
     return 2

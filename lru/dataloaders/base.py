@@ -25,7 +25,7 @@ from lru.dataloaders.store.card import (
     read_card,
     write_card,
 )
-from lru.registry import Registry
+from lru.registry import Registry, known_names
 
 VERIFIED_ON_LOAD = 256 * 2**20
 """Cached arrays up to this many bytes are checked by sha256 at each load: at most half a second."""
@@ -310,7 +310,7 @@ def dataset_from_options(name: str, options: Mapping[str, Any] | None = None) ->
     for option, value in (options or {}).items():
         if option not in known:
             raise ValueError(
-                f"data set {name!r} has no option {option!r}; known: {', '.join(known) or 'none'}"
+                f"data set {name!r} has no option {option!r}; {known_names(option, known)}"
             )
         where = f"data set {name!r}: option {option!r}"
         values[option] = converted(where, value, types_of[option])
