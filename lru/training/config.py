@@ -162,7 +162,7 @@ class RunConfig:
     reset: bool = False
     """Start the run over; the old folder is kept aside."""
     restore: str | None = None
-    """Folder of another run whose last checkpoint this one continues from."""
+    """Name or folder of another run whose last checkpoint this one continues from."""
     eval_only: bool = False
     """Evaluate the best checkpoint of the run and stop."""
     on_device: bool | None = None
@@ -181,11 +181,14 @@ class RunConfig:
     """Draw curves and eigenvalues at the end."""
 
     def __post_init__(self):
-        """Check the ranges.
+        """Turn paths into text, and check the ranges.
 
         Raises:
             ValueError: if a value is out of range.
         """
+        for name in ("runs_dir", "dir_name", "raw_dir", "restore"):
+            if isinstance(getattr(self, name), os.PathLike):
+                object.__setattr__(self, name, os.fspath(getattr(self, name)))
         if self.checkpoint_every < 1:
             raise ValueError(f"checkpoint_every must be at least 1, got {self.checkpoint_every}")
         if self.name is not None and (self.name in ("", ".", "..") or os.sep in self.name):
