@@ -3,6 +3,7 @@
 Nested in Python and on disk; flat, by the names of flags, on a command line and in a recipe.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -274,18 +275,18 @@ class Config:
         groups["data"]["data_options"] = dict(groups["data"]["data_options"])
         return groups
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write as YAML."""
-        write_atomically(path, yaml.safe_dump(self.nested(), sort_keys=False).encode())
+        write_atomically(Path(path), yaml.safe_dump(self.nested(), sort_keys=False).encode())
 
     @classmethod
-    def load(cls, path: Path) -> "Config":
+    def load(cls, path: str | os.PathLike[str]) -> "Config":
         """Read what `save` wrote, in this or an earlier format.
 
         Raises:
             ValueError: if it is of a later format.
         """
-        values, lenient = read_values(path)
+        values, lenient = read_values(Path(path))
         return cls.from_flat(values, lenient=lenient)
 
 

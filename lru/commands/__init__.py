@@ -5,16 +5,19 @@ A verb is a module with a line of documentation and `run(arguments) -> exit stat
 
 import argparse
 import importlib
+import io
 import logging
 import pkgutil
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+import jax
 from tqdm import tqdm
 
 from lru.config import read_values
 from lru.dataloaders.files.fetch import DownloadError
+from lru.dataloaders.files.unpack import ArchiveError
 from lru.dataloaders.store.cache import CacheError
 from lru.registry import known_names
 from lru.training.hooks import NonFiniteError
@@ -22,7 +25,7 @@ from lru.training.runs import Run
 
 logger = logging.getLogger("lru")
 
-EXPECTED = (ValueError, OSError, CacheError, DownloadError, NonFiniteError)
+EXPECTED = (ValueError, OSError, ArchiveError, CacheError, DownloadError, NonFiniteError)
 """Errors that are the user's to mend, and said in a sentence."""
 
 
@@ -34,7 +37,13 @@ class _AboveTheBar(logging.Handler):
 
 
 def show_messages() -> None:
-    """Print what the library logs; other libraries keep their own settings."""
+    """Print what the library logs; other libraries keep their own settings.
+
+    A terminal without a character that is printed shows its number instead.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if not logger.handlers:
         logger.addHandler(_AboveTheBar())
         # Orbax narrates every save.
@@ -88,6 +97,14 @@ def call(verb: str, arguments: Sequence[str], program: str) -> int:
         return importlib.import_module(module).run(arguments)
     except EXPECTED as error:
         print(f"{program}: {error}", file=sys.stderr)
+        return 2
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "Out of memory" not in str(error):
+            raise
+        message = (
+            "there is not enough memory; choose less of --batch_size, --n_layers, --d_model or"
+        )
+        print(f"{program}: {message} --d_hidden ({' '.join(str(error).split())})", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print("; ".join([f"{program}: interrupted", *interrupt.args]), file=sys.stderr)
