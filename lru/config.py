@@ -238,7 +238,9 @@ class Config:
         declared = declared_defaults(names["model"], names["task"])
         # One for an optimiser that another takes the place of has no effect.
         declared = {n: v for n, v in declared.items() if n in known or not owners_of(n)}
-        values = {**declared, **values}
+        # YAML has no paths.
+        paths = {n: os.fspath(v) for n, v in values.items() if isinstance(v, os.PathLike)}
+        values = {**declared, **values, **paths}
         groups: dict[str, Any] = {
             group: {n: values[n] for n in own_fields(group) if n in values} for group in GROUPS
         }

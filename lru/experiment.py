@@ -306,8 +306,14 @@ def fit(
         The model after the last update, or those of all lanes, and how the run went.
 
     Raises:
+        TypeError: if the data is none that was prepared.
         ValueError: if the task, the model or the configuration does not fit the data.
     """
+    if not isinstance(data, Prepared):
+        raise TypeError(
+            "data must be that of lru.dataloaders.from_arrays or of Dataset.load, got a "
+            f"{type(data).__name__}"
+        )
     if config is not None and flags:
         raise ValueError(f"give config or flags, not both; got both, with {', '.join(flags)}")
     if config is None:

@@ -47,21 +47,20 @@ Flat = dict[str, Any]
 
 @dataclass(frozen=True)
 class CommandConfig:
-    """Sources of the values, and listings."""
+    """Recipes and listings."""
 
     recipe: str | None = None
     """Start from the values of this recipe; other flags override them."""
     resume: bool = False
-    """Refuse to start a new run: this command must resume one, as it does without asking where
-    there is one."""
+    """Resume, and refuse to start a new run; an existing run is resumed without it, too."""
     list: bool = False
     """Print the models, bodies, tasks, data sets, optimisers and recipes, and stop."""
     help_all: bool = False
     """Print the flags of all models, bodies, tasks and optimisers, and stop."""
     trust_plugins: bool = False
-    """Run the plugins that the folder of the run names; else they must be named by plugins."""
+    """Load the plugins that the run's config.yaml names, which are else to be named by plugins."""
     protocol: Literal["standard", "lra"] | None = None
-    """Option of data sets without a validation split: lra validates on the test split instead."""
+    """For data sets published without a validation split: lra validates on the test split."""
 
 
 def recipe_names() -> list[str]:

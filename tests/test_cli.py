@@ -54,7 +54,7 @@ def test_helps_with_the_flags_of_what_is_chosen_or_with_all(flags, tmp_path, cap
         assert not stopped.value.code
         printed[asked] = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
     for page in printed.values():
-        assert re.search(r"--window \S*INT Number K of inputs", page)
+        assert re.search(r"--window \S*INT Width K of the convolution", page)
         assert re.search(r"--weight_decay \S*FLOAT Weight decay", page)
         assert re.search(r"pattern_length=10\W+symbols to recall", page)
     for name, owners in (("r_min", "diag-rnn, lru"), ("bptt", "language_modelling")):
@@ -204,7 +204,7 @@ def test_trains_in_a_thread(flags):
             ["--model", "rnn", "--r_min", "0.5"],
             r"r_min is an option of model .*'lru', but this run has model 'rnn'",
         ),
-        (["--model", "lru", "--r_min", "2"], r"r_min = 2.*0 <= r_min < r_max <= 1"),
+        (["--model", "lru", "--r_min", "2"], r"0 <= r_min < r_max <= 1, got r_min = 2"),
         (["--d_hidden", "0"], r"d_hidden must be at least 1, got 0"),
         (["--pooling", "mean"], r"pooling must be none for copy-classification"),
         (["--batch_size", "0"], r"batch_size must be at least 1, got 0"),

@@ -19,6 +19,7 @@ from lru.config import read_values
 from lru.dataloaders.files.fetch import DownloadError
 from lru.dataloaders.files.unpack import ArchiveError
 from lru.dataloaders.store.cache import CacheError
+from lru.options import first_line
 from lru.registry import known_names
 from lru.training.hooks import NonFiniteError
 from lru.training.runs import Run
@@ -122,9 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = verbs()
     if words and words[0] in known:
         return call(words[0], words[1:], f"lru {words[0]}")
-    lines = [
-        f"  {name:10} {(module.__doc__ or '').splitlines()[0]}" for name, module in known.items()
-    ]
+    lines = [f"  {name:10} {first_line(module)}" for name, module in known.items()]
     print("usage: lru VERB ...; lru VERB --help\n\n" + "\n".join(lines))
     if not words or words[0] in ("-h", "--help"):
         return 0
