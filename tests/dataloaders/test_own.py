@@ -167,7 +167,11 @@ def test_further_splits_are_taken_by_name():
 @pytest.mark.parametrize(
     ("examples", "options", "message"),
     [
-        ((FLOATS[:, 0], LABELS), {}, r"mine: train: inputs must be .*, got float64 of shape \(\d"),
+        (
+            (FLOATS[:, 0, 0], LABELS),
+            {},
+            r"mine: train: inputs must be .*, got float64 of shape \(\d",
+        ),
         (None, {}, r"mine: train must be \(inputs, labels\), got NoneType"),
         (FLOATS, {}, r"mine: train must be \(inputs, labels\), got ndarray"),
         ((FLOATS, LABELS[:-1]), {}, "mine: train: there are 20 inputs, but 19 labels"),
