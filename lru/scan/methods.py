@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.core import Tracer
 
@@ -64,7 +65,9 @@ def step_counts(lengths: Array | None, steps: Any) -> Array | None:
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise ValueError(f"lengths has dtype {lengths.dtype}, but only integers are allowed")
     if isinstance(steps, int) and lengths.size and not isinstance(lengths, Tracer):
-        least, most = int(lengths.min()), int(lengths.max())
+        # By NumPy: inside of `jax.jit` JAX would trace even what is known.
+        known = np.asarray(lengths)
+        least, most = known.min(), known.max()
         if least < 0 or most > steps:
             raise ValueError(
                 f"lengths must be from 0 to T = {steps}, got {least if least < 0 else most}"
