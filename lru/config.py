@@ -3,6 +3,7 @@
 Nested in Python and on disk; flat, by the names of flags, on a command line and in a recipe.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from lru.files import write_atomically
 from lru.layers import LAYERS
 from lru.models import BODIES, ModelConfig, resolve_body
 from lru.options import Option, build, of_constructor, of_dataclass
+from lru.registry import suggestion
 from lru.tasks import TASKS
 from lru.training.config import RunConfig, TrainConfig, without_effect
 from lru.training.optimizer import OPTIMIZERS, Optimizer
@@ -237,7 +239,9 @@ class Config:
         declared = declared_defaults(names["model"], names["task"])
         # One for an optimiser that another takes the place of has no effect.
         declared = {n: v for n, v in declared.items() if n in known or not owners_of(n)}
-        values = {**declared, **values}
+        # YAML has no paths.
+        paths = {n: os.fspath(v) for n, v in values.items() if isinstance(v, os.PathLike)}
+        values = {**declared, **values, **paths}
         groups: dict[str, Any] = {
             group: {n: values[n] for n in own_fields(group) if n in values} for group in GROUPS
         }
@@ -274,18 +278,18 @@ class Config:
         groups["data"]["data_options"] = dict(groups["data"]["data_options"])
         return groups
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write as YAML."""
-        write_atomically(path, yaml.safe_dump(self.nested(), sort_keys=False).encode())
+        write_atomically(Path(path), yaml.safe_dump(self.nested(), sort_keys=False).encode())
 
     @classmethod
-    def load(cls, path: Path) -> "Config":
+    def load(cls, path: str | os.PathLike[str]) -> "Config":
         """Read what `save` wrote, in this or an earlier format.
 
         Raises:
             ValueError: if it is of a later format.
         """
-        values, lenient = read_values(path)
+        values, lenient = read_values(Path(path))
         return cls.from_flat(values, lenient=lenient)
 
 
@@ -329,5 +333,8 @@ def refuse(name: str, names: Mapping[str, str], *, lenient: bool = False) -> Non
         return
     here = ", ".join(f"{choice.flag} {names[choice.flag]!r}" for choice in CHOICES)
     if not owners:
-        raise ValueError(f"there is no option {name}; this run has {here}")
+        known = own_fields_of_all().keys() | options_of(names).keys()
+        raise ValueError(
+            f"there is no option {name}; this run has {here}{suggestion(name, sorted(known))}"
+        )
     raise ValueError(f"{name} is an option of {', '.join(owners)}, but this run has {here}")

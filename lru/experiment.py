@@ -6,6 +6,7 @@ Commands, `lru.fit`, exports and tests all go through it.
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +15,12 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
-from lru.config import Config, read_values
+from lru.config import Config, own_fields, read_values
 from lru.dataloaders import DATASETS, Card, Prepared, dataset_from_options
 from lru.files import write_atomically
 from lru.plugins import load_plugins, load_saved_plugins
 from lru.tasks import TASKS, Task
-from lru.training.checkpoints import Checkpoints
+from lru.training.checkpoints import Checkpoints, OtherArraysError
 from lru.training.loop import Summary, Trainer
 from lru.training.runs import Run, find_run, open_trackers
 from lru.training.trackers import truncate
@@ -132,20 +133,18 @@ def open_experiment(config: Config, data: Prepared | None = None) -> Iterator[Ex
         task = dataclasses.replace(config.task, task=config.task.task or task_of(data.card))
         config = Config.from_flat(dataclasses.replace(config, data=named, task=task).flat())
     task = make_task(config, data)
-    run = open_run(config)
+    run = check_run(config)
+    trainer = make_trainer(config, data, task, run)
     try:
-        trainer = make_trainer(config, data, task, run)
-        try:
-            start(trainer, config, run)
-            yield Experiment(config, data, task, run, trainer)
-        finally:
-            trainer.close()
+        start(trainer, config)
+        yield Experiment(config, data, task, run, trainer)
     finally:
+        trainer.close()
         run.close()
 
 
 def make_trainer(config: Config, data: Prepared, task: Task, run: Run) -> Trainer:
-    """The trainer of a run before its first update."""
+    """The trainer of a run before its first update; nothing is written."""
     train = config.train
     return Trainer(
         task,
@@ -162,25 +161,54 @@ def _vocabulary_checksum(data: Prepared) -> str:
     return hashlib.sha256(json.dumps(data.card.vocabulary).encode()).hexdigest()
 
 
-def start(trainer: Trainer, config: Config, run: Run) -> None:
-    """Take over the state that a run starts from, and the log up to there."""
+def start(trainer: Trainer, config: Config) -> Run:
+    """Take over the state that a run starts from, open its folder, and cut its log there.
+
+    A run that cannot start leaves no folder behind.
+
+    Raises:
+        Exception: see `open_experiment`.
+    """
+    run, other = check_run(config), None
     if config.run.eval_only:
         trainer.load("best")
-        return
-    if not trainer.resume() and config.run.restore is not None:
-        other = Run(Path(config.run.restore))
-        source = Checkpoints(other.checkpoints, read_only=True)
-        try:
-            if config.train.finetune:
-                trainer.start_from(source)
-            else:
-                trainer.continue_from(source)
-                if other.metrics_file.exists():
-                    write_atomically(run.metrics_file, other.metrics_file.read_bytes())
-        finally:
-            source.close()
+        return run
+    if config.run.restore is not None and (config.run.reset or run.saved_update is None):
+        other = find_run(config.run.restore, config.run.runs_dir)
+        _take_over(trainer, config, other)
+    open_run(config)
+    resumed = trainer.resume()
+    if other and not resumed and not config.train.finetune and other.metrics_file.exists():
+        write_atomically(run.metrics_file, other.metrics_file.read_bytes())
     # Lines after the checkpoint will be written again.
     truncate(run.metrics_file, trainer.step, evaluated=trainer.evaluated)
+    return run
+
+
+def _take_over(trainer: Trainer, config: Config, other: Run) -> None:
+    """Take over the state, or the weights, of another run.
+
+    Raises:
+        ValueError: if they do not fit.
+    """
+    source = Checkpoints(other.checkpoints, read_only=True)
+    try:
+        if config.train.finetune:
+            trainer.start_from(source)
+        else:
+            trainer.continue_from(source)
+    except OtherArraysError as error:
+        found = differences(Config.load(other.config_file), config)
+        of_arrays = found.keys() - own_fields("train").keys() - own_fields("run").keys()
+        if not of_arrays:
+            raise
+        listed = _listed({name: found[name] for name in sorted(of_arrays)})
+        raise ValueError(
+            f"restore: the run in {other.path} has another network or optimiser ({listed}); give "
+            "the same values, or start without --restore"
+        ) from error
+    finally:
+        source.close()
 
 
 def run_path(config: Config) -> Path:
@@ -211,6 +239,39 @@ def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     }
 
 
+def _listed(found: Mapping[str, tuple[Any, Any]]) -> str:
+    """What `differences` found, for a message."""
+    return ", ".join(f"{name}: {old} there, {new} now" for name, (old, new) in found.items())
+
+
+def check_run(config: Config) -> Run:
+    """The run of a configuration, if its folder allows it; nothing is written.
+
+    Raises:
+        RunMismatchError: if the folder belongs to another configuration.
+        FileNotFoundError: if only an evaluation is asked for and there is no run.
+        ValueError: if the run is to be restored from itself.
+    """
+    run = Run(run_path(config))
+    restore = config.run.restore
+    places = [] if restore is None else [Path(restore), Path(config.run.runs_dir) / restore]
+    if run.path.resolve() in [place.resolve() for place in places]:
+        raise ValueError(
+            f"restore names the folder of this run itself, {run.path}; choose another --name, or "
+            "resume it without --restore"
+        )
+    if config.run.eval_only and not run.config_file.exists():
+        raise FileNotFoundError(f"eval_only needs a run, but there is none in {run.path}")
+    if run.has_checkpoint and not config.run.reset:
+        found = differences(Config.load(run.config_file), config)
+        if found:
+            raise RunMismatchError(
+                f"the run in {run.path} has another configuration ({_listed(found)}); choose "
+                "another --name, or start it over with --reset"
+            )
+    return run
+
+
 def open_run(config: Config) -> Run:
     """Create the folder of a run, or find it again.
 
@@ -218,31 +279,12 @@ def open_run(config: Config) -> Run:
 
     Raises:
         InUseError: if another process trains in the folder.
-        RunMismatchError: if the folder belongs to another configuration.
-        FileNotFoundError: if only an evaluation is asked for and there is no run.
-        ValueError: if the run is to be restored from itself.
+        OSError: if the folder cannot be written to.
+        Exception: see `check_run`.
     """
-    run = Run(run_path(config))
-    restore = config.run.restore
-    if restore is not None and Path(restore).resolve() == run.path.resolve():
-        raise ValueError(
-            f"restore names the folder of this run itself, {run.path}; choose another --name, or "
-            "resume it without --restore"
-        )
-    if config.run.eval_only and not run.config_file.exists():
-        raise FileNotFoundError(f"eval_only needs a run, but there is none in {run.path}")
+    run = check_run(config)
     if config.run.reset and run.path.exists():
         run.set_aside()
-    if run.has_checkpoint:
-        found = differences(Config.load(run.config_file), config)
-        if found:
-            listed = ", ".join(
-                f"{name}: {old} there, {new} now" for name, (old, new) in found.items()
-            )
-            raise RunMismatchError(
-                f"the run in {run.path} has another configuration ({listed}); choose another "
-                "--name, or start it over with --reset"
-            )
     if not config.run.eval_only:
         run.open()
         once = dataclasses.replace(config.run, reset=False)
@@ -264,8 +306,14 @@ def fit(
         The model after the last update, or those of all lanes, and how the run went.
 
     Raises:
+        TypeError: if the data is none that was prepared.
         ValueError: if the task, the model or the configuration does not fit the data.
     """
+    if not isinstance(data, Prepared):
+        raise TypeError(
+            "data must be that of lru.dataloaders.from_arrays or of Dataset.load, got a "
+            f"{type(data).__name__}"
+        )
     if config is not None and flags:
         raise ValueError(f"give config or flags, not both; got both, with {', '.join(flags)}")
     if config is None:
@@ -277,7 +325,7 @@ def fit(
 
 
 def load_model(
-    run: str | Path | Run,
+    run: str | os.PathLike[str] | Run,
     lane: int = 0,
     plugins: str | None = None,
     data: Prepared | None = None,
@@ -295,7 +343,7 @@ def load_model(
         ValueError: if there is no such lane, the data is not what the run was trained on, or the
             folder names plugins that have not been loaded.
     """
-    folder = run if isinstance(run, Run) else find_run(str(run))
+    folder = run if isinstance(run, Run) else find_run(run)
     if plugins is None:
         named = read_values(folder.config_file)[0].get("plugins")
         load_saved_plugins(named, str(folder.config_file))

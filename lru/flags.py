@@ -30,10 +30,12 @@ from lru.config import (
 )
 from lru.dataloaders import DATASETS
 from lru.dataloaders.options import converted
+from lru.experiment import run_path
 from lru.options import Option, of_dataclass
 from lru.plugins import load_plugins, load_saved_plugins
+from lru.registry import known_names, suggestion
 from lru.training.config import RunConfig
-from lru.training.runs import Run
+from lru.training.runs import Run, find_run
 from lru.words import LISTS, UsageError, expand, is_true, spans, typed_values
 
 logger = logging.getLogger(__name__)
@@ -45,18 +47,20 @@ Flat = dict[str, Any]
 
 @dataclass(frozen=True)
 class CommandConfig:
-    """Sources of the values, and listings."""
+    """Recipes and listings."""
 
     recipe: str | None = None
     """Start from the values of this recipe, or .yaml file; other flags override them."""
+    resume: bool = False
+    """Resume, and refuse to start a new run; an existing run is resumed without it, too."""
     list: bool = False
     """Print the models, bodies, tasks, data sets, optimisers and recipes, and stop."""
     help_all: bool = False
     """Print the flags of all models, bodies, tasks and optimisers, and stop."""
     trust_plugins: bool = False
-    """Run the plugins that the folder of the run names; else they must be named by plugins."""
+    """Load the plugins that the run's config.yaml names, which are else to be named by plugins."""
     protocol: Literal["standard", "lra"] | None = None
-    """Option of data sets without a validation split: lra validates on the test split instead."""
+    """For data sets published without a validation split: lra validates on the test split."""
 
 
 def recipe_names() -> list[str]:
@@ -76,7 +80,7 @@ def load_recipe(name: str) -> Flat:
     path = Path(name) if _is_file_name(name) else RECIPES / f"{name}.yaml"
     if not path.is_file():
         raise UsageError(
-            f"unknown recipe {name!r}; known: {', '.join(recipe_names())}, or a .yaml file"
+            f"unknown recipe {name!r}, which is no .yaml file; {known_names(name, recipe_names())}"
         )
     recipe = yaml.safe_load(path.read_text())
     if not isinstance(recipe, dict) or not isinstance(recipe.get("config"), dict):
@@ -96,7 +100,7 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     command line are loaded, or, with `--trust_plugins`, those that are named there.
 
     Raises:
-        UsageError: if the command line cannot be understood.
+        UsageError: if the command line cannot be understood, or there is nothing to resume.
         ValueError: if a value is out of range, or plugins are named there and may not be loaded.
         SystemExit: by the parser, after `--help` or an unknown flag.
     """
@@ -150,7 +154,26 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     if args.command.protocol is not None:
         given = (*given, f"protocol={args.command.protocol}")
     values["data_options"] = _parse_options(given)
-    return args.command, Config.from_flat(values)
+    config = Config.from_flat(values)
+    if args.command.resume:
+        _check_resumes(config)
+    return args.command, config
+
+
+def _check_resumes(config: Config) -> None:
+    """Refuse to start a new run.
+
+    Raises:
+        UsageError: if there is nothing to resume.
+    """
+    if config.run.reset:
+        raise UsageError("resume and reset exclude each other: reset starts the run over")
+    path = run_path(config)
+    if not Run(path).has_checkpoint:
+        raise UsageError(
+            f"resume: there is no checkpoint in {path}; give the --name and --runs_dir of a run "
+            "that has one, or start a new run without --resume"
+        )
 
 
 def all_options() -> dict[str, Option]:
@@ -169,6 +192,8 @@ def _is_boolean(kind: Any) -> bool:
 def _base(words: Sequence[str]) -> tuple[Flat, str, bool]:
     """The values to start from, where they come from, and whether some may be of nobody."""
     given = typed_values(words, "recipe", "restore", "name", "runs_dir", "reset")
+    if words.count("--recipe") > 1:
+        raise UsageError("recipe must be given once: it has all values to start from")
     if given["recipe"] is not None:
         return load_recipe(given["recipe"])["config"], f"recipe {given['recipe']}", False
     if given["name"] is not None and given["reset"] != "True":
@@ -178,9 +203,11 @@ def _base(words: Sequence[str]) -> tuple[Flat, str, bool]:
             values, lenient = read_values(run.config_file)
             return values, str(run.config_file), lenient
     if given["restore"] is not None:
-        path = Run(Path(given["restore"])).config_file
-        if not path.is_file():
-            path = _restored_from(path, Path(given["runs_dir"] or RunConfig.runs_dir))
+        runs_dir = given["runs_dir"] or RunConfig.runs_dir
+        try:
+            path = find_run(given["restore"], runs_dir).config_file
+        except FileNotFoundError as error:
+            path = _restored_from(given["restore"], Path(runs_dir), str(error))
             values, lenient = read_values(path)
             return values, str(path), lenient
         values, lenient = read_values(path)
@@ -188,12 +215,13 @@ def _base(words: Sequence[str]) -> tuple[Flat, str, bool]:
     return {}, "the defaults", False
 
 
-def _restored_from(origin: Path, runs_dir: Path) -> Path:
+def _restored_from(origin: str, runs_dir: Path, gone: str) -> Path:
     """The configuration of the one run that was restored from a run that is gone.
 
     Args:
-        origin: configuration of the run that is gone.
+        origin: name or folder of the run that is gone.
         runs_dir: folder of the runs.
+        gone: sentence that says so.
 
     Raises:
         UsageError: if there is none, or more than one.
@@ -202,13 +230,13 @@ def _restored_from(origin: Path, runs_dir: Path) -> Path:
     for run in sorted(map(Run, runs_dir.glob("*"))):
         if run.has_checkpoint and run.config_file.is_file():
             restore = read_values(run.config_file)[0].get("restore")
-            if restore and Path(restore).absolute() == origin.parent.absolute():
+            if restore and Path(restore).absolute() == Path(origin).absolute():
                 found[run.path.name] = run.config_file
     if not found:
-        raise UsageError(f"restore must be the folder of a run, but {origin} does not exist")
+        raise UsageError(f"restore must be the name or the folder of a run: {gone}")
     if len(found) > 1:
         raise UsageError(
-            f"restore: {origin.parent} does not exist; these runs were restored from it: "
+            f"restore: {origin} does not exist; these runs were restored from it: "
             f"{', '.join(found)}; --name the one to go on with"
         )
     return next(iter(found.values()))
@@ -358,9 +386,12 @@ def _cli_type(groups: Mapping[str, type], base: Flat) -> type:
 
 def _checked(values: Flat, kinds: Mapping[str, Any], origin: str) -> Flat:
     """The values of a file, read as they would be if they were typed as flags."""
-    unknown = ", ".join(sorted(values.keys() - kinds.keys()))
+    unknown = sorted(values.keys() - kinds.keys())
     if unknown:
-        raise UsageError(f"{origin} has values that no flag has: {unknown}")
+        raise UsageError(
+            f"{origin} has values that no flag has: {', '.join(unknown)}"
+            f"{suggestion(unknown[0], kinds)}"
+        )
     checked = {}
     for name, value in values.items():
         if name == "data_options":

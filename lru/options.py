@@ -63,6 +63,11 @@ def of_constructor(owner: type, leave_out: tuple[str, ...] = ("rngs",)) -> dict[
     }
 
 
+def first_line(owner: Any) -> str:
+    """First line of a docstring, which says what a class or module is; empty if there is none."""
+    return next(iter((owner.__doc__ or "").strip().splitlines()), "")
+
+
 def build(owner: str, kind: type[T], values: Mapping[str, Any]) -> T:
     """An instance of a dataclass of options.
 

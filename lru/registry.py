@@ -1,8 +1,9 @@
 """Names that flags can take: one registry a room, filled by the files that define things."""
 
+import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Generic, TypeVar, cast
 
@@ -15,6 +16,26 @@ class UnknownNameError(ValueError, KeyError):
 
     # A KeyError, as mappings promise, but without its quotes around the message.
     __str__ = ValueError.__str__
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """End of a message about an unknown name: the known one that it begins, or is most like.
+
+    Empty if it is like none; of several the shortest.
+    """
+    shortest_first = sorted(known, key=len)
+    begun = [entry for entry in shortest_first if name and entry.startswith(name.lower())]
+    # `cifar10` is like the beginning of `cifar-classification`, not like the whole.
+    like = {entry.split("-")[0]: entry for entry in reversed(shortest_first)}
+    like |= {entry: entry for entry in shortest_first}
+    close = [like[part] for part in difflib.get_close_matches(name.lower(), like, n=1)]
+    return "".join(f"; did you mean {entry!r}?" for entry in (begun or close)[:1])
+
+
+def known_names(name: str, known: Iterable[str]) -> str:
+    """End of a message about an unknown name: the names that exist, and a suggestion."""
+    known = list(known)
+    return f"known: {', '.join(known) or 'none'}{suggestion(name, known)}"
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -54,8 +75,8 @@ class Registry(Mapping[str, T], Generic[T]):
         """
         name = self._aliases.get(name, name)
         if name not in self._entries:
-            known = ", ".join(sorted([*self._entries, *self._aliases]))
-            raise UnknownNameError(f"unknown {self.kind} {name!r}; known: {known}")
+            known = known_names(name, sorted([*self._entries, *self._aliases]))
+            raise UnknownNameError(f"unknown {self.kind} {name!r}; {known}")
         return name
 
     def __getitem__(self, name: str) -> T:

@@ -21,6 +21,9 @@ BOOLEANS = {
     "none": "None",
 }
 
+WHOLE = ("reset", "trust_plugins")
+"""Flags that are not abbreviated: nobody is to get them by chance."""
+
 LISTS = ("data_options", "lanes")
 """Flags that take several words, and may be repeated."""
 
@@ -90,7 +93,9 @@ def _boolean(word: str) -> str:
 
 def _complete(typed: str, flags: Iterable[str]) -> str:
     """The flag that `typed` is or abbreviates; itself if there is none: the parser refuses it."""
-    fitting = [flag for flag in flags if flag.startswith(typed)]
+    fitting = [
+        flag for flag in flags if flag.startswith(typed) and (flag == typed or flag not in WHOLE)
+    ]
     if typed in ALIASES and typed not in fitting:
         return ALIASES[typed]
     if typed in fitting or not fitting:

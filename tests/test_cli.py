@@ -1,6 +1,8 @@
 """The command from end to end: listings, runs, reports, and one clear sentence for bad input."""
 
+import contextlib
 import dataclasses
+import io
 import itertools
 import math
 import os
@@ -12,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax
 import pytest
 
 from lru.commands import main as verbs
@@ -51,7 +54,7 @@ def test_helps_with_the_flags_of_what_is_chosen_or_with_all(flags, tmp_path, cap
         assert not stopped.value.code
         printed[asked] = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
     for page in printed.values():
-        assert re.search(r"--window \S*INT Number K of inputs", page)
+        assert re.search(r"--window \S*INT Width K of the convolution", page)
         assert re.search(r"--weight_decay \S*FLOAT Weight decay", page)
         assert re.search(r"pattern_length=10\W+symbols to recall", page)
     for name, owners in (("r_min", "diag-rnn, lru"), ("bptt", "language_modelling")):
@@ -201,22 +204,50 @@ def test_trains_in_a_thread(flags):
             ["--model", "rnn", "--r_min", "0.5"],
             r"r_min is an option of model .*'lru', but this run has model 'rnn'",
         ),
-        (["--model", "lru", "--r_min", "2"], r"r_min = 2.*0 <= r_min < r_max <= 1"),
+        (["--model", "lru", "--r_min", "2"], r"0 <= r_min < r_max <= 1, got r_min = 2"),
         (["--d_hidden", "0"], r"d_hidden must be at least 1, got 0"),
         (["--pooling", "mean"], r"pooling must be none for copy-classification"),
         (["--batch_size", "0"], r"batch_size must be at least 1, got 0"),
         (["--data_options", "delay"], r"data_options takes NAME=VALUE, got 'delay'"),
         (["--data_options", "dealy=3"], r"no option 'dealy'; known: .*delay"),
-        (["--restore", "nowhere"], r"restore must be the folder of a run"),
+        (["--restore", "nowhere"], r"restore must be the name or the folder of a run"),
         (["--eval_only"], r"eval_only needs a run"),
+        (["--resume"], r"resume: there is no checkpoint in .*copy-lru-seed1919-.*--name"),
+        (
+            ["--d_model", "1000000"],
+            r"d_model 1000000, .* need 2\d{1,3}(,\d{3}){4} bytes .*there are",
+        ),
     ],
 )
-def test_bad_input_is_one_clear_sentence(flags, change, message, capsys):
+def test_bad_input_is_one_clear_sentence(flags, change, message, tmp_path, capsys):
     assert run(*flags, *change) == 2
-    error = capsys.readouterr().err
+    error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("run_train.py: ")
-    assert len(error.splitlines()) == 1
     assert re.search(message, error)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError, jax.errors.JaxRuntimeError])
+def test_memory_that_is_not_enough_is_one_clear_sentence(error, monkeypatch, capsys):
+    def run(arguments):
+        raise error("RESOURCE_EXHAUSTED: Out of memory allocating\n4 bytes.")
+
+    monkeypatch.setattr("lru.commands.train.run", run)
+    assert main([]) == 2
+    message = capsys.readouterr().err
+    assert re.search("there is not enough memory; choose less of --batch_size.*4 bytes", message)
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("flag", ["runs_dir", "dir_name", "raw_dir"])
+def test_a_folder_that_cannot_be_made_is_named_with_its_flag(flag, flags, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    other = ["--dataset", "mnist-classification", *flags[9:]] if flag == "raw_dir" else flags
+    assert run(*other, f"--{flag}", tmp_path / "file" / "in") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"run_train.py: {flag}")
+    assert f"but {tmp_path}/file/in" in error
+    assert len(error.splitlines()) == 1
 
 
 def test_an_unknown_flag_is_refused_with_a_suggestion(flags, capsys):
@@ -241,6 +272,27 @@ def test_another_configuration_names_the_differences_and_loses_nothing(flags, tm
     assert (tmp_path / "runs" / "one" / "metrics.jsonl").read_bytes() == before
     assert run("--model", "lru", "--name", "one", *flags, "--d_hidden", "5", "--reset") == 0
     assert (tmp_path / "runs" / "one.old1" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_damaged_archive_is_set_aside_and_named(few_files, tmp_path, monkeypatch, capsys):
+    source = dataclasses.replace(DATASETS["imdb-classification"].sources[0], sha256=None)
+    monkeypatch.setattr(DATASETS["imdb-classification"], "sources", (source,))
+    (tmp_path / source.filename).write_bytes(b"no archive")
+    folders = ["--raw_dir", tmp_path, "--dir_name", tmp_path / "c", "--runs_dir", tmp_path / "r"]
+    assert run("--dataset", "imdb-classification", *folders) == 2
+    error = capsys.readouterr().err
+    assert re.search(r"run_train.py: .*aclImdb.* is truncated, damaged .* it was set aside", error)
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("flag", ["--help", "--help_all", "--list"])
+def test_a_terminal_of_ascii_alone_gets_help_and_listings(flag, monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr("sys.stdout", terminal)
+    with contextlib.suppress(SystemExit):
+        assert run(flag) == 0
+    terminal.flush()
+    assert len(terminal.buffer.getvalue()) > 1000
 
 
 def test_missing_files_and_a_damaged_cache_are_one_clear_sentence(

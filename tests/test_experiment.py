@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -61,11 +62,17 @@ def test_what_does_not_fit_is_refused(config):
         lru.fit(DATA, dataclasses.replace(config, model=wrong))
 
 
+def test_data_that_was_not_prepared_is_refused(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(TypeError, match=r"data must be that of .*from_arrays .*, got a ndarray"):
+        lru.fit(np.zeros((3, 4)))
+
+
 def test_the_task_follows_from_the_targets_where_none_is_named(tmp_path):
     inputs = rng.normal(size=(60, 6))
     data = from_arrays("sums", (inputs, inputs.sum(axis=1)))
     sizes = {"model": "lru", "n_layers": 1, "d_model": 4, "d_hidden": 4, "max_steps": 2}
-    _, summary = lru.fit(data, **sizes, runs_dir=str(tmp_path))
+    _, summary = lru.fit(data, **sizes, runs_dir=tmp_path)
     assert {"val/mse", "test/mae"} <= set(summary.best[0])
     (run,) = tmp_path.iterdir()
     assert lru.load_model(run, data=data).update == summary.best_step[0]

@@ -151,6 +151,7 @@ KNOWN = {"name": False, "n_layers": False, "n_buckets": False, "reset": True, "g
     [
         ("--n_l 3", "--n_layers 3"),
         ("--na x", "--name x"),
+        ("--rese", "--rese"),
         ("--n-layers 3", "--n_layers 3"),
         ("--n_layers=3", "--n_layers 3"),
         ("--name=a=b", "--name a=b"),
@@ -303,7 +304,7 @@ def test_numbers_in_a_recipe_are_read_as_on_the_command_line(recipe):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("  epoch: 3\n", "recipe toy has values that no flag has: epoch$"),
+        ("  epoch: 3\n", "toy has values that no flag has: epoch; did you mean 'epochs'"),
         ("  recipe: b\n", "recipe toy has values that no flag has: recipe$"),
         ("  epochs: 2.5\n", "recipe toy: epochs is 2.5, but must be a whole number"),
         ("  norm: group\n", "recipe toy: norm is 'group', but must be one of batch, layer"),
@@ -314,6 +315,12 @@ def test_a_recipe_with_a_slip_is_refused(recipe, text, message):
     recipe(text)
     with pytest.raises(ValueError, match=message):
         read("--recipe toy")
+
+
+def test_two_recipes_are_refused(recipe):
+    recipe("  {}\n", "one")
+    with pytest.raises(UsageError, match="recipe must be given once"):
+        read("--recipe one --rec one")
 
 
 def test_an_unknown_recipe_lists_the_known_ones(recipe):
@@ -398,6 +405,20 @@ def test_restore_continues_another_run_under_another_name(saved, tmp_path):
     assert read("--restore", path).run.name is None
 
 
+def test_a_run_is_restored_by_its_name(saved):
+    config = read("--name new --restore old --runs_dir", saved.run.runs_dir)
+    assert (config.run.restore, config.train.epochs) == ("old", 3)
+
+
+def test_resume_needs_something_to_resume(saved):
+    runs = saved.run.runs_dir
+    assert read("--name old --resume --runs_dir", runs) == read("--name old --runs_dir", runs)
+    with pytest.raises(UsageError, match=r"resume: there is no checkpoint in .*runs/new; .*--name"):
+        read("--name new --resume --runs_dir", runs)
+    with pytest.raises(UsageError, match="resume and reset exclude each other"):
+        read("--name old --resume --reset --runs_dir", runs)
+
+
 def test_a_fine_tuned_run_is_restored_as_any_other(saved, tmp_path):
     path = str(tmp_path / "runs" / "old")
     tuned = read("--name tuned --finetune --average_from 0 --restore", path)
@@ -423,7 +444,9 @@ def test_a_restored_run_resumes_without_the_run_it_came_from(saved, tmp_path, na
 
 
 def test_restore_needs_a_run(tmp_path):
-    with pytest.raises(UsageError, match=r"restore must be the folder of a run, but .* not exist"):
+    with pytest.raises(
+        UsageError, match="restore must be the name or the folder of a run: there is"
+    ):
         read("--restore", str(tmp_path))
 
 

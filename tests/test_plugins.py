@@ -89,6 +89,23 @@ def test_a_plugin_brings_its_flags(tmp_path):
     assert config.run.plugins == str(path)
 
 
+def test_a_layer_without_docstrings_is_listed_and_has_flags(tmp_path, capsys):
+    path = tmp_path / "bare.py"
+    path.write_text(
+        "from lru.layers import LAYERS, LRU\n"
+        "@LAYERS.register('bare')\n"
+        "class Bare(LRU):\n"
+        "    def __init__(self, d_model, d_hidden, *, half_life: int = 3, rngs):\n"
+        "        pass\n"
+    )
+    assert main(["--plugins", str(path), "--list"]) == 0
+    assert "  bare" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        main(["--plug", str(path), "--model", "bare", "--help"])
+    assert caught.value.code == 0
+    assert "--half_life" in capsys.readouterr().out
+
+
 def test_a_run_remembers_where_its_data_set_is_and_runs_no_plugin_unasked(tmp_path, capsys):
     sizes = ["--model", "lru", "--n_layers", "1", "--d_model", "4", "--d_hidden", "4"]
     folders = ["--runs_dir", tmp_path, "--dir_name", tmp_path / "cache", "--name", "waves"]

@@ -37,6 +37,27 @@ def test_an_unknown_name_lists_names_and_aliases(colours):
     assert "green" not in colours
 
 
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("mnist", "mnist-classification"),
+        ("MNIST", "mnist-classification"),
+        ("pmnist", "pmnist-classification"),
+        ("cifar10", "cifar-classification"),
+        ("seq-mnist", "mnist-classification"),
+        ("ptb-chars-lm", "ptb-char-lm"),
+        ("xyz", None),
+        ("", None),
+    ],
+)
+def test_the_nearest_name_is_suggested(name, nearest):
+    with pytest.raises(UnknownNameError) as caught:
+        DATASETS[name]
+    _, asked, suggested = str(caught.value).partition("; did you mean ")
+    assert suggested == (f"{nearest!r}?" if nearest else "")
+    assert bool(asked) == bool(nearest)
+
+
 def test_an_unknown_name_is_a_missing_key_to_mappings(colours):
     assert colours.get("green") is None
     assert colours.get("green", 3) == 3

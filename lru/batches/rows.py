@@ -27,15 +27,15 @@ class DataConfig:
     """The data and how it is batched."""
 
     dataset: str = "listops-classification"
-    """Data set."""
+    """Name of the data set."""
     data_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the data set, as NAME=VALUE."""
     batch_size: int = 64
-    """Sequences in a batch; of a text, streams that are read side by side."""
+    """Sequences in a batch; in language models, parallel streams of the text."""
     bucketing: bool = True
-    """Batch ragged sequences with others of about their length."""
+    """Put sequences of similar length into a batch, which saves padding."""
     n_buckets: int = 8
-    """Number of padded lengths, and so of compiled shapes, with bucketing or variable_bptt."""
+    """Number of padded lengths with bucketing or variable_bptt; each is compiled once."""
 
     def __post_init__(self):
         """Check the ranges.

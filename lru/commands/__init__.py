@@ -6,24 +6,29 @@ A verb is a module with a line of documentation, `parser()`, which is its comman
 
 import argparse
 import importlib
+import io
 import logging
 import pkgutil
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+import jax
 from tqdm import tqdm
 
 from lru.config import read_values
 from lru.dataloaders.files.fetch import DownloadError
+from lru.dataloaders.files.unpack import ArchiveError
 from lru.dataloaders.store.cache import CacheError
+from lru.options import first_line
+from lru.registry import known_names
 from lru.training.hooks import NonFiniteError
 from lru.training.runs import Run
 from lru.version import __version__
 
 logger = logging.getLogger("lru")
 
-EXPECTED = (ValueError, OSError, CacheError, DownloadError, NonFiniteError)
+EXPECTED = (ValueError, OSError, ArchiveError, CacheError, DownloadError, NonFiniteError)
 """Errors that are the user's to mend, and said in a sentence."""
 
 
@@ -35,7 +40,13 @@ class _AboveTheBar(logging.Handler):
 
 
 def show_messages() -> None:
-    """Print what the library logs; other libraries keep their own settings."""
+    """Print what the library logs; other libraries keep their own settings.
+
+    A terminal without a character that is printed shows its number instead.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if not logger.handlers:
         logger.addHandler(_AboveTheBar())
         # Orbax narrates every save.
@@ -75,11 +86,6 @@ def verbs() -> dict[str, ModuleType]:
     }
 
 
-def summary(verb: ModuleType) -> str:
-    """The line of documentation of a verb."""
-    return (verb.__doc__ or "").splitlines()[0]
-
-
 def call(verb: str, arguments: Sequence[str], program: str) -> int:
     """Run a verb; its exit status, 2 after a mistake, which is said in a sentence.
 
@@ -94,6 +100,14 @@ def call(verb: str, arguments: Sequence[str], program: str) -> int:
         return importlib.import_module(module).run(arguments)
     except EXPECTED as error:
         print(f"{program}: {error}", file=sys.stderr)
+        return 2
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "Out of memory" not in str(error):
+            raise
+        message = (
+            "there is not enough memory; choose less of --batch_size, --n_layers, --d_model or"
+        )
+        print(f"{program}: {message} --d_hidden ({' '.join(str(error).split())})", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print("; ".join([f"{program}: interrupted", *interrupt.args]), file=sys.stderr)
@@ -114,9 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["--version"]:
         print(f"lru {__version__}")
         return 0
-    lines = [f"  {name:10} {summary(module)}" for name, module in known.items()]
+    lines = [f"  {name:10} {first_line(module)}" for name, module in known.items()]
     print("usage: lru VERB ...; lru VERB --help; lru --version\n\n" + "\n".join(lines))
     if not words or words[0] in ("-h", "--help"):
         return 0
-    print(f"lru: unknown verb {words[0]!r}; known: {', '.join(known)}", file=sys.stderr)
+    print(f"lru: unknown verb {words[0]!r}; {known_names(words[0], known)}", file=sys.stderr)
     return 2

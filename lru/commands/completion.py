@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import shtab
 
-from lru.commands import summary, verbs
+from lru.commands import verbs
 from lru.config import CHOICES
 from lru.dataloaders import DATASETS
 from lru.flags import all_options, recipe_names
-from lru.options import Option
+from lru.options import Option, first_line
 from lru.version import __version__
 
 PLACES = {
@@ -41,7 +41,7 @@ def _whole() -> argparse.ArgumentParser:
     found = whole.add_subparsers(metavar="VERB")
     for name, module in verbs().items():
         made = _train() if name == "train" else module.parser()
-        found.add_parser(name, help=summary(module), parents=[made], add_help=False)
+        found.add_parser(name, help=first_line(module), parents=[made], add_help=False)
     _add_words(whole)
     return whole
 

@@ -11,6 +11,7 @@ from lru.config import CHOICES
 from lru.dataloaders import DATASETS
 from lru.experiment import Experiment, facts, open_experiment
 from lru.flags import load_recipe, parse, recipe_names
+from lru.options import first_line
 from lru.training.memory import keep_freed_memory
 from lru.training.report import format_table, report_rows, summarise
 from lru.training.trackers import read_jsonl
@@ -52,9 +53,6 @@ def _what_is_saved(experiment: Experiment) -> str:
 
 
 def _listing() -> str:
-    def first_line(thing: object) -> str:
-        return (thing.__doc__ or "").splitlines()[0]
-
     sections = {
         choice.plural: {name: first_line(entry) for name, entry in choice.registry.items()}
         for choice in CHOICES

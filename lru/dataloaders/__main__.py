@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lru.dataloaders import DATASETS, Dataset, Prepared, dataset_from_options, views
 from lru.dataloaders.store.card import CARD_NAME, Targets, check_contents
+from lru.options import first_line
 from lru.plugins import load_plugins
 
 Lines = Iterator[str]
@@ -24,8 +25,7 @@ def list_all(arguments: argparse.Namespace) -> Lines:
     """Each data set's name, what it is, its options and what can be downloaded."""
     del arguments
     for name, kind in DATASETS.items():
-        summary = (kind.__doc__ or "").splitlines()[0]
-        yield f"{', '.join((name, *kind.aliases))}: {summary}"
+        yield f"{', '.join((name, *kind.aliases))}: {first_line(kind)}"
         options = vars(kind())
         yield "    options: " + " ".join(f"{key}={value}" for key, value in options.items())
         if kind.sources:

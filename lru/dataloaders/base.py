@@ -25,7 +25,8 @@ from lru.dataloaders.store.card import (
     read_card,
     write_card,
 )
-from lru.registry import Registry
+from lru.files import make_folder
+from lru.registry import Registry, known_names
 
 VERIFIED_ON_LOAD = 256 * 2**20
 """Cached arrays up to this many bytes are checked by sha256 at each load: at most half a second."""
@@ -176,14 +177,18 @@ class Dataset(ABC):
 
         Raises:
             CacheError: if what is there is damaged.
-            ValueError: if `build` gave a split without rows, or wrong ids or labels.
+            OSError: if the cache cannot be written to.
+            ValueError: if `build` gave no split of a name, one without rows, or wrong ids or
+                labels.
         """
         raw_dir, folder = Path(raw_dir), self.folder(cache_dir)
         if self._is_current(folder, fingerprints(self.raw_files(raw_dir), raw_dir)):
             return folder
         read = fingerprints(self.obtain(raw_dir, mirror), raw_dir)
+        make_folder(folder.parent, "dir_name, or cache_dir,")
         with cache.staging(folder) as partial:
             description = self.build(raw_dir, partial)
+            self._check_split_names(partial)
             splits = {split: cache.read_split(partial, split) for split in self.split_names}
             card = make_card(
                 description,
@@ -240,6 +245,19 @@ class Dataset(ABC):
         elif any(len(split) != card.splits[name]["examples"] for name, split in splits.items()):
             raise cache.damaged(folder, "the splits do not have the card's sizes")
         return Prepared(card, splits)
+
+    def _check_split_names(self, folder: Path) -> None:
+        """Refuse to read splits that `build` has not written.
+
+        Raises:
+            ValueError: naming the first.
+        """
+        for split in self.split_names:
+            if not cache.file_of(folder, split, "labels").exists():
+                raise ValueError(
+                    f"{self.name}: build has written no split {split!r}, but split_names are "
+                    f"{', '.join(self.split_names)}"
+                )
 
     def _is_current(self, folder: Path, found: dict[str, list[int]]) -> bool:
         if not folder.exists():
@@ -310,7 +328,7 @@ def dataset_from_options(name: str, options: Mapping[str, Any] | None = None) ->
     for option, value in (options or {}).items():
         if option not in known:
             raise ValueError(
-                f"data set {name!r} has no option {option!r}; known: {', '.join(known) or 'none'}"
+                f"data set {name!r} has no option {option!r}; {known_names(option, known)}"
             )
         where = f"data set {name!r}: option {option!r}"
         values[option] = converted(where, value, types_of[option])

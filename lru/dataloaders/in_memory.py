@@ -64,6 +64,10 @@ def from_arrays(
         ValueError: if something has another shape, type or range than the rest.
     """
     usual = {"train": train, "val": val, "test": test}
+    for split, rows in {**usual, **(extra or {})}.items():
+        left_out = rows is None and split in ("val", "test")
+        if not left_out and not (isinstance(rows, tuple | list) and len(rows) == 2):
+            raise ValueError(f"{name}: {split} must be (inputs, labels), got {type(rows).__name__}")
     if taken := [split for split in extra or {} if split in usual]:
         raise ValueError(f"{name}: extra must not have {' or '.join(usual)}, got {taken[0]}")
     given = {**_cut(name, usual, held_out, seed), **(extra or {})}
@@ -180,6 +184,11 @@ def _split(where: str, inputs: Any, labels: Any) -> Split:
             raise ValueError("there are no rows, or no labels")
         labels = _checked(labels)
         rows = [np.asarray(row) for row in inputs]
+        if any(row.ndim == 0 for row in rows):
+            raise ValueError(
+                "inputs must be sequences, [n, T] or [n, T, F] or a list of rows, got "
+                f"{np.asarray(inputs).dtype} of shape {np.shape(inputs)}"
+            )
         filled = [row for row in rows if row.size] or rows
         if all(row.ndim == 1 and np.issubdtype(row.dtype, np.integer) for row in filled):
             return _ragged(_tokens(rows), rows, labels)

@@ -6,6 +6,7 @@ Importing this brings in neither Flax nor any code of a model: jax and numpy do.
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ class ExportedModel:
         return self._step
 
 
-def load(folder: str | Path) -> ExportedModel:
+def load(folder: str | os.PathLike[str]) -> ExportedModel:
     """Read what `lru.export.writer` wrote; each program is compiled once for every shape.
 
     Raises:
@@ -70,6 +71,8 @@ def load(folder: str | Path) -> ExportedModel:
         ValueError: if a file is not the one that the card describes.
     """
     folder = Path(folder)
+    if not (folder / CARD).is_file():
+        raise FileNotFoundError(f"there is no exported model in {folder}: it has no {CARD}")
     card = json.loads((folder / CARD).read_text(encoding="utf-8"))
     if card["format"] != FORMAT:
         raise ValueError(f"{folder} has format {card['format']}, but only {FORMAT} can be read")

@@ -1,6 +1,6 @@
 """Exports the best checkpoint of a run."""
 
-from pathlib import Path
+import os
 from typing import Any
 
 import jax
@@ -8,17 +8,22 @@ import jax.numpy as jnp
 
 from lru.experiment import load_model
 from lru.export.writer import Streaming, write_model
-from lru.training.runs import Run
+from lru.training.runs import Run, find_run
 
 
-def export_run(run: Run, folder: Path, lane: int = 0, plugins: str | None = None) -> dict[str, Any]:
+def export_run(
+    run: str | os.PathLike[str] | Run,
+    folder: str | os.PathLike[str],
+    lane: int = 0,
+    plugins: str | None = None,
+) -> dict[str, Any]:
     """Write the model of a lane of a run; the card.
 
     Programs take inputs as the data set stores them, tokens as int32: scaling and normalisation
     are inside.
 
     Args:
-        run: its folder.
+        run: its name, or its folder.
         folder: to write to.
         lane: see `load_model`.
         plugins: see `load_model`.
@@ -27,6 +32,7 @@ def export_run(run: Run, folder: Path, lane: int = 0, plugins: str | None = None
         FileNotFoundError: if the run has no checkpoint.
         ValueError: if the data is not what the run was trained on, or its task cannot be exported.
     """
+    run = run if isinstance(run, Run) else find_run(run)
     trained = load_model(run, lane, plugins)
     card, task = trained.data.card, trained.task
     if not isinstance(trained.model, Streaming):

@@ -6,6 +6,7 @@ Parameters are constants of the programs. Scans are portable ones (`lru.scan.por
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lru.export.artifact import CARD, FORMAT, STATE, STEP, WHOLE
-from lru.files import write_atomically
+from lru.files import make_folder, write_atomically
 from lru.layers import NoStepError
 from lru.scan import portable
 from lru.version import __version__
@@ -48,7 +49,7 @@ class Streaming(Protocol):
 
 
 def write_model(
-    folder: Path,
+    folder: str | os.PathLike[str],
     model: Streaming,
     inputs_t: jax.ShapeDtypeStruct,
     *,
@@ -65,7 +66,12 @@ def write_model(
         inputs_t: shape and type of one step of one row.
         prepare: makes what the model reads from such inputs; becomes part of the programs.
         facts: more to say on the card.
+
+    Raises:
+        OSError: if the folder cannot be made or written to.
     """
+    folder = Path(folder)
+    make_folder(folder, "out")
     whole_files, whole = _whole(model, inputs_t, prepare)
     step_files, step = _step(model, inputs_t, prepare)
     files = whole_files | step_files
@@ -78,7 +84,6 @@ def write_model(
         **step,
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_atomically(folder / name, content)
     write_atomically(folder / CARD, (json.dumps(card, indent=1) + "\n").encode())

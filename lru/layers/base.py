@@ -71,8 +71,9 @@ class RecurrentLayer(nnx.Module):
         Args:
             x: inputs.
             state: where to start; None for `initial_state`.
-            lengths: number of valid steps of each right-padded row; None if all are valid.
-                Outputs on padding carry no meaning, the state is that of the last valid step.
+            lengths: number of valid steps of each right-padded row, from 0 to T; None if all are
+                valid. Outputs on padding carry no meaning, the state is that of the last valid
+                step.
             resets: True at the first step of each document of a row, which starts from
                 `initial_state`. Backwards it is entered at its last step, that before the next
                 reset.
@@ -132,9 +133,12 @@ class RecurrentLayer(nnx.Module):
         """Refuse what does not fit the layer; for `__call__` to begin with.
 
         Raises:
+            TypeError: if x is no array.
             ValueError: if x is not a sequence of width D of real floats, or if the state is not
                 one of this layer for as many rows.
         """
+        if not hasattr(x, "ndim"):
+            raise TypeError(f"x must be an array [B, T, D], got a {type(x).__name__}")
         if x.ndim != 3 or x.shape[1] == 0 or x.shape[2] != self.d_model:
             raise ValueError(
                 f"x has shape {x.shape}, but [B, T, D] with T of at least 1 and "
@@ -181,7 +185,13 @@ def reset_marks(
         resets: True at the first step of each document.
         lengths: number of valid steps of each row.
         reverse: whether the scan runs backwards, and so enters a document at its last step.
+
+    Raises:
+        TypeError: if the resets are no array.
     """
+    if resets is not None and not hasattr(resets, "dtype"):
+        kind = type(resets).__name__
+        raise TypeError(f"resets must be an array of booleans [B, T], got a {kind}")
     if resets is None or not reverse:
         return resets
     steps = resets.shape[1]

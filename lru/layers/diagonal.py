@@ -126,7 +126,8 @@ class DiagonalRNN(ChunkedLayer):
             d_hidden: number N of complex eigenvalues.
             A_init: rule of the initial recurrence.
             parametrization: how eigenvalues are held; stable_exp keeps them in the unit disk.
-            gamma: scale the input of each eigenvalue by a learned factor, sqrt(1 - |λ|²) at first.
+            gamma: scale the input of each eigenvalue by a learned factor, sqrt(1 - |lambda|^2) at
+                first.
             r_min: smallest initial modulus, for the ring and uniform rules.
             r_max: largest initial modulus, for the ring and uniform rules.
             max_phase: largest initial phase in radians, for the ring and uniform rules.

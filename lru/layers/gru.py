@@ -41,7 +41,7 @@ def _backward(
 
 @LAYERS.register("gru")
 class GRU(GatedRNN):
-    """GRU layer; gates r, z, n."""
+    """Gated Recurrent Unit, as in PyTorch; gates r, z, n."""
 
     cell = GatedCell(_forward, _backward, activations=4, native="gru")
     state_type = GRUState

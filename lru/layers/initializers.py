@@ -49,14 +49,11 @@ class Ring:
     def __post_init__(self):
         if not 0 <= self.r_min < self.r_max <= 1:
             raise ValueError(
-                f"r_min = {self.r_min} and r_max = {self.r_max} are no ring in the unit disk: "
-                "0 <= r_min < r_max <= 1 is needed"
+                "r_min and r_max must satisfy 0 <= r_min < r_max <= 1, got "
+                f"r_min = {self.r_min} and r_max = {self.r_max}"
             )
         if not 0 < self.max_phase <= 2 * math.pi:
-            raise ValueError(
-                f"max_phase = {self.max_phase} is not allowed: "
-                "0 < max_phase <= 2 pi (6.2831853...) is needed"
-            )
+            raise ValueError(f"max_phase must be above 0 and at most 2 pi, got {self.max_phase}")
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from lru.layers.diagonal import DiagonalRNN
 
 @LAYERS.register("lru")
 class LRU(DiagonalRNN):
-    """The diagonal recurrence with the LRU's choices as defaults."""
+    """Linear Recurrent Unit: a complex diagonal recurrence, its eigenvalues drawn from a ring."""
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ def _backward(
 
 @LAYERS.register("lstm")
 class LSTM(GatedRNN):
-    """LSTM layer; gates i, f, g, o."""
+    """Long Short-Term Memory, as in PyTorch; gates i, f, g, o."""
 
     cell = GatedCell(_forward, _backward, activations=4, native="lstm")
     state_type = LSTMState

@@ -79,11 +79,12 @@ class QRNN(CellLayer):
         Args:
             d_model: width D of inputs and outputs.
             d_hidden: width N of the state.
-            gates: those beside the candidate: f, fo or ifo, for forget, output and input gate.
-            window: number K of inputs that each step sees, its own and those before.
-            zoneout: probability with which training lets a unit keep its state at a step.
-            zoneout_eval: how evaluation stands in for zoneout, expectation or identity.
-            detach_window: let no gradient flow into the inputs of the chunk before.
+            gates: f, fo or ifo: the forget, output and input gates that there are.
+            window: width K of the convolution over inputs: a step sees its own and K - 1 before.
+            zoneout: probability that a unit keeps its state at a step, in training.
+            zoneout_eval: zoneout in evaluation: expectation mixes by its probability, identity does
+                without it.
+            detach_window: stop gradients at the inputs that the previous chunk left.
             biases: number of bias vectors of each gate.
             scan_method: algorithm of the scan; auto picks by platform.
             compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums

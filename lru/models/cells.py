@@ -28,11 +28,11 @@ class CellsOptions:
     """Options of a body of cells."""
 
     dense: bool = False
-    """Let each cell also read what the one below it read."""
+    """Dense connections: each cell also reads the input of the one below it."""
     p_hidden: float = 0.0
     """Dropout rate between the cells."""
     p_weight: float = 0.0
-    """Dropout rate of weights from state to gates, or of the kernels of a qrnn."""
+    """Weight dropout (DropConnect) of the recurrent weights, or of the kernels of a qrnn."""
     first_window: int | None = None
     """Window of the first cell of a qrnn, if it is not that of the others."""
 
@@ -47,7 +47,7 @@ class CellsOptions:
 
 @BODIES.register("cells")
 class Cells(CellStack, Body):
-    """Cells of width N, the last of width D, without norms and residuals.
+    """Plain stack of cells without norms and residuals: N wide, the last one D wide.
 
     Attributes:
         p_output: dropout rate of the outputs, for those who read them.

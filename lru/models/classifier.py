@@ -156,7 +156,17 @@ class Classifier(nnx.Module):
         Returns:
             Class scores (logits), one a sequence, or one a step without pooling; and the state.
             Scores of a sequence are those of all its steps so far, earlier stretches included.
+
+        Raises:
+            ValueError: if an argument has the wrong shape.
         """
+        features = getattr(self.encode, "in_features", None)
+        if inputs.ndim != (2 if features is None else 3) or features not in (
+            None,
+            inputs.shape[-1],
+        ):
+            allowed = "token ids [B, T]" if features is None else f"values [B, T, F = {features}]"
+            raise ValueError(f"inputs have shape {inputs.shape}, but {allowed} are allowed")
         blocks, pooled = (None, None) if state is None else state
         x, blocks = self.encoder(
             self.encode(inputs), blocks, lengths=lengths, resets=resets, train=train, key=key

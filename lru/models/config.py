@@ -43,20 +43,20 @@ class ModelConfig:
     """The network."""
 
     model: str = "lru"
-    """Recurrent layer in every block."""
+    """Recurrent layer."""
     n_layers: int = 4
-    """Number of blocks."""
+    """Number of layers."""
     d_model: int = 256
-    """Width between the blocks."""
+    """Width of the features between layers."""
     d_hidden: int = 128
-    """Width of the recurrent state; of cells, of all but the last, which has d_model."""
+    """Width of the recurrent state; in a body of cells the last layer has d_model."""
     p_dropout: float = 0.1
-    """Dropout rate inside blocks, and, with cells or texts, of what the head reads."""
+    """Dropout rate inside blocks, and of the last features with cells or in language models."""
     locked_dropout: bool = True
-    """One mask of features for all steps of a sequence; else one for each."""
+    """Use the same dropout mask at all steps of a sequence (variational dropout)."""
     body: str = "auto"
-    """Residual blocks, or plain cells one on another; auto: blocks, but in language models cells
-    where the model has them."""
+    """Stack of the layers: blocks (residual) or cells (plain, as in AWD-LSTM); auto: cells in
+    language models whose layer has them, else blocks."""
     body_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the body by name; those left out keep their defaults."""
     options: Mapping[str, Any] = field(default_factory=dict)

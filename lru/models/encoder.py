@@ -127,7 +127,7 @@ class Block(nnx.Module):
 
 @BODIES.register("blocks")
 class Encoder(Body):
-    """Residual blocks over features [B, T, D]; dropout is inside them."""
+    """Residual blocks with normalisation and dropout around each layer."""
 
     Options = BlockOptions
 

@@ -23,12 +23,12 @@ class LanguageModelOptions:
     """Options of a language model beside those of its body."""
 
     tied: bool = True
-    """Read out by the embedding; else by weights of their own."""
+    """Tie the weights of the softmax to the embedding."""
     cutoffs: str | None = None
-    """Read out by an adaptive softmax whose clusters of rarer words start at these ids; separated
-    by commas."""
+    """Use an adaptive softmax whose clusters of rarer words start at these ids, separated by
+    commas."""
     p_embedding: float = 0.0
-    """Dropout rate of whole words."""
+    """Dropout rate of whole words in the embedding matrix."""
     p_input: float = 0.0
     """Dropout rate of the embedded words."""
     init_range: float = 0.1
@@ -136,7 +136,12 @@ class LanguageModel(nnx.Module):
 
         Returns:
             Features, and the state after the last valid token.
+
+        Raises:
+            ValueError: if an argument has the wrong shape.
         """
+        if tokens.ndim != 2:
+            raise ValueError(f"tokens have shape {tokens.shape}, but [B, T] is allowed")
         keys = [None] * 4 if key is None else jax.random.split(key, 4)
         p_embedding, p_input, p_output = self.rates
         x = embed(self.embedding[...], tokens, p_embedding, keys[0])

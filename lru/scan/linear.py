@@ -45,8 +45,9 @@ def linear_scan(
         h0: state before the first step [B, N]; None is zero.
         reverse: run from the last step to the first.
         resets: [B, T] bool; a marked step drops the previous state, h0 too: h_t = b_t.
-        lengths: [B] number of valid steps of right-padded rows, clipped to 0..T. At padding h is
-            zero and gradients are ignored; a and b there may hold anything, NaN included.
+        lengths: [B] number of valid steps of right-padded rows, from 0 to T; clipped to that where
+            `jax.jit` does not know them. At padding h is zero and gradients are ignored; a and b
+            there may hold anything, NaN included.
         reset_to: state [B, N] that a marked step finds in place of the previous one; None is zero.
         method: a name in `LINEAR_METHODS`, or "auto".
 
@@ -225,6 +226,7 @@ def check_common(
     """Refuse arguments that do not fit the inputs b.
 
     Raises:
+        TypeError: if an argument is no array.
         ValueError: if an argument has the wrong shape or type.
     """
     if b.ndim != 3 or b.shape[1] == 0:
@@ -238,6 +240,8 @@ def check_common(
         ("resets", resets, (rows, steps)),
         ("lengths", lengths, (rows,)),
     ):
+        if x is not None and not hasattr(x, "shape"):
+            raise TypeError(f"{name} must be an array, got a {type(x).__name__}")
         if x is not None and x.shape != shape:
             raise ValueError(f"{name} has shape {x.shape}, but b {b.shape} allows {shape}")
     if resets is not None and resets.dtype != bool:

@@ -19,7 +19,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from lru.registry import Registry
 from lru.scan import parts
@@ -45,16 +47,46 @@ def step_counts(lengths: Array | None, steps: Any) -> Array | None:
 
     Every public function begins with it: T would wrap in a narrow type, and differences below zero
     in an unsigned one. T may be a symbol.
+
+    Args:
+        lengths: as they were given, [B]. Inside of `jax.jit`, where their values are not known,
+            they are clipped.
+        steps: number T.
+
+    Raises:
+        TypeError: if they are no array.
+        ValueError: if they are no integers, or known not to be from 0 to T.
     """
     if lengths is None:
         return None
+    if not hasattr(lengths, "dtype"):
+        kind = type(lengths).__name__
+        raise TypeError(f"lengths must be an array of integers [B], got a {kind}")
+    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise ValueError(f"lengths has dtype {lengths.dtype}, but only integers are allowed")
+    if isinstance(steps, int) and lengths.size and not isinstance(lengths, Tracer):
+        # By NumPy: inside of `jax.jit` JAX would trace even what is known.
+        known = np.asarray(lengths)
+        least, most = known.min(), known.max()
+        if least < 0 or most > steps:
+            raise ValueError(
+                f"lengths must be from 0 to T = {steps}, got {least if least < 0 else most}"
+            )
     wide = lengths if lengths.dtype.itemsize >= 4 else lengths.astype(jnp.int32)
     return jnp.clip(wide, 0, steps).astype(jnp.int32)
 
 
 def valid_steps(x: Array, lengths: Array | None) -> Array | None:
-    """True at the steps [B, T] of x that are no padding; None where there is none."""
-    return None if lengths is None else jnp.arange(x.shape[1]) < lengths[:, None]
+    """True at the steps [B, T] of x that are no padding; None where there is none.
+
+    Raises:
+        ValueError: if there is not one length for each row of x.
+    """
+    if lengths is None:
+        return None
+    if lengths.shape != x.shape[:1]:
+        raise ValueError(f"lengths has shape {lengths.shape}, but x {x.shape} allows {x.shape[:1]}")
+    return jnp.arange(x.shape[1]) < lengths[:, None]
 
 
 def masked(keep: Array | None, x: Array) -> Array:

@@ -25,7 +25,7 @@ class ClassificationOptions:
     """Options of classification."""
 
     pooling: Pooling = "auto"
-    """Reduction over time to one vector; none keeps one prediction a step, auto fits the data."""
+    """Pooling over time: mean, last, or none for one prediction a step; auto fits the data."""
 
     def __post_init__(self):
         """Check the values.

@@ -33,15 +33,16 @@ class LanguageModellingOptions(LanguageModelOptions):
     """Options of language modelling."""
 
     ar: float = 0.0
-    """Weight of the mean square of what the head reads, in training."""
+    """Activation regularisation: weight of the mean square of the outputs, in training."""
     tar: float = 0.0
-    """Weight of the mean square of its changes from step to step, in training."""
+    """Temporal activation regularisation: weight of the mean square of their changes in time."""
     bptt: int = 70
-    """Tokens of each stream in a batch, through which gradients flow."""
+    """Truncated BPTT length: tokens through which gradients flow; the state is carried on."""
     variable_bptt: bool = False
-    """Let that number vary about bptt, sometimes half of it, with a learning rate in proportion."""
+    """Draw the length of each batch around bptt, and scale the learning rate with it, as AWD-LSTM
+    does."""
     eval_batch_size: int = 10
-    """Streams side by side in evaluation; 1 reads a text as a whole."""
+    """Batch size of evaluations; 1 reads the text as one sequence."""
 
     def __post_init__(self):
         """Check the ranges.

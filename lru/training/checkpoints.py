@@ -23,7 +23,10 @@ from lru.training.update import TrainState
 Kind = Literal["last", "unevaluated", "best"]
 TO_RESUME: tuple[Kind, ...] = ("last", "unevaluated")
 """Kinds to resume from: the newest, and of two of one update the first."""
-KINDS: tuple[Kind, ...] = (*TO_RESUME, "best")
+
+
+class OtherArraysError(ValueError):
+    """A checkpoint has not the arrays that a state has."""
 
 
 def _flatten(state: TrainState) -> tuple[dict[str, Any], Any]:
@@ -52,30 +55,34 @@ class Checkpoints:
         """
         self.folder = folder
         self._read_only = read_only
-        # Orbax joins the files of its database by a pattern that begins with the folder's own path.
-        literal = str(folder.absolute()) == glob.escape(str(folder.absolute()))
-        self._managers = {
-            kind: ocp.CheckpointManager(
-                folder.absolute() / kind,
+        self._managers: dict[Kind, ocp.CheckpointManager] = {}
+
+    def _manager(self, kind: Kind) -> ocp.CheckpointManager:
+        """The manager of a kind, whose folder is made if it is not there."""
+        if kind not in self._managers:
+            folder = self.folder.absolute()
+            # Orbax joins the files of its database by a pattern that begins with their own path.
+            literal = str(folder) == glob.escape(str(folder))
+            self._managers[kind] = ocp.CheckpointManager(
+                folder / kind,
                 item_handlers={
                     "state": ocp.StandardCheckpointHandler(use_ocdbt=literal),
                     "progress": ocp.JsonCheckpointHandler(),
                 },
                 options=ocp.CheckpointManagerOptions(
                     max_to_keep=1,
-                    cleanup_tmp_directories=not read_only,
-                    create=not read_only,
-                    read_only=read_only,
+                    cleanup_tmp_directories=not self._read_only,
+                    create=not self._read_only,
+                    read_only=self._read_only,
                     # Of each step it would read a file that another process may just remove.
                     lightweight_initialize=True,
                 ),
             )
-            for kind in KINDS
-        }
+        return self._managers[kind]
 
     def latest_step(self, kind: Kind) -> int | None:
         """The update after which the checkpoint was taken; None if there is none."""
-        return self._managers[kind].latest_step()
+        return self._manager(kind).latest_step() if (self.folder / kind).is_dir() else None
 
     def to_resume(self) -> Kind | None:
         """The kind of the checkpoint to resume from; None if there is none."""
@@ -84,7 +91,7 @@ class Checkpoints:
 
     def save(self, kind: Kind, step: int, state: TrainState, progress: dict[str, Any]) -> None:
         """Write in the background; a checkpoint that exists at this step stays as it is."""
-        manager = self._managers[kind]
+        manager = self._manager(kind)
         if step in manager.all_steps():
             return
         # A copy: the next update reuses the state's buffers while Orbax still writes.
@@ -98,9 +105,9 @@ class Checkpoints:
 
     def clear(self, kind: Kind) -> None:
         """Remove all of this kind."""
-        manager = self._managers[kind]
-        for step in manager.all_steps():
-            manager.delete(step)
+        if self.latest_step(kind) is not None:
+            for step in self._manager(kind).all_steps():
+                self._manager(kind).delete(step)
 
     def restore(
         self,
@@ -126,12 +133,12 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: if there is none.
-            ValueError: if it holds other arrays than `like`.
+            OtherArraysError: if it holds other arrays than `like`.
         """
-        manager = self._managers[kind]
-        step = manager.latest_step()
+        step = self.latest_step(kind)
         if step is None:
-            raise FileNotFoundError(f"no {kind} checkpoint in {manager.directory}")
+            raise FileNotFoundError(f"no {kind} checkpoint in {self.folder / kind}")
+        manager = self._manager(kind)
         leaves, treedef = _flatten(like)
         wanted = {name: leaf for name, leaf in leaves.items() if _field(name) in only}
         step, saved = self._read(manager, step)
@@ -142,9 +149,11 @@ class Checkpoints:
                 if any(name.startswith(f"{path}/") for path in optional):
                     continue
                 where = "missing from" if name in wanted else "unknown to the model but in"
-                raise ValueError(f"{name} is {where} the checkpoint {manager.directory}/{step}")
+                raise OtherArraysError(
+                    f"{name} is {where} the checkpoint {manager.directory}/{step}"
+                )
             if arrays[name].shape != wanted[name].shape:
-                raise ValueError(
+                raise OtherArraysError(
                     f"{name} has shape {arrays[name].shape} in the checkpoint "
                     f"{manager.directory}/{step}, but {wanted[name].shape} in the model"
                 )

@@ -50,25 +50,25 @@ class TrainConfig:
     early_stop_patience: int = 1000
     """Stop after this many epochs without a better validation metric."""
     nonmono: int | None = None
-    """Average the weights from when a validation is worse than the best of those more than this
-    many before it, as NT-ASGD does; evaluations and the best checkpoint have the average."""
+    """NT-ASGD: average the weights once validation is worse than its best of more than this many
+    evaluations ago; evaluations and the best checkpoint use the average."""
     average_from: int | None = None
-    """Average the weights from the end of this epoch at the latest; 0: from the first update."""
+    """Average the weights from the end of this epoch on at the latest; 0: from the first update."""
     finetune: bool = False
-    """Take nothing but the best weights from the run that is restored, and train them anew."""
+    """Take only the best weights of the run named by restore, and start training anew."""
     n_microbatch: int = 1
-    """Parts, at most, in which a batch is evaluated, in turn, for one gradient of the whole."""
+    """Accumulate the gradient of a batch over this many parts, to save memory."""
     per_device_batch_size: int | None = None
-    """Rows of such a part instead; what is left over is a smaller one."""
+    """Number of examples in such a part, in place of n_microbatch; the last may be smaller."""
     jax_seed: int = 1919
     """Seed of the parameters, the dropout and, without data_seed, the order of the examples."""
     data_seed: int | None = None
     """Seed of the order of the examples, for all lanes."""
     n_seeds: int = 1
-    """Lanes trained side by side as one program, with the seeds jax_seed, jax_seed + 1, ..."""
+    """Train so many runs (lanes) as one program, with the seeds jax_seed, jax_seed + 1, ..."""
     lanes: tuple[str, ...] = ()
-    """More lanes, one for each value: OPTION=VALUE,VALUE with lr_base, or lr_factor or weight_decay
-    where the optimiser has them; for every combination, n_seeds of them."""
+    """Train lanes with several values, OPTION=VALUE,VALUE of lr_base, lr_factor or weight_decay:
+    n_seeds lanes for every combination."""
     log_every: int = 50
     """Updates between two lines of training metrics."""
 
@@ -150,7 +150,7 @@ class RunConfig:
     """Folders, checkpoints and reports; none but `restore` changes a result."""
 
     name: str | None = None
-    """Name of the run; an existing one is resumed. Default: made from all that changes a result."""
+    """Name of the run; an existing one is resumed. Default: data, model, seed and a hash."""
     runs_dir: str = "runs"
     """Folder of the runs."""
     dir_name: str = "cache_dir"
@@ -162,13 +162,13 @@ class RunConfig:
     reset: bool = False
     """Start the run over; the old folder is kept aside."""
     restore: str | None = None
-    """Folder of another run whose last checkpoint this one continues from."""
+    """Name or folder of another run whose last checkpoint this one continues from."""
     eval_only: bool = False
     """Evaluate the best checkpoint of the run and stop."""
     on_device: bool | None = None
     """Keep the data on the device and gather batches there; unset: if it takes little memory."""
     checkpoint_every: int = 1000
-    """Updates between two checkpoints; one is also written after each epoch."""
+    """Updates between two checkpoints; each epoch ends with one as well."""
     tensorboard: bool = False
     """Log to TensorBoard, in the run's folder."""
     use_wandb: bool = False

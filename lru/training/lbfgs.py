@@ -18,7 +18,7 @@ import optax
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from lru.registry import UnknownNameError
+from lru.registry import UnknownNameError, known_names
 from lru.training.line_search import Point, dot, strong_wolfe
 
 LINE_SEARCHES = ("none", "strong_wolfe")
@@ -113,8 +113,8 @@ def lbfgs(
         if not 0 <= tolerance < math.inf:
             raise ValueError(f"{name} must be at least 0 and finite, got {tolerance}")
     if line_search not in LINE_SEARCHES:
-        known = ", ".join(LINE_SEARCHES)
-        raise UnknownNameError(f"unknown line search {line_search!r}; known: {known}")
+        known = known_names(line_search, LINE_SEARCHES)
+        raise UnknownNameError(f"unknown line search {line_search!r}; {known}")
 
     def init(params: optax.Params) -> LBFGSState:
         for leaf in jax.tree.leaves(params):

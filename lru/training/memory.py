@@ -1,12 +1,23 @@
-"""Memory of the C library on a CPU."""
+"""Memory: that of the C library on a CPU, and how much of it a state takes."""
 
 import ctypes
+import os
 import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from lru.models import ModelConfig
 
 # Options of glibc's mallopt (malloc.h) and what they are set to.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 _LARGEST = 2**31 - 1
 _PAD = 64 * 2**20
+
+# Numbers in a square matrix of each layer from which on a state is measured before it is made: that
+# takes a tenth of a second.
+_MEASURED_FROM = 2**26
 
 
 def keep_freed_memory() -> None:
@@ -27,3 +38,37 @@ def keep_freed_memory() -> None:
             (_TOP_PAD, _PAD),
         ):
             mallopt(option, value)
+
+
+def check_fits(make_state: Callable[[], Any], model: ModelConfig, lanes: int) -> None:
+    """Refuse a state that the device has no room for, before any of it is made.
+
+    Args:
+        make_state: makes that of a lane.
+        model: the network.
+        lanes: number of lanes.
+
+    Raises:
+        ValueError: naming the flags, with the bytes that are needed and those that there are.
+    """
+    width = max(model.d_model, model.d_hidden)
+    if lanes * model.n_layers * width**2 < _MEASURED_FROM:
+        return
+    leaves = jax.tree.leaves(jax.eval_shape(make_state))
+    needed = lanes * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    there = _bytes_of_device()
+    if needed > there:
+        raise ValueError(
+            f"d_model {model.d_model}, d_hidden {model.d_hidden} and n_layers {model.n_layers} "
+            f"need {needed:,} bytes for parameters and the state of the optimiser"
+            + (f" of {lanes} lanes" if lanes > 1 else "")
+            + f", but there are {there:,}; choose less"
+        )
+
+
+def _bytes_of_device() -> int:
+    """Memory of the device: of a CPU, that of the machine."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return statistics["bytes_limit"]
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -106,9 +106,9 @@ class _FirstOrder(Optimizer):
     """Options of the rules that follow one gradient."""
 
     lr_factor: float = 0.25
-    """Learning rate of the recurrent parameters, as a multiple; adamw does not decay them."""
+    """Factor on the learning rate of the recurrent parameters, which adamw does not decay."""
     weight_decay: float = 0.05
-    """Weight decay: with adamw decoupled, of the other parameters; else of all, as L2."""
+    """Weight decay: decoupled and of the other parameters in adamw; else L2 of all."""
     clip_norm: float | None = None
     """Clip the gradient to this global norm."""
 
@@ -201,15 +201,15 @@ class LBFGS(Optimizer):
     """L-BFGS with the algorithm of PyTorch: a batch is evaluated several times an update."""
 
     history_size: int = 100
-    """Steps from which the curvature is taken."""
+    """Number of past steps that approximate the curvature."""
     max_iter: int = 20
-    """Iterations an update."""
+    """Most iterations in an update."""
     max_eval: int | None = None
-    """Evaluations of the batch an update, at most; unset: a quarter more than max_iter."""
+    """Most evaluations of the loss in an update; unset: 1.25 times max_iter."""
     tolerance_grad: float = 1e-7
-    """An update ends at a gradient whose largest entry is at most this."""
+    """End the update when the largest entry of the gradient is at most this."""
     tolerance_change: float = 1e-9
-    """An update ends when step and loss change by less than this."""
+    """End the update when parameters or loss change by less than this."""
     line_search: Literal["none", "strong_wolfe"] = "none"
     """Step by the learning rate, or search for one that fulfils the strong Wolfe conditions."""
 

@@ -32,6 +32,7 @@ from lru.training.hooks import (
     summarised,
 )
 from lru.training.lanes import (
+    Lane,
     Method,
     OnCores,
     Shares,
@@ -42,6 +43,7 @@ from lru.training.lanes import (
     over_lanes,
     stacked,
 )
+from lru.training.memory import check_fits
 from lru.training.optimizer import (
     Optimizer,
     Transformation,
@@ -99,7 +101,7 @@ class RunState:
             save_every: updates between two checkpoints.
 
         Raises:
-            ValueError: if the lanes cannot be read.
+            ValueError: if the lanes cannot be read, or the device has no room for the state.
         """
         self.lanes = lanes_of(train, optimizer)
         if len(self.lanes) == 1:
@@ -113,16 +115,23 @@ class RunState:
         self.rate_scales = [1.0] * len(self.lanes)
         several, rows = len(self.lanes) > 1, sources["train"].rows
         parts = train.n_microbatch
+
+        def initial(lane: Lane) -> tuple[nnx.GraphDef, TrainState]:
+            own = lane.values if several else None
+            return init_state(task, self._build, lane.seed, rows, own)
+
+        check_fits(lambda: initial(self.lanes[0])[1], task.model, len(self.lanes))
         states = []
         for lane in self.lanes:
-            own = lane.values if several else None
-            self._graphdef, state = init_state(task, self._build, lane.seed, rows, own)
+            self._graphdef, state = initial(lane)
             states.append(state)
         self._state: TrainState | Shares = stacked(states)
         microbatch = -(-rows // parts) if parts > 1 else train.per_device_batch_size
         if microbatch is not None and microbatch < rows and _has_batch_norm(self.state):
             logger.info("batch norm takes its statistics from each %d rows", microbatch)
         self._functions = make_functions(task, self._graphdef, self._build, microbatch)
+        if train.averages and _has_batch_norm(self.state):
+            logger.info("the average is evaluated with batch norm's statistics of the iterates")
         self._method: Method | None = None
         self._trackers = Trackers()
         self._progress: Progress | None = None

@@ -1,11 +1,13 @@
 """Run folders: `runs/<name>/` with configuration, logs and checkpoints."""
 
 import itertools
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lru.files import make_folder
 from lru.training.checkpoints import TO_RESUME
 from lru.training.config import RunConfig
 from lru.training.lock import lock, unlock
@@ -53,8 +55,9 @@ class Run(NamedTuple):
 
         Raises:
             InUseError: if another process trains in the folder.
+            OSError: if the folder cannot be made or written to.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path, "runs_dir")
         lock(self.path)
 
     def close(self) -> None:
@@ -73,19 +76,23 @@ class Run(NamedTuple):
         unlock(self.path)
 
 
-def find_run(run: str) -> Run:
-    """The run of this name in the default folder of runs, or in the folder of this path.
+def find_run(run: str | os.PathLike[str], runs_dir: str = RunConfig.runs_dir) -> Run:
+    """The run of this name, or in the folder of this path.
+
+    Args:
+        run: name or path.
+        runs_dir: folder of the runs.
 
     Raises:
         FileNotFoundError: if there is none.
     """
-    paths = (Path(RunConfig.runs_dir) / run, Path(run))
+    paths = (Path(runs_dir) / run, Path(run))
     for path in paths:
         if Run(path).config_file.is_file():
             return Run(path)
     tried = " and ".join(map(str, paths))
     raise FileNotFoundError(
-        f"there is no run {run!r}: {tried} have no {Run(paths[0]).config_file.name}"
+        f"there is no run {str(run)!r}: {tried} have no {Run(paths[0]).config_file.name}"
     )
 
 

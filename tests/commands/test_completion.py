@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from lru.commands import main, summary, verbs
+from lru.commands import main, verbs
 
 BASH = """
 source "$1"
@@ -56,7 +56,7 @@ def completed(shell, program, place, capsys, *lines):
 
 def test_every_verb_has_a_sentence_and_a_command_line():
     for name, verb in verbs().items():
-        assert summary(verb).endswith(".")
+        assert first_line(verb).endswith(".")
         if name != "train":
             assert verb.parser().prog == f"lru {name}"
 

@@ -373,6 +373,21 @@ def test_splits_are_those_that_the_data_set_names(raw_dir, cache_dir, monkeypatc
     assert list(Longer().load(raw_dir, cache_dir).splits) == ["train", "short"]
 
 
+def test_a_split_that_is_not_written_is_named(raw_dir, cache_dir, monkeypatch):
+    (raw_dir / "numbers.txt").write_text("0.25\n0.75\n")
+
+    def build(dataset, raw_dir, folder):
+        description = FromFile.build(dataset, raw_dir, folder)
+        for path in folder.glob("short.*"):
+            path.unlink()
+        return description
+
+    monkeypatch.setattr(Longer, "build", build)
+    with pytest.raises(ValueError, match=r"longer: build has written no split 'short', but split_"):
+        Longer().prepare(raw_dir, cache_dir)
+    assert not list(cache_dir.glob("[!.]*"))
+
+
 def test_a_data_set_without_rows_to_train_on_is_not_registered(monkeypatch):
     monkeypatch.setattr(Longer, "split_names", ("short",))
     with pytest.raises(ValueError, match="longer: split_names must have 'train', got short"):

@@ -1,5 +1,6 @@
 """Arrays and torch data sets as prepared data: what becomes of them, and what is refused."""
 
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -166,6 +167,13 @@ def test_further_splits_are_taken_by_name():
 @pytest.mark.parametrize(
     ("examples", "options", "message"),
     [
+        (
+            (FLOATS[:, 0, 0], LABELS),
+            {},
+            r"mine: train: inputs must be .*, got float64 of shape \(\d",
+        ),
+        (None, {}, r"mine: train must be \(inputs, labels\), got NoneType"),
+        (FLOATS, {}, r"mine: train must be \(inputs, labels\), got ndarray"),
         ((FLOATS, LABELS[:-1]), {}, "mine: train: there are 20 inputs, but 19 labels"),
         ((FLOATS, LABELS), {"extra": {"val": (FLOATS, LABELS)}}, "extra must not have .* got val"),
         ((FLOATS, LABELS), {"extra": {"a": (FLOATS, [])}}, "mine: a: there are 20 inputs, but 0"),
@@ -192,7 +200,8 @@ def test_further_splits_are_taken_by_name():
         ((TOKENS, np.zeros((20, 3), int)), {}, r"labels have shape .* but the rows need"),
     ],
 )
-def test_what_does_not_fit_is_refused(examples, options, message):
+def test_what_does_not_fit_is_refused(examples, options, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=message):
         from_arrays("mine", examples, **options)
 

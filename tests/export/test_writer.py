@@ -137,7 +137,7 @@ def test_programs_name_no_files_of_this_machine(make_classifier, tmp_path):
 
 
 def test_the_card_describes_the_programs(make_classifier, tmp_path):
-    card = write_model(tmp_path, make_classifier(), TOKEN, facts={"dataset": "toy"})
+    card = write_model(str(tmp_path), make_classifier(), TOKEN, facts={"dataset": "toy"})
     assert json.loads((tmp_path / CARD).read_text()) == json.loads(json.dumps(card))
     assert card["dataset"] == "toy"
     assert card["versions"]["jax"] == jax.__version__

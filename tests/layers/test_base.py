@@ -65,6 +65,28 @@ def test_tokens_that_were_not_embedded_are_refused(layer, monkeypatch):
         layer(jnp.zeros((2, 3, 5), jnp.int32))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"lengths": [3, 6]}, TypeError, r"lengths must be an array of integers \[B\], got a list"),
+        ({"lengths": jnp.array([3, 9])}, ValueError, "lengths must be from 0 to T = 6, got 9"),
+        ({"lengths": jnp.array([-1, 6])}, ValueError, "lengths must be from 0 to T = 6, got -1"),
+        ({"lengths": jnp.ones(2)}, ValueError, "lengths has dtype float32, but only integers"),
+        (
+            {"lengths": jnp.ones(3, int)},
+            ValueError,
+            r"lengths has shape \(3,\), but .*allows \(2,\)",
+        ),
+        ({"resets": [[False] * 6] * 2}, TypeError, r"resets must be an array of bool.*got a list"),
+        ({"x": [[1.0]]}, TypeError, r"x must be an array \[B, T, D\], got a list"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(layer, arguments, error, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(error, match=message):
+        layer(**{"x": jnp.zeros((2, 6, 5)), **arguments})
+
+
 def test_a_state_of_another_width_is_refused(layer):
     state = jax.tree.map(lambda leaf: leaf[:, :3], layer.initial_state(2))
     with pytest.raises(

@@ -24,13 +24,18 @@ def x():
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(("given", "meant"), [(T + 3, T), (-2, 0)])
-def test_lengths_beyond_the_row_are_clipped_as_the_scan_clips_them(layer, x, given, meant, packed):
+def test_lengths_beyond_the_row_are_refused_or_clipped_where_they_are_not_known(
+    layer, x, given, meant, packed
+):
     lengths = jnp.array([T, CUT, 1])
     resets = jnp.zeros((B, T), bool).at[:, CUT].set(True).at[:, 0].set(True)
     others = {"resets": resets} if packed else {}
     state = layer(x)[1] if packed else None
-    y, last = layer(x, state, lengths=lengths.at[0].set(given), **others)
-    expected = layer(x, state, lengths=lengths.at[0].set(meant), **others)
+    with pytest.raises(ValueError, match=f"lengths must be from 0 to T = {T}, got {given}"):
+        layer(x, state, lengths=lengths.at[0].set(given), **others)
+    run = nnx.jit(lambda layer, lengths: layer(x, state, lengths=lengths, **others))
+    y, last = run(layer, lengths.at[0].set(given))
+    expected = run(layer, lengths.at[0].set(meant))
     jax.tree.map(np.testing.assert_array_equal, (y, last), expected)
 
 

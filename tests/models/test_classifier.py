@@ -80,8 +80,9 @@ def test_last_pooling_is_the_last_valid_step(lengths):
 def test_lengths_are_clipped_to_the_row_whatever_integers_they_are(pooling):
     x = jnp.asarray(features())
     before = Pooled(x[:, 0], jnp.full(B, 2))
-    given = pool(x, jnp.array([T + 100, -3, 1], "int8"), pooling, before)
-    expected = pool(x, jnp.array([T, 0, 1]), pooling, before)
+    run = jax.jit(lambda lengths: pool(x, lengths, pooling, before))
+    given = run(jnp.array([T + 100, -3, 1], "int8"))
+    expected = run(jnp.array([T, 0, 1]))
     jax.tree.map(np.testing.assert_array_equal, given, expected)
     assert given[1].steps.dtype == before.steps.dtype
 
@@ -232,3 +233,17 @@ def test_the_configuration_refuses_what_no_network_has(changes, message, monkeyp
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=message):
         classifier(**changes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "message"),
+    [
+        ({}, (2, 6, 1), r"inputs have shape \(2, 6, 1\), but token ids \[B, T\] are allowed"),
+        ({"vocab_size": None, "n_features": 2}, (2, 6), r"values \[B, T, F = 2\] are allowed"),
+        ({"vocab_size": None, "n_features": 2}, (2, 6, 1), r"values \[B, T, F = 2\] are allowed"),
+    ],
+)
+def test_inputs_of_another_shape_are_refused(kind, shape, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=message):
+        classifier(**kind)(jnp.zeros(shape))

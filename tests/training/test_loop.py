@@ -32,9 +32,9 @@ class KilledError(Exception):
 def make_trainer(arguments):
     config = experiment.resolved(parse(arguments)[1])
     data = experiment.load_data(config)
-    run = experiment.open_run(config)
-    trainer = experiment.make_trainer(config, data, experiment.make_task(config, data), run)
-    experiment.start(trainer, config, run)
+    task, run = experiment.make_task(config, data), experiment.check_run(config)
+    trainer = experiment.make_trainer(config, data, task, run)
+    experiment.start(trainer, config)
     return config, trainer
 
 
@@ -497,6 +497,28 @@ def test_evaluating_and_restoring_leave_the_other_folder_as_it_is(flags, tmp_pat
     trainer.evaluate()
     trainer.close()
     assert content() == before
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--d_model", "6"], "d_model: 4 there, 6 now"),
+        (["--d_model", "6", "--finetune"], "d_model: 4 there, 6 now"),
+        (["--optimizer", "sgd", "--epochs", "4"], "optimizer: adamw there, sgd now"),
+    ],
+)
+def test_restore_into_another_network_names_the_flags_and_leaves_nothing(
+    flags, tmp_path, more, told
+):
+    train([*flags, "--epochs", "1", "--name", "first"])
+    assert {path.name for path in (tmp_path / "first" / "checkpoints").iterdir()} == {
+        "last",
+        "best",
+    }
+    restore = ["--restore", "first", "--runs_dir", str(tmp_path), "--name"]
+    with pytest.raises(ValueError, match=rf"restore: the run in .*first has another .*\({told}\)"):
+        make_trainer([*restore, "second", *more])
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
 
 
 def test_restore_with_nothing_left_to_do_is_refused(flags, tmp_path):

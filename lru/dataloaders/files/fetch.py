@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from lru.files import write_atomically
+from lru.files import make_folder, write_atomically
 
 try:
     import fcntl
@@ -105,13 +105,14 @@ def download(source: Source, raw_dir: Path, mirror: str | None = None) -> Path:
     Raises:
         ChecksumError: if the file that came, or that was there, has another sha256.
         DownloadError: if the file cannot be fetched, or the mirror is none.
+        OSError: if the folder cannot be made or written to.
     """
     target = raw_dir / source.filename
     if target.exists():
         _verify(target, target, source)
         return target
     url = source.location(mirror)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent, "raw_dir")
     part = target.with_name(target.name + ".part")
     with _locked(part) as file:
         if target.exists():

@@ -140,7 +140,8 @@ def _checked_name(archive: Path, name: str) -> PurePosixPath:
 
 
 def _damaged(archive: Path, error: Exception) -> ArchiveError:
-    return ArchiveError(f"{archive} is truncated, damaged or no archive ({error})")
+    reason = " ".join(str(error).split())
+    return ArchiveError(f"{archive} is truncated, damaged or no archive ({reason})")
 
 
 def _too_large(archive: Path) -> ArchiveError:
