@@ -1,52 +1,47 @@
-"""Write the table of models and data sets into README.md, from the registries and the recipes.
+"""Write the table of results into README.md, from the recipes.
 
 python docs/make_tables.py          rewrites the table
 python docs/make_tables.py --check  fails if it is out of date
 """
 
+import itertools
 import sys
 from pathlib import Path
 
 from lru.dataloaders import DATASETS
 from lru.files import write_atomically
-from lru.flags import load_recipe, recipe_names
 from lru.layers import LAYERS
+from lru.origins import load_recipe, recipe_names
 
 README = Path(__file__).parents[1] / "README.md"
 MARKS = ("<!-- table: made by docs/make_tables.py -->\n", "<!-- end of table -->\n")
 
 
-def results() -> dict[tuple[str, str], list[str]]:
-    """Measured results of the recipes on the test splits, by data set and model."""
-    cells: dict[tuple[str, str], list[str]] = {}
-    for name in recipe_names():
-        recipe = load_recipe(name)
-        cell = cells.setdefault((recipe["config"]["dataset"], recipe["config"]["model"]), [])
-        for result in recipe.get("results", []):
-            score = (
-                f"{100 * result['test_accuracy']:.1f} %"
-                if "test_accuracy" in result
-                else f"perplexity {result['test_perplexity']:.1f}"
-            )
-            cell.append(
-                f"**{score}** (`{name}`: {result['data']}; "
-                f"seed {result['seed']}, {result['steps']:,} updates, {result['minutes']:g} min, "
-                f"{result['machine']})"
-            )
-    return cells
-
-
 def table() -> str:
-    """Data sets down, models across."""
-    cells = results()
-    lines = [
-        "| data set | " + " | ".join(f"`{model}`" for model in LAYERS) + " |",
-        "| --- |" + " --- |" * len(LAYERS),
+    """Measured results of the recipes on the test splits, in the order of data sets and models."""
+    recipes = {name: load_recipe(name) for name in recipe_names()}
+    rows = []
+    for dataset, model in itertools.product(DATASETS, LAYERS):
+        for name, recipe in recipes.items():
+            config = recipe["config"]
+            if (config["dataset"], config["model"]) != (dataset, model):
+                continue
+            for result in recipe.get("results", []):
+                score = (
+                    f"{100 * result['test_accuracy']:.1f} %"
+                    if "test_accuracy" in result
+                    else f"perplexity {result['test_perplexity']:.1f}"
+                )
+                how = (
+                    f"{result['data']}; seed {result['seed']}, {result['steps']:,} updates, "
+                    f"{result['minutes']:g} min, {result['machine']}"
+                )
+                rows.append(f"| `{dataset}` | `{model}` | **{score}** | `{name}` | {how} |")
+    head = [
+        "| data set | model | test split | recipe | data, length of training |",
+        "| --- " * 5 + "|",
     ]
-    for dataset in DATASETS:
-        row = ["<br>".join(cells.get((dataset, model), [])) or "runs" for model in LAYERS]
-        lines.append(f"| `{dataset}` | " + " | ".join(row) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*head, *rows]) + "\n"
 
 
 def with_table(page: str) -> str:

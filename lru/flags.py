@@ -5,11 +5,9 @@ import logging
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-import yaml
 
 from lru.batches import DataConfig
 from lru.config import (
@@ -20,29 +18,21 @@ from lru.config import (
     Choice,
     Config,
     choices_of,
-    chosen,
     declared_defaults,
     options_of,
     own_fields,
     own_fields_of_all,
-    read_values,
     refuse,
 )
 from lru.dataloaders import DATASETS
-from lru.dataloaders.options import converted
 from lru.experiment import run_path
 from lru.options import Option, of_dataclass
+from lru.origins import Flat, as_typed, is_file_name, settled, start_of
 from lru.plugins import load_plugins, load_saved_plugins
-from lru.registry import known_names, suggestion
-from lru.training.config import RunConfig
-from lru.training.runs import Run, find_run
-from lru.words import LISTS, UsageError, expand, is_true, spans, typed_values
+from lru.training.runs import Run
+from lru.words import UsageError, expand, is_true, spans, typed_values
 
 logger = logging.getLogger(__name__)
-
-RECIPES = Path(__file__).parent / "recipes"
-
-Flat = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,35 +51,6 @@ class CommandConfig:
     """Load the plugins that the run's config.yaml names, which are else to be named by plugins."""
     protocol: Literal["standard", "lra"] | None = None
     """For data sets published without a validation split: lra validates on the test split."""
-
-
-def recipe_names() -> list[str]:
-    """The recipes that there are."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
-
-
-def load_recipe(name: str) -> Flat:
-    """A recipe: its title, source and expected result, and its values by flag (`config`).
-
-    Args:
-        name: of a recipe of the package, or the path of a `.yaml` file.
-
-    Raises:
-        UsageError: if there is no such recipe, or the file has no values.
-    """
-    path = Path(name) if _is_file_name(name) else RECIPES / f"{name}.yaml"
-    if not path.is_file():
-        raise UsageError(
-            f"unknown recipe {name!r}, which is no .yaml file; {known_names(name, recipe_names())}"
-        )
-    recipe = yaml.safe_load(path.read_text())
-    if not isinstance(recipe, dict) or not isinstance(recipe.get("config"), dict):
-        raise UsageError(f"recipe {name!r} must have its values, by flag, under `config`")
-    return recipe
-
-
-def _is_file_name(recipe: str) -> bool:
-    return recipe.endswith(".yaml")
 
 
 def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
@@ -112,17 +73,17 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     plugins = typed_values(words, "plugins")["plugins"]
     if load_plugins(plugins):
         return parse(arguments)
-    base, origin, lenient = _base(words)
+    base, origin, lenient = start_of(words)
     recipe = typed_values(words, "recipe")["recipe"]
-    of_package = recipe is not None and not _is_file_name(recipe)
+    of_package = recipe is not None and not is_file_name(recipe)
     trust = is_true(words, "trust_plugins") or of_package
     if plugins is None and load_saved_plugins(base.get("plugins"), origin, trust):
         return parse(arguments)
     commands = of_dataclass(CommandConfig)
     kinds = {name: o.kind for name, o in everything.items() if name not in commands}
-    base = _checked(base, kinds, origin)
+    base = as_typed(base, kinds, origin)
     picks = typed_values(words, "dataset", *(choice.flag for choice in CHOICES))
-    base, names = _settle(base, {name: value for name, value in picks.items() if value is not None})
+    base, names = settled(base, {name: value for name, value in picks.items() if value is not None})
     of_classes = options_of(names)
     applying = {**own_fields_of_all(), **of_classes}
     known = applying.keys() | commands.keys()
@@ -187,75 +148,6 @@ def all_options() -> dict[str, Option]:
 
 def _is_boolean(kind: Any) -> bool:
     return bool in (kind, *typing.get_args(kind))
-
-
-def _base(words: Sequence[str]) -> tuple[Flat, str, bool]:
-    """The values to start from, where they come from, and whether some may be of nobody."""
-    given = typed_values(words, "recipe", "restore", "name", "runs_dir", "reset")
-    if words.count("--recipe") > 1:
-        raise UsageError("recipe must be given once: it has all values to start from")
-    if given["recipe"] is not None:
-        return load_recipe(given["recipe"])["config"], f"recipe {given['recipe']}", False
-    if given["name"] is not None and given["reset"] != "True":
-        run = Run(Path(given["runs_dir"] or RunConfig.runs_dir) / given["name"])
-        # A command that failed before its first checkpoint has no say in the next.
-        if run.has_checkpoint and run.config_file.is_file():
-            values, lenient = read_values(run.config_file)
-            return values, str(run.config_file), lenient
-    if given["restore"] is not None:
-        runs_dir = given["runs_dir"] or RunConfig.runs_dir
-        try:
-            path = find_run(given["restore"], runs_dir).config_file
-        except FileNotFoundError as error:
-            path = _restored_from(given["restore"], Path(runs_dir), str(error))
-            values, lenient = read_values(path)
-            return values, str(path), lenient
-        values, lenient = read_values(path)
-        return values | {"name": None, "finetune": False}, str(path), lenient
-    return {}, "the defaults", False
-
-
-def _restored_from(origin: str, runs_dir: Path, gone: str) -> Path:
-    """The configuration of the one run that was restored from a run that is gone.
-
-    Args:
-        origin: name or folder of the run that is gone.
-        runs_dir: folder of the runs.
-        gone: sentence that says so.
-
-    Raises:
-        UsageError: if there is none, or more than one.
-    """
-    found = {}
-    for run in sorted(map(Run, runs_dir.glob("*"))):
-        if run.has_checkpoint and run.config_file.is_file():
-            restore = read_values(run.config_file)[0].get("restore")
-            if restore and Path(restore).absolute() == Path(origin).absolute():
-                found[run.path.name] = run.config_file
-    if not found:
-        raise UsageError(f"restore must be the name or the folder of a run: {gone}")
-    if len(found) > 1:
-        raise UsageError(
-            f"restore: {origin} does not exist; these runs were restored from it: "
-            f"{', '.join(found)}; --name the one to go on with"
-        )
-    return next(iter(found.values()))
-
-
-def _settle(base: Flat, picks: Flat) -> tuple[Flat, dict[str, str]]:
-    """The base without options of classes that others take the place of, and what is chosen."""
-    before = chosen(base)
-    if picks.get("dataset", base.get("dataset")) != base.get("dataset"):
-        base = {name: v for name, v in base.items() if name not in ("data_options", "task")}
-    names = chosen(base | picks)
-    for choice in CHOICES:
-        if names[choice.flag] != before[choice.flag]:
-            left = choice.of(before[choice.flag]).keys()
-            if choice is not LAYER:
-                # Options of layers are tuned to the recurrence, those of others mean the same.
-                left = left - choice.of(names[choice.flag]).keys()
-            base = {name: value for name, value in base.items() if name not in left}
-    return base, names
 
 
 def _with_effect(
@@ -382,25 +274,6 @@ def _cli_type(groups: Mapping[str, type], base: Flat) -> type:
         start = group(**{key: base[key] for key in names if key in base})
         fields.append((name, group, field(default_factory=lambda start=start: start)))
     return make_dataclass("Flags", fields, frozen=True)
-
-
-def _checked(values: Flat, kinds: Mapping[str, Any], origin: str) -> Flat:
-    """The values of a file, read as they would be if they were typed as flags."""
-    unknown = sorted(values.keys() - kinds.keys())
-    if unknown:
-        raise UsageError(
-            f"{origin} has values that no flag has: {', '.join(unknown)}"
-            f"{suggestion(unknown[0], kinds)}"
-        )
-    checked = {}
-    for name, value in values.items():
-        if name == "data_options":
-            checked[name] = tuple(f"{option}={text}" for option, text in value.items())
-        elif name in LISTS:
-            checked[name] = tuple(value)
-        else:
-            checked[name] = converted(f"{origin}: {name}", value, kinds[name])
-    return checked
 
 
 def _parse_options(items: Sequence[str]) -> dict[str, str]:

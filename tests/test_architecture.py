@@ -15,6 +15,7 @@ ORDER = [
     [("__init__", "__main__")],
     [("commands",)],
     [("flags",)],
+    [("origins",)],
     [("export",), ("text",), ("interop",)],
     [("experiment",)],
     [("config",)],

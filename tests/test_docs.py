@@ -15,9 +15,10 @@ import pytest
 from lru.commands import main, verbs
 from lru.config import Config
 from lru.dataloaders import DATASETS
-from lru.flags import load_recipe, parse, recipe_names
+from lru.flags import parse
 from lru.layers import LAYERS
 from lru.layers.initializers import EIGENVALUE_INITIALIZERS
+from lru.origins import load_recipe, recipe_names
 from lru.tasks import TASKS
 from lru.training.optimizer import OPTIMIZERS
 

@@ -8,10 +8,11 @@ import re
 import pytest
 import yaml
 
-from lru import flags
+from lru import origins
 from lru.config import CHOICES, GROUPS, Config
-from lru.flags import CommandConfig, load_recipe, parse, recipe_names
+from lru.flags import CommandConfig, parse
 from lru.layers import LAYERS
+from lru.origins import load_recipe, recipe_names
 from lru.tasks import TASKS
 from lru.words import UsageError, expand
 
@@ -242,7 +243,7 @@ def test_values_out_of_range_are_refused():
 
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
-    monkeypatch.setattr(flags, "RECIPES", tmp_path)
+    monkeypatch.setattr(origins, "RECIPES", tmp_path)
 
     def write(text, name="toy"):
         (tmp_path / f"{name}.yaml").write_text(f"title: Toy\nconfig:\n{text}")
@@ -327,7 +328,7 @@ def test_an_unknown_recipe_lists_the_known_ones(recipe):
     recipe("  {}\n", "one")
     recipe("  {}\n", "two")
     assert recipe_names() == ["one", "two"]
-    with pytest.raises(UsageError, match=r"unknown recipe 'three'; known: one, two, or a \.yaml"):
+    with pytest.raises(UsageError, match=r"unknown recipe 'three'; known: one, two$"):
         read("--recipe three")
 
 
@@ -338,6 +339,10 @@ def test_a_recipe_may_be_a_file_whose_plugins_are_not_trusted(recipe, tmp_path):
     recipe("  {plugins: nowhere.py}\n", "mine/own")
     with pytest.raises(ValueError, match=r"recipe mine/own.yaml names plugins.*--trust_plugins"):
         read("--recipe mine/own.yaml")
+    with pytest.raises(
+        UsageError, match=r"must name a recipe of the package or a file, got 'other.yaml'"
+    ):
+        read("--recipe other.yaml")
     (tmp_path / "config.yaml").write_text("format: 3\n")
     with pytest.raises(UsageError, match=r"'config\.yaml' must have its values, by flag, under"):
         read("--recipe config.yaml")

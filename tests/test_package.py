@@ -15,7 +15,7 @@ import yaml
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
-from lru.flags import recipe_names
+from lru.origins import recipe_names
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -9,8 +9,9 @@ import shtab
 from lru.commands import verbs
 from lru.config import CHOICES
 from lru.dataloaders import DATASETS
-from lru.flags import all_options, recipe_names
+from lru.flags import all_options
 from lru.options import Option, first_line
+from lru.origins import recipe_names
 from lru.version import __version__
 
 PLACES = {

@@ -10,8 +10,9 @@ from lru.analysis.spectra import eigenvalues
 from lru.config import CHOICES
 from lru.dataloaders import DATASETS
 from lru.experiment import Experiment, facts, open_experiment
-from lru.flags import load_recipe, parse, recipe_names
+from lru.flags import parse
 from lru.options import first_line
+from lru.origins import load_recipe, recipe_names
 from lru.training.memory import keep_freed_memory
 from lru.training.report import format_table, report_rows, summarise
 from lru.training.trackers import read_jsonl

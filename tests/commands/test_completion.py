@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from lru.commands import main, verbs
+from lru.options import first_line
 
 BASH = """
 source "$1"

@@ -55,7 +55,7 @@ def make_trainer(arguments):
     data = experiment.load_data(config)
     run = experiment.open_run(config)
     trainer = experiment.make_trainer(config, data, experiment.make_task(config, data), run)
-    experiment.start(trainer, config, run)
+    experiment.start(trainer, config)
     return config, trainer
 
 
