@@ -147,6 +147,8 @@ STEPS = {"cosine_anneal": False}
         ({"reduce_factor": 0.0}, r"reduce_factor must be in \(0, 1\], got 0.0"),
         ({"reduce_factor": 1.1}, r"reduce_factor must be in \(0, 1\], got 1.1"),
         ({"n_seeds": 0}, "n_seeds must be at least 1, got 0"),
+        ({"n_seeds": 10**9}, "n_seeds must be from 1 to 4096, got 1000000000"),
+        ({"n_seeds": 2, "jax_seed": 2**32 - 1}, "jax_seed must be from 0 to 4294967294, got 429"),
         ({"n_microbatch": 2, "per_device_batch_size": 4}, "exclude each other, got 2 and 4"),
         ({"optimizer": "lbfgs", "max_iter": 0}, "max_iter must be at least 1, got 0"),
         ({"bptt": 0, "dataset": "ptb-lm"}, "bptt must be at least 1, got 0"),

@@ -10,6 +10,8 @@ from lru.models.config import check_not_negative
 
 # JAX keeps 32 bits of a seed: larger ones would silently repeat the draws of smaller ones.
 LARGEST_SEED = 2**32 - 1
+# Lanes are listed, and trained, one by one.
+MOST_SEEDS = 2**12
 
 NEEDS = {
     "lr_patience": "reduce_factor",
@@ -100,9 +102,11 @@ class TrainConfig:
                 f"lr_min must lie between 0 and lr_base={self.lr_base}, got {self.lr_min}"
             )
         check_not_negative(self, "warmup_end")
-        last = self.jax_seed + self.n_seeds - 1
-        if not 0 <= self.jax_seed <= last <= LARGEST_SEED:
-            raise ValueError(f"jax_seed must be from 0 to {LARGEST_SEED}, got {self.jax_seed}")
+        if self.n_seeds > MOST_SEEDS:
+            raise ValueError(f"n_seeds must be from 1 to {MOST_SEEDS}, got {self.n_seeds}")
+        largest = LARGEST_SEED - self.n_seeds + 1
+        if not 0 <= self.jax_seed <= largest:
+            raise ValueError(f"jax_seed must be from 0 to {largest}, got {self.jax_seed}")
         if self.data_seed is not None and not 0 <= self.data_seed <= LARGEST_SEED:
             raise ValueError(f"data_seed must be from 0 to {LARGEST_SEED}, got {self.data_seed}")
         for name in ("reduce_factor", "lr_decay"):
