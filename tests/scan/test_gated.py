@@ -17,7 +17,7 @@ LENGTHS = jnp.array([T, 3, 0])
 @pytest.mark.parametrize("layer", [LSTM, GRU])
 def test_padding_may_hold_anything(layer):
     rng = np.random.default_rng(0)
-    columns = layer.blocks * N
+    columns = layer.n_gates * N
     x = rng.standard_normal((B, T, columns + layer.apart * N), np.float32)
     W = rng.standard_normal((N, columns), np.float32)
     state = tuple(rng.standard_normal((B, N), np.float32) for _ in layer.state_type._fields)
@@ -39,7 +39,7 @@ def test_padding_may_hold_anything(layer):
 def drawn(layer, rows, steps, width, dtype):
     """Inputs, matrix and state of a problem."""
     rng = np.random.default_rng(0)
-    columns = layer.blocks * width
+    columns = layer.n_gates * width
     shapes = [(rows, steps, columns + layer.apart * width), (width, columns)]
     shapes += [(rows, width)] * len(layer.state_type._fields)
     x, W, *state = (jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes)

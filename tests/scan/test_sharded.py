@@ -87,13 +87,14 @@ def size(shape: str) -> int:
     return int(np.prod([int(n) for n in shape.split(",") if n]))
 
 
-@pytest.mark.parametrize("steps", [1, 7, 8, 61, 64])
+@pytest.mark.parametrize("steps", [1, 61, 64])
 def test_any_length_equals_the_oracle(steps: int) -> None:
     with jax.set_mesh(time_alone):
         check_equals_the_oracle(split_over_time, steps)
 
 
-@pytest.mark.parametrize("inner", [name for name in LINEAR_METHODS if name != "sharded"])
+# Of those that keep the law, one with the gradient rule of all and one with that of JAX.
+@pytest.mark.parametrize("inner", ["native", "associative"])
 def test_any_inner_method_equals_the_oracle(inner: str, name: str) -> None:
     LINEAR_METHODS.register(name)(sharded.method(mesh=time_alone, inner=inner))
     check_equals_the_oracle(partial(linear_scan, method=name), 61)

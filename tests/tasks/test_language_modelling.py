@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -29,17 +30,22 @@ def batches(rows: int, bptt: int):
     return [jax.tree.map(jnp.asarray, b) for b in Streams(TEXT, rows, bptt, boundary=0).epoch()]
 
 
+@partial(jax.jit, static_argnums=0, static_argnames="train")
+def loss_of(task, model, batch, carry, key=None, *, train=False):
+    return task.loss(model, batch, carry, key, train=train)
+
+
 def nll_of(task, model, batch, carry=None):
     """Sum over a batch in evaluation."""
     carry = task.initial_carry(model, len(batch.inputs)) if carry is None else carry
-    return task.loss(model, batch, carry, None, train=False).loss.total
+    return loss_of(task, model, batch, carry).loss.total
 
 
 def evaluate(task, model, rows, bptt):
     """Sum of the losses, sum of the weights."""
     carry, total, weights = task.initial_carry(model, rows), 0.0, 0.0
     for batch in batches(rows, bptt):
-        loss, metrics, carry = task.loss(model, batch, carry, None, train=False)
+        loss, metrics, carry = loss_of(task, model, batch, carry)
         assert metrics == {"nll": loss}
         total, weights = total + float(loss.total), weights + float(loss.weight)
     return total, weights
@@ -49,7 +55,7 @@ def evaluate(task, model, rows, bptt):
 def test_one_stream_gives_the_loss_of_the_whole_text_whatever_the_chunks(bptt):
     task, model = built()
     inputs = jnp.concatenate([jnp.zeros(1, int), VALUES[:-1].astype(int)])
-    scores, _ = model(inputs[None])
+    scores, _ = jax.jit(lambda inputs: model(inputs))(inputs[None])
     expected = -scores[0, jnp.arange(TOTAL), VALUES].sum()
     total, weights = evaluate(task, model, 1, bptt)
     np.testing.assert_allclose(total, expected, rtol=1e-5)
@@ -89,12 +95,13 @@ def test_penalties_are_means_over_valid_steps_in_training_and_not_in_the_metric(
     assert padded.lengths.tolist() == [11]
     for one, valid in ((batch, 61), (padded, 11)):
         state, key = task.initial_carry(model, 1), jax.random.key(0)
-        loss, metrics, _ = task.loss(model, one, state, key, train=True)
-        h = model.features(one.inputs.astype(int), state)[0].raw[0, :valid]
+        loss, metrics, _ = loss_of(task, model, one, state, key, train=True)
+        features = jax.jit(lambda ids, state: model.features(ids, state)[0].raw)
+        h = features(one.inputs.astype(int), state)[0, :valid]
         expected = 2 * (h**2).mean() + 3 * (jnp.diff(h, axis=0) ** 2).mean()
         penalty = (loss.total - metrics["nll"].total) / loss.weight
         np.testing.assert_allclose(penalty, expected, rtol=1e-4)
-        evaluated = task.loss(model, one, state, key, train=False)
+        evaluated = loss_of(task, model, one, state, key)
         assert evaluated.metrics["nll"] == evaluated.loss
 
 

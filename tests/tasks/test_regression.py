@@ -54,9 +54,10 @@ def examples(per_step):
 def written_out(model, split):
     """Loss, number of values, and squared and absolute errors, row by row and step by step."""
     loss = count = squares = absolutes = 0.0
+    evaluate = jax.jit(lambda inputs: model(inputs)[0])
     for row, targets in enumerate(split.labels):
         steps = int(split.lengths[row])
-        outputs = np.asarray(model(jnp.asarray(split.padded([row], steps)))[0]).reshape(-1, K)
+        outputs = np.asarray(evaluate(split.padded([row], steps))).reshape(-1, K)
         for output, target in zip(outputs, targets.reshape(-1, K), strict=False):
             for k in np.flatnonzero(~np.isnan(target)):
                 count += 1
@@ -79,10 +80,8 @@ def test_loss_and_metrics_beside_a_loop(per_step, batch_size):
     expected = written_out(model, split)
     assert 0 < expected[1] < K * (split.lengths.sum() if per_step else N)
     batches = Batches(split, DataConfig(batch_size=batch_size, n_buckets=2)).epoch()
-    found = [
-        task.loss(model, jax.tree.map(jnp.asarray, batch), (), None, train=False)
-        for batch in batches
-    ]
+    loss = jax.jit(lambda batch: task.loss(model, batch, (), None, train=False))
+    found = [loss(batch) for batch in batches]
     np.testing.assert_allclose(sum(map(sums, found)), expected, rtol=1e-5)
     report = task.report(found[0].metrics | {"loss": found[0].loss})
     assert report.keys() == {"loss", "mse", "mae"}
@@ -95,7 +94,7 @@ def test_padding_counts_neither_in_the_loss_nor_in_gradients_whatever_the_output
     batch = jax.tree.map(jnp.asarray, batch)
     rows = batch.weights.reshape(-1, *[1] * (batch.labels.ndim - 1)) > 0
     given = ~np.isnan(batch.labels) & rows
-    outputs = task.scores(model, batch, None, train=False)
+    outputs = jax.jit(lambda batch: task.scores(model, batch, None, train=False))(batch)
 
     def loss(outputs):
         task.scores = lambda *_, **__: outputs

@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ GREEDY = Sampler(temperature=0.0)
 def probabilities(loaded, tokens):
     """Log probabilities of what comes after each token, read as a whole from a line's start."""
     ids = [loaded.boundary, *(loaded.vocabulary.index(token) for token in tokens)]
-    return loaded.model(jnp.array([ids]))[0][0]
+    return jax.jit(lambda ids: loaded.model(ids)[0][0])(jnp.array([ids]))
 
 
 def test_the_most_probable_text_is_that_of_the_whole_model(loaded):
@@ -48,8 +49,7 @@ def test_draws_follow_the_distribution(loaded):
 def test_gates_are_those_that_make_the_outputs(loaded, tmp_path):
     x = loaded.model.embedding[...][jnp.array([[0, 3, 5, 1, 2]])]
     body = loaded.model.body
-    h, states = body(x)
-    observed = body.observe(x)
+    (h, states), observed = jax.jit(lambda x: (body(x), body.observe(x)))(x)
     for cell, found, state in zip(body.cells, observed, states, strict=True):
         before = jnp.pad(found["state"], ((0, 0), (1, 0), (0, 0)))[:, :-1]
         mixed = found["forget_gate"] * before + (1 - found["forget_gate"]) * found["candidate"]

@@ -274,7 +274,8 @@ def test_the_average_is_evaluated_and_kept_and_training_goes_on_without_it(flags
     _, plain = train([*common, "--name", "plain"])
     again = [*common, "--name", "averaged", "--average_from", "0"]
     summary, averaged = train(again)
-    assert losses(averaged) == losses(plain)
+    # Two programs, which may round differently.
+    np.testing.assert_allclose(losses(averaged), losses(plain), rtol=1e-6)
     assert all(np.not_equal(losses(averaged, "val/loss"), losses(plain, "val/loss")))
     _, trainer = make_trainer(again)
     assert trainer.evaluate() == [{name: averaged[-1][name] for name in summary.best[0]}]
@@ -476,7 +477,7 @@ def test_restore_switches_averaging_on_and_off(flags, tmp_path, before, after):
     more = ["--restore", str(tmp_path / "first"), "--epochs", "4"]
     _, averaging = train([*more, "--name", "second", *after])
     _, never = train([*more, "--name", "third", "--average_from", "None", "--nonmono", "None"])
-    assert losses(averaging) == losses(never)
+    np.testing.assert_allclose(losses(averaging), losses(never), rtol=1e-6)
     same = averaging[-1]["val/loss"] == never[-1]["val/loss"]
     assert same == ("None" in after)
 
