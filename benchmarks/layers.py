@@ -43,12 +43,14 @@ LONG, LONG_WIDTH = 65536, 64
 class ApartLRU(LRU):
     """The LRU with its products before and after the scan, over all of time."""
 
-    def whole(self, x: Any, state: Any, lengths: Any, resets: Any) -> tuple[Any, Any]:
+    def whole(
+        self, x: Any, state: Any, lengths: Any, resets: Any, reverse: bool
+    ) -> tuple[Any, Any]:
         """See `ChunkedLayer.whole`."""
         gamma_log: Any = self.gamma_log
         B = self.B[...] * jnp.tile(jnp.exp(gamma_log[...]), 2)
-        driven = (x @ B).reshape(*x.shape[:-1], 2, self.d_hidden)
-        h, state = linear_scan(self.eigenvalues()[""], join(driven), state)
+        Bx = (x @ B).reshape(*x.shape[:-1], 2, self.d_hidden)
+        h, state = linear_scan(self.eigenvalues()[""], join(Bx), state, reverse=reverse)
         return split(h).reshape(*x.shape[:-1], -1) @ self.C[...] + self.D[...] * x, state
 
 
@@ -191,7 +193,7 @@ def measure_long(repetitions: int) -> list[dict[str, Any]]:
             {
                 "variant": name,
                 "median_ms": round(statistics.median(times[name]), 1),
-                "blocks_over_this": round(statistics.median(ratios), 2),
+                "chunks_over_this": round(statistics.median(ratios), 2),
                 "memory": memory[name],
                 "resident_rise": peak,
             }
