@@ -150,7 +150,7 @@ def draw(results: dict[str, Any]) -> None:
     for name, line in points.items():
         peer = name not in LAYERS
         axis.plot(*zip(*line, strict=True), "--o" if peer else "-o", markersize=4, label=name)
-    axis.set(xscale="log", yscale="log", xlabel="steps T", ylabel="µs a step and row")
+    axis.set(xscale="log", yscale="log", xlabel="steps T", ylabel="µs per step and row")
     axis.set_title(f"forward + backward, D = N = {results['width']}")
     axis.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=8)
