@@ -108,7 +108,11 @@ def test_chunks_equal_the_whole(variant):
     close(state, last)
 
 
-@each_case(FEW)
+@pytest.mark.parametrize(
+    ("variant", "bidirectional"),
+    [*((variant, False) for variant in FEW), (("lru", {}), True)],
+    ids=named,
+)
 def test_calls_outside_of_jit_compile_nothing_after_the_first(variant, bidirectional):
     layer, x = build(variant, bidirectional), inputs()
     lengths, resets = jnp.array([T, CUT, 1]), jnp.zeros((B, T), bool)
