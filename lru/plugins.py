@@ -16,7 +16,7 @@ def load_plugins(names: str | None) -> bool:
         Whether any of them had not been run before.
 
     Raises:
-        ValueError: if there is no such file or module.
+        ValueError: if there is no such file or module, or a file is no Python.
     """
     # Every one is run, whatever the first one gives.
     return any([_load(name) for name in _split(names)])
@@ -34,7 +34,7 @@ def load_saved_plugins(names: str | None, origin: str, trust: bool = False) -> b
         See `load_plugins`.
 
     Raises:
-        ValueError: if one has not been run before, or if there is no such file or module.
+        ValueError: if one has not been run before; or as `load_plugins`.
     """
     new = [name for name in _split(names) if _module(name) not in sys.modules]
     if new and not trust:
@@ -88,6 +88,9 @@ def _run(module: str, path: Path) -> None:
     sys.modules[module] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(sys.modules[module])
-    except BaseException:
+    except BaseException as error:
         del sys.modules[module]
+        if isinstance(error, SyntaxError):
+            where = f"{error.filename}, line {error.lineno}"
+            raise ValueError(f"plugins: {where} is no Python: {error.msg}") from error
         raise

@@ -62,6 +62,13 @@ def test_a_file_that_failed_is_run_again(tmp_path):
             load_plugins(str(path))
 
 
+def test_a_file_that_is_no_python_is_named_with_the_line(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text("x = 1\ndef (\n")
+    with pytest.raises(ValueError, match=r"^plugins: .*broken\.py, line 2 is no Python: invalid"):
+        load_plugins(str(path))
+
+
 def test_missing_plugins_are_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"plugins: there is no file nowhere/x\.py"):
         load_plugins("nowhere/x.py")
