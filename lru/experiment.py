@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -327,7 +327,7 @@ def fit(
 def load_model(
     run: str | os.PathLike[str] | Run,
     lane: int = 0,
-    plugins: str | None = None,
+    plugins: str | Sequence[str] | None = None,
     data: Prepared | None = None,
 ) -> Trained:
     """The best checkpoint of a run; its data is prepared if need be.

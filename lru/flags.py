@@ -30,7 +30,7 @@ from lru.options import Option, of_dataclass
 from lru.origins import Flat, as_typed, is_file_name, settled, start_of
 from lru.plugins import load_plugins, load_saved_plugins
 from lru.training.runs import Run
-from lru.words import UsageError, expand, is_true, spans, typed_values
+from lru.words import UsageError, expand, is_true, plugins_as_one, spans, typed_values
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
         ValueError: if a value is out of range, or plugins are named there and may not be loaded.
         SystemExit: by the parser, after `--help` or an unknown flag.
     """
-    load_plugins(typed_values(arguments, "plugins")["plugins"])
+    load_plugins(typed_values(plugins_as_one(arguments), "plugins")["plugins"])
     everything = all_options()
     booleans = {name: _is_boolean(option.kind) for name, option in everything.items()}
     # Of the parser itself: no prefix of help_all.

@@ -3,14 +3,16 @@
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def load_plugins(names: str | None) -> bool:
+def load_plugins(names: str | Sequence[str] | None) -> bool:
     """Run each plugin, unless it has been run before.
 
     Args:
-        names: paths of `.py` files, or names of modules that Python finds, separated by commas.
+        names: paths of `.py` files, or names of modules that Python finds; in a list, or separated
+            by commas.
 
     Returns:
         Whether any of them had not been run before.
@@ -45,8 +47,9 @@ def load_saved_plugins(names: str | None, origin: str, trust: bool = False) -> b
     return load_plugins(names)
 
 
-def _split(names: str | None) -> list[str]:
-    return [name.strip() for name in (names or "").split(",") if name.strip()]
+def _split(names: str | Sequence[str] | None) -> list[str]:
+    given = [names] if isinstance(names, str) else names or ()
+    return [name.strip() for each in given for name in each.split(",") if name.strip()]
 
 
 def _module(name: str) -> str:

@@ -35,7 +35,7 @@ class UsageError(ValueError):
 def expand(arguments: Sequence[str], flags: Mapping[str, bool]) -> list[str]:
     """Write unambiguous prefixes of flags out, and give bare boolean flags the value True.
 
-    Words of a flag in `LISTS` that is repeated are joined.
+    Words of a flag in `LISTS` that is repeated are joined, and those of `--plugins` are one.
 
     Args:
         arguments: as typed.
@@ -64,6 +64,16 @@ def expand(arguments: Sequence[str], flags: Mapping[str, bool]) -> list[str]:
             boolean_before = False
     for name in LISTS:
         out = _joined(out, f"--{name}")
+    return plugins_as_one(out)
+
+
+def plugins_as_one(words: Sequence[str]) -> list[str]:
+    """The words, with all values of `--plugins` as one, separated by commas."""
+    out = _joined(list(words), "--plugins")
+    for start, end in spans(out):
+        if out[start] == "--plugins" and end > start + 1:
+            out[start + 1 : end] = [",".join(out[start + 1 : end])]
+            break
     return out
 
 

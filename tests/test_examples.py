@@ -133,7 +133,7 @@ def test_runs_of_a_layer_of_your_own_are_compared(tmp_path, capsys):
     sys.modules.pop(f"plugin {FOLDER / 'own_layer.py'}")
     del LAYERS._entries["leaky"]
     assert main(["compare", str(tmp_path / "run")]) == 2
-    assert "unknown model 'leaky'" in capsys.readouterr().err
+    assert "own_layer.py; if you trust them, give --plugins" in capsys.readouterr().err
     assert main(["compare", str(tmp_path / "run"), "--trust_plugins"]) == 0
     assert "val/loss" in capsys.readouterr().out
 

@@ -168,6 +168,7 @@ KNOWN = {"name": False, "n_layers": False, "n_buckets": False, "reset": True, "g
         ("--name 1", "--name 1"),
         ("--n_layers -3", "--n_layers -3"),
         ("--unknown 3", "--unknown 3"),
+        ("--plugins a.py b.py --reset --plugins=c.py", "--reset True --plugins a.py,b.py,c.py"),
         ("--help", "--help"),
         ("-h", "-h"),
     ],

@@ -43,6 +43,7 @@ def test_a_file_is_run_once_whatever_its_path_is_written_like(plugin, monkeypatc
     assert load_plugins(str(path))
     monkeypatch.chdir(path.parent)
     assert not load_plugins(f"{path}, counting.py,./counting.py")
+    assert not load_plugins([str(path), "counting.py"])
     assert runs() == 1
 
 

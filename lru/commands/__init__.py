@@ -8,6 +8,7 @@ import argparse
 import importlib
 import io
 import logging
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -64,13 +65,17 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def add_plugins(parser: argparse.ArgumentParser) -> None:
     """Add what every verb takes that reads the configuration of a run."""
-    parser.add_argument("--plugins", help="files or modules to run first, as in training")
+    parser.add_argument(
+        "--plugins",
+        action="append",
+        help="file or module to run first, as in training; may be repeated",
+    )
     parser.add_argument(
         "--trust_plugins", action="store_true", help="run the plugins that the run names"
     )
 
 
-def plugins_of(given: argparse.Namespace, run: Run) -> str | None:
+def plugins_of(given: argparse.Namespace, run: Run) -> str | Sequence[str] | None:
     """The plugins that may be run."""
     if given.plugins is None and given.trust_plugins:
         return read_values(run.config_file)[0].get("plugins")
@@ -98,6 +103,10 @@ def call(verb: str, arguments: Sequence[str], program: str) -> int:
     try:
         module = f"{__name__}.{verb.replace('-', '_')}"
         return importlib.import_module(module).run(arguments)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; Python would write the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except EXPECTED as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2

@@ -14,6 +14,7 @@ from lru.dataloaders.base import (
     register,
 )
 from lru.dataloaders.in_memory import from_arrays, from_torch
+from lru.dataloaders.sets.corpora import Characters, Words
 from lru.dataloaders.store.arrays import NO_TARGET, Dense, Pairs, Ragged, Split
 from lru.dataloaders.store.cache import write_dense
 from lru.dataloaders.store.writers import DenseWriter, PairWriter, RaggedWriter
@@ -22,6 +23,7 @@ __all__ = [
     "DATASETS",
     "NO_TARGET",
     "Card",
+    "Characters",
     "Dataset",
     "Dense",
     "DenseWriter",
@@ -32,6 +34,7 @@ __all__ = [
     "Ragged",
     "RaggedWriter",
     "Split",
+    "Words",
     "dataset_from_options",
     "from_arrays",
     "from_torch",

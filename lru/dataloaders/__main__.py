@@ -184,7 +184,8 @@ def _verb(
     parser.set_defaults(run=run)
     parser.add_argument(
         "--plugins",
-        help="files or modules with data sets of your own, separated by commas",
+        action="append",
+        help="file or module with data sets of your own; several separated by commas, or repeated",
     )
     return parser
 

@@ -1,6 +1,7 @@
 """Exports the best checkpoint of a run."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ def export_run(
     run: str | os.PathLike[str] | Run,
     folder: str | os.PathLike[str],
     lane: int = 0,
-    plugins: str | None = None,
+    plugins: str | Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Write the model of a lane of a run; the card.
 

@@ -18,6 +18,7 @@ def forget_mult(
     reverse: bool = False,
     resets: Bool[Array, "B T"] | None = None,
     lengths: Integer[Array, " B"] | None = None,
+    reset_to: Inexact[Array, "B N"] | None = None,
     method: str = "auto",
 ) -> tuple[Inexact[Array, "B T N"], Inexact[Array, "B N"]]:
     """Mix each input into the state.
@@ -30,6 +31,7 @@ def forget_mult(
         resets: [B, T] bool; a marked step drops the previous state.
         lengths: [B] number of valid steps. At padding h is zero, gradients are zero, and f and x
             may hold anything, NaN included.
+        reset_to: state that a marked step finds in place of the previous one; None is zero.
         method: a name in `LINEAR_METHODS`, or "auto".
 
     Returns:
@@ -47,5 +49,10 @@ def forget_mult(
     # In half precision 1 - f would be 1 for small f.
     f, x = (array.astype(jnp.promote_types(array.dtype, jnp.float32)) for array in (f, x))
     return linear_scan(
-        1 - f, f * x, h0, reverse=reverse, resets=resets, lengths=lengths, method=method
+        *(1 - f, f * x, h0),
+        reverse=reverse,
+        resets=resets,
+        lengths=lengths,
+        reset_to=reset_to,
+        method=method,
     )

@@ -97,6 +97,21 @@ class Task(ABC):
     selects_on: ClassVar[str] = "val"
     preferred_body: ClassVar[str] = "blocks"
 
+    def __init_subclass__(cls, **arguments: Any):
+        """Check that the options are those of the bases, and more.
+
+        Raises:
+            TypeError: if they are not.
+        """
+        super().__init_subclass__(**arguments)
+        for base in cls.__bases__:
+            needed = getattr(base, "Options", NoOptions)
+            if needed is not NoOptions and not issubclass(cls.Options, needed):
+                raise TypeError(
+                    f"{cls.__name__}.Options must extend the options of {base.__name__}, as in "
+                    f"class {cls.Options.__name__}({base.__name__}.Options)"
+                )
+
     def __init__(self, card: Card, model: ModelConfig, options: Any = None):
         """Join a data set and a network.
 

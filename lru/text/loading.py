@@ -54,12 +54,22 @@ class TrainedText(NamedTuple):
 
     @property
     def corpus(self) -> Corpus:
-        """The data set, which cuts texts into tokens."""
+        """The data set, which cuts texts into tokens.
+
+        Raises:
+            ValueError: if it does not.
+        """
         data = self.trained.config.data
-        return cast(Corpus, dataset_from_options(data.dataset, data.data_options))
+        found = dataset_from_options(data.dataset, data.data_options)
+        if not isinstance(found, Corpus):
+            raise ValueError(
+                f"{data.dataset} must extend lru.dataloaders.Characters or Words, which cut texts "
+                f"into tokens and join them, but is a {type(found).__name__}"
+            )
+        return found
 
 
-def load_text(run: Run, lane: int = 0, plugins: str | None = None) -> TrainedText:
+def load_text(run: Run, lane: int = 0, plugins: str | Sequence[str] | None = None) -> TrainedText:
     """Read the best checkpoint of a lane of a run; see `load_model`.
 
     Raises:
@@ -69,7 +79,7 @@ def load_text(run: Run, lane: int = 0, plugins: str | None = None) -> TrainedTex
     trained = load_model(run, lane, plugins)
     if not isinstance(trained.task, LanguageModelling):
         raise ValueError(
-            f"the run must be one on a text (a data set whose name ends in -lm), but {run.path} "
+            f"the run must be one on a text (a data set of kind text), but {run.path} "
             f"is on {trained.data.card.name}"
         )
     return TrainedText(cast(LanguageModel, trained.model), trained.task, trained)

@@ -81,7 +81,9 @@ class Progress:
 
     def show(self, metrics: Mapping[str, float]) -> None:
         """Put the latest metrics behind the bar, beside speed, waiting and time left."""
-        self._metrics = {name.split("/")[-1]: f"{value:.3g}" for name, value in metrics.items()}
+        self._metrics = {
+            name.removeprefix("train/"): f"{value:.3g}" for name, value in metrics.items()
+        }
         self._refresh_if_due()
 
     def seconds_left(self) -> float:

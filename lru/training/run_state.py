@@ -276,7 +276,9 @@ class RunState:
             line = shown | {f"lane{k}/{name}": v for k in going for name, v in reports[k].items()}
         self._trackers.log(step, {"epoch": self.epoch_of(step), **line})
         if self._progress is not None:
-            self._progress.show(shown)
+            # Beside training nothing but what selects: the test split is not to be looked at.
+            splits = ("train", self.task.selects_on, "lr")
+            self._progress.show({n: v for n, v in shown.items() if n.split("/")[0] in splits})
 
     def show(self) -> None:
         """Hand the task's tables and pictures of every lane that goes on to the trackers."""

@@ -478,7 +478,12 @@ def projected_oracle(a, x, B, C, h0, **options):
     return jnp.concatenate([h.real, h.imag], axis=-1) @ C, h_last
 
 
+def forgetting_oracle(f, x, h0=None, **options):
+    return reference.linear_scan(1 - f, f * x, h0, **options)
+
+
 ORACLES = {
+    "forget_mult": forgetting_oracle,
     "linear_scan": reference.linear_scan,
     "dense_scan": reference.dense_scan,
     "gated_scan": reference.gated_scan,
@@ -539,7 +544,7 @@ def test_equals_itself_on_the_oracle(variant, dtype, monkeypatch, request):
             # Chunks are traced once for all calls alike.
             request.getfixturevalue("_traced_anew")
         expected = evaluated()
-        assert calls
+        assert calls, f"the layer called none of {', '.join(ORACLES)}"
     tolerance = 2e-5 if dtype == jnp.float32 else 1e-11
     for x, y in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
         scale = max(1.0, np.abs(y).max())

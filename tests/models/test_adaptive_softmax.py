@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax import nnx
 
 from lru.models import adaptive_softmax
@@ -52,6 +51,7 @@ def loss_and_gradients(model, x, targets, embedding):
 
 
 def test_values_and_gradients_are_those_of_pytorch(drawn):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     x, targets, _ = drawn
     ours = build()
     theirs = torch.nn.AdaptiveLogSoftmaxWithLoss(D, V, CUTOFFS, div_value=2.0, head_bias=True)

@@ -46,6 +46,10 @@ def test_options_are_those_of_the_scan():
     h, last = forget_mult(f, x, lengths=lengths, resets=resets)
     np.testing.assert_allclose(h[:, 3], (f * x)[:, 3] * np.array([1, 1, 0])[:, None], rtol=1e-6)
     np.testing.assert_array_equal(last[2], h[2, 0])
+    start = jnp.ones_like(f[:, 0])
+    fresh, _ = forget_mult(f, x, start, lengths=lengths, resets=resets, reset_to=start)
+    restarted, _ = forget_mult(f[:, 3:], x[:, 3:], start)
+    np.testing.assert_allclose(fresh[0, 3:], restarted[0], rtol=1e-6)
     backwards, _ = forget_mult(f[:, ::-1], x[:, ::-1], reverse=True)
     np.testing.assert_allclose(backwards[:, ::-1], forget_mult(f, x)[0], rtol=1e-6)
 

@@ -1,5 +1,7 @@
 """Metrics over batches: each with its own weight, or the least and the greatest."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from lru.dataloaders import Card
 from lru.models import ModelConfig
 from lru.tasks import Maximum, Mean, Minimum, Outcome, Task
 from lru.tasks.base import no_metrics
+from lru.tasks.classification import Classification
 from lru.tasks.metrics import merged
 from lru.training.update import Weights, make_functions, start_evaluation
 
@@ -86,3 +89,14 @@ def test_a_task_has_means_of_different_weights_and_a_minimum():
         "least": BATCHES.min(),
     }
     assert task.report(done.sums) == pytest.approx(expected, rel=1e-6)
+
+
+def test_options_of_a_task_extend_those_of_its_base():
+    @dataclass(frozen=True)
+    class Alone:
+        smoothing: float = 0.1
+
+    with pytest.raises(TypeError, match=r"Smoothed.Options must .* Alone\(Classification.Op"):
+
+        class Smoothed(Classification):
+            Options = Alone

@@ -1,6 +1,7 @@
 """Texts written by a run's model: those of its own distribution, in the units of the data set."""
 
 import re
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -115,6 +116,14 @@ def test_any_body_writes_but_not_every_one_has_gates_to_draw(make_run, capsys):
     assert load_text(Run(folder)).card.name == "shakespeare-lm"
 
 
+def test_a_data_set_that_cuts_no_texts_is_refused(loaded):
+    config = loaded.trained.config
+    data = replace(config.data, dataset="adding-classification", data_options={})
+    trained = loaded.trained._replace(config=replace(config, data=data))
+    with pytest.raises(ValueError, match=r"must extend lru\.dataloaders\.Characters or Words"):
+        write(loaded._replace(trained=trained), "to", 1, GREEDY, seed=0)
+
+
 def test_runs_on_other_data_are_refused(tmp_path, capsys):
     flags = [
         *("--dataset", "copy-classification", "--model", "lru", "--n_layers", "1"),
@@ -124,4 +133,4 @@ def test_runs_on_other_data_are_refused(tmp_path, capsys):
     ]
     assert run_train(flags) == 0
     assert main(["generate", str(tmp_path / "copy")]) == 2
-    assert "must be one on a text (a data set whose name ends in -lm)" in capsys.readouterr().err
+    assert "must be one on a text (a data set of kind text)" in capsys.readouterr().err

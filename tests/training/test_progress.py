@@ -35,13 +35,14 @@ def test_compiling_and_evaluating_are_not_counted_in_the_time_left(clock):
 
 def test_the_bar_shows_metrics_speed_and_time_left_as_time_goes_by(clock, capsys):
     progress = Progress(total=10, done=0)
-    progress.show({"train/loss": 1.25, "lr": 1e-5})
+    progress.show({"train/loss": 1.25, "val/accuracy": 0.5, "lr": 1e-5})
     for _ in range(5):
         clock(3.0)
         progress.step(examples=6)
     progress.close()
     shown = capsys.readouterr().err
-    assert "loss=1.25" in shown
+    assert " loss=1.25" in shown
+    assert "val/accuracy=0.5" in shown
     assert "lr=1e-5" in shown or "lr=1e-05" in shown
     assert "examples/s=2" in shown
     assert "left=00:15" in shown
