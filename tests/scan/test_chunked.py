@@ -82,5 +82,6 @@ def test_a_gradient_needs_less_memory_than_one_array_of_states() -> None:
         return h, gradients(g)
 
     a, x = (jax.ShapeDtypeStruct((64,), "complex64"), jax.ShapeDtypeStruct(shape, "float32"))
-    memory = jax.jit(run, donate_argnums=(1, 2)).lower(a, x, x).compile().memory_analysis()
+    memory = jax.jit(run).lower(a, x, x).compile().memory_analysis()
+    # Beside arguments and results: whether buffers that are given are reused is XLA's choice.
     assert memory.temp_size_in_bytes < 0.5 * 4 * np.prod(shape)
