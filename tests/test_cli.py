@@ -459,6 +459,20 @@ def test_the_published_commands_take_batches_of_the_real_data(dataset, real_data
     assert takes_a_batch([*PUBLISHED[dataset].split(), *folders]) == {"train", "val", "test"}
 
 
+def test_mistakes_with_data_are_said_as_those_of_other_verbs(capsys):
+    assert verbs(["data", "prepare", "mnits"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lru data: unknown data set 'mnits'; known: ")
+    assert len(error.splitlines()) == 1
+
+
+def test_output_that_nobody_reads_on_is_no_error():
+    listing = f"{sys.executable} -m lru data list | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", listing], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+
+
 def test_compares_runs_side_by_side(flags, tmp_path, capsys):
     for name, rate in (("slow", "0.001"), ("fast", "0.01")):
         assert run("--model", "lru", "--name", name, "--lr_base", rate, *flags) == 0

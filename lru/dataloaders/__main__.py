@@ -156,22 +156,22 @@ def command_line(program: str = "python -m lru.dataloaders") -> argparse.Argumen
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one verb; see `run`."""
-    run(command_line().parse_args(arguments))
-
-
-def run(parsed: argparse.Namespace) -> None:
-    """Run the verb of a parsed command line, and print its lines.
+    """Run one verb.
 
     Raises:
         SystemExit: with a sentence, after a mistake of the user.
     """
     try:
-        load_plugins(parsed.plugins)
-        for line in parsed.run(parsed):
-            print(line, flush=True)
+        run(command_line().parse_args(arguments))
     except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"error: {error}")
+
+
+def run(parsed: argparse.Namespace) -> None:
+    """Run the verb of a parsed command line, and print its lines."""
+    load_plugins(parsed.plugins)
+    for line in parsed.run(parsed):
+        print(line, flush=True)
 
 
 def _verb(
