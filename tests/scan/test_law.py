@@ -295,15 +295,12 @@ def test_vmap_over_every_argument(kind: str, method: str) -> None:
 
 
 @by_method
-def test_lowers_for_gpu_and_tpu(kind: str, method: str) -> None:
+def test_lowers_for_gpu_and_tpu(kind: str, method: str, exported: Callable) -> None:
     case = Case()
     arrays, others = arguments(kind, case)
-    run = jax.jit(lambda *x: pull(public(kind, method), case, *x))
-    # Kernels in Triton may be exported, but not kept for another version of XLA.
-    checks = [jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")]
+    run = functools.partial(pull, public(kind, method), case)
     for platform in ("cuda", "tpu"):
-        export = jax.export.export(run, platforms=[platform], disabled_checks=checks)
-        assert export(arrays, others).platforms == (platform,)
+        assert exported(platform, run, arrays, others).platforms == (platform,)
 
 
 def test_sequential_needs_no_memory_beside_its_inputs_and_outputs() -> None:

@@ -83,15 +83,17 @@ def test_memory_beyond_the_lanes_is_spared_on_a_gpu(width: int, masked: bool) ->
         assert all(("mask=" in line) == masked for line in accesses)
 
 
-def lowered(platform: str, function, *given) -> str:
-    checks = [jax.export.DisabledSafetyCheck.custom_call(TRITON)]
-    export = jax.export.export(jax.jit(function), platforms=[platform], disabled_checks=checks)
-    return str(export(*given).mlir_module())
+@pytest.fixture
+def lowered(exported):
+    """Exports a function of arguments for a platform, as text."""
+    return lambda *arguments: str(exported(*arguments).mlir_module())
 
 
 @by_platform
 @pytest.mark.parametrize("dtype", ["complex64", "bfloat16"])
-def test_kernels_are_lowered_and_not_interpreted(platform: str, target: str, dtype: str) -> None:
+def test_kernels_are_lowered_and_not_interpreted(
+    platform: str, target: str, dtype: str, lowered
+) -> None:
     given = arguments((2, 131, 40), dtype, dtype, varying=True)
     forward = lowered(
         platform, lambda a, b, h0, resets: pallas_scan(a, b, h0, resets=resets), *given
@@ -103,7 +105,9 @@ def test_kernels_are_lowered_and_not_interpreted(platform: str, target: str, dty
 
 
 @by_platform
-def test_kernels_are_lowered_under_vmap_and_with_64_bits(platform: str, target: str) -> None:
+def test_kernels_are_lowered_under_vmap_and_with_64_bits(
+    platform: str, target: str, lowered
+) -> None:
     given = [jnp.stack([x, x]) for x in arguments((2, 131, 40), "float32", "float32", False)]
     with jax.enable_x64(True):
         module = lowered(platform, jax.vmap(partial(pull, pallas_scan)), *given)
@@ -112,7 +116,7 @@ def test_kernels_are_lowered_under_vmap_and_with_64_bits(platform: str, target: 
 
 
 @by_platform
-def test_bfloat16_is_read_by_the_kernel(platform: str, target: str) -> None:
+def test_bfloat16_is_read_by_the_kernel(platform: str, target: str, lowered) -> None:
     """So a pass over memory that converts it is saved."""
     given = arguments((2, 5, 40), "bfloat16", "bfloat16", varying=True)[:2]
     module = lowered(platform, pallas_scan, *given)
