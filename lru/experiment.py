@@ -240,7 +240,7 @@ def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
 
 
 def _listed(found: Mapping[str, tuple[Any, Any]]) -> str:
-    """What `differences` found, for a message."""
+    """List of what `differences` found, for a message."""
     return ", ".join(f"{name}: {old} there, {new} now" for name, (old, new) in found.items())
 
 
@@ -324,6 +324,23 @@ def fit(
     return models[0] if len(models) == 1 else models, summary
 
 
+def load_plugins_of(run: Run, plugins: str | Sequence[str] | None) -> None:
+    """Load plugins before the configuration of a run is read.
+
+    Args:
+        run: may name plugins itself, which are not run unasked.
+        plugins: to load in place of those.
+
+    Raises:
+        ValueError: if the folder names plugins that have not been loaded and none are given.
+    """
+    if plugins is None:
+        load_saved_plugins(
+            read_values(run.config_file)[0].get("plugins"), origin=str(run.config_file)
+        )
+    load_plugins(plugins)
+
+
 def load_model(
     run: str | os.PathLike[str] | Run,
     lane: int = 0,
@@ -344,10 +361,7 @@ def load_model(
             folder names plugins that have not been loaded.
     """
     folder = run if isinstance(run, Run) else find_run(run)
-    if plugins is None:
-        named = read_values(folder.config_file)[0].get("plugins")
-        load_saved_plugins(named, str(folder.config_file))
-    load_plugins(plugins)
+    load_plugins_of(folder, plugins)
     config = Config.load(folder.config_file)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, eval_only=True))
     data = load_data(config) if data is None else data

@@ -113,10 +113,11 @@ def call(verb: str, arguments: Sequence[str], program: str) -> int:
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and "Out of memory" not in str(error):
             raise
-        message = (
-            "there is not enough memory; choose less of --batch_size, --n_layers, --d_model or"
+        print(
+            f"{program}: there is not enough memory; choose less of --batch_size, --n_layers, "
+            f"--d_model or --d_hidden ({' '.join(str(error).split())})",
+            file=sys.stderr,
         )
-        print(f"{program}: {message} --d_hidden ({' '.join(str(error).split())})", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print("; ".join([f"{program}: interrupted", *interrupt.args]), file=sys.stderr)

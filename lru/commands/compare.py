@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lru.commands import add_plugins, plugins_of
-from lru.config import Config, chosen, read_values
-from lru.plugins import load_plugins, load_saved_plugins
+from lru.config import Config, chosen
+from lru.experiment import load_plugins_of
 from lru.tasks import TASKS
 from lru.training.report import format_columns, formatted
 from lru.training.runs import Run, find_run
@@ -27,11 +27,7 @@ def run(arguments: Sequence[str]) -> int:
     given = parser().parse_args(arguments)
     runs = [find_run(name) for name in given.runs]
     for found in runs:
-        plugins = plugins_of(given, found)
-        if plugins is None:
-            saved = read_values(found.config_file)[0].get("plugins")
-            load_saved_plugins(saved, str(found.config_file))
-        load_plugins(plugins)
+        load_plugins_of(found, plugins_of(given, found))
     configs = [Config.load(found.config_file) for found in runs]
     values = [config.result_values() for config in configs]
     names = list(dict.fromkeys(name for each in values for name in each))

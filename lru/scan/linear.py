@@ -223,7 +223,7 @@ def check_common(
     resets: Array | None,
     lengths: Array | None,
 ) -> None:
-    """Refuse arguments that do not fit the inputs b.
+    """Refuse arguments that do not fit the inputs b; types of lengths are for `step_counts`.
 
     Raises:
         TypeError: if an argument is no array.
@@ -246,8 +246,6 @@ def check_common(
             raise ValueError(f"{name} has shape {x.shape}, but b {b.shape} allows {shape}")
     if resets is not None and resets.dtype != bool:
         raise ValueError(f"resets has dtype {resets.dtype}, but only bool is allowed")
-    if lengths is not None and not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise ValueError(f"lengths has dtype {lengths.dtype}, but only integers are allowed")
 
 
 def _check_inexact(name: str, x: Array | jax.ShapeDtypeStruct) -> None:
