@@ -14,8 +14,7 @@ import yaml
 from lru.batches import DataConfig
 from lru.dataloaders import DATASETS
 from lru.files import write_atomically
-from lru.layers import LAYERS
-from lru.models import BODIES, ModelConfig, resolve_body
+from lru.models import BODIES, MODELS, NETWORKS, ModelConfig, resolve_body
 from lru.options import Option, build, of_constructor, of_dataclass
 from lru.registry import suggestion
 from lru.tasks import TASKS
@@ -85,7 +84,7 @@ def _declared(owner: Any) -> dict[str, Option]:
     return of_dataclass(owner.Options)
 
 
-LAYER = Choice("layer", "model", "options", "model", "models", LAYERS, of_constructor)
+LAYER = Choice("layer", "model", "options", "model", "models", MODELS, of_constructor)
 CHOICES = (
     LAYER,
     Choice("body", "model", "body_options", "body", "bodies", BODIES, _declared),
@@ -116,47 +115,78 @@ def own_fields(group: str) -> dict[str, Option]:
     return {name: o for name, o in of_dataclass(GROUPS[group]).items() if name not in of_choices}
 
 
+def fields_for(group: str, model: str) -> dict[str, Option]:
+    """The fields of a group that do not depend on a choice and mean something for a model.
+
+    A network of its own is no stack of layers, so it has none of their numbers and widths.
+    """
+    fields = own_fields(group)
+    if group == "model" and model in NETWORKS:
+        return {"model": fields["model"]}
+    return fields
+
+
 def chosen(values: Mapping[str, Any]) -> dict[str, str]:
     """The names of the chosen classes by their flags, from flat values; defaults where unset.
 
+    A network of its own has no body.
+
     Raises:
         UnknownNameError: if there is no such class.
-        ValueError: if the body does not suit the model.
+        ValueError: if the body or the task does not suit the model.
     """
-    model = values.get("model", ModelConfig.model)
+    model = MODELS.resolve(values.get("model", ModelConfig.model))
     dataset = values.get("dataset", DataConfig.dataset)
     task = values.get("task")
+    if model in NETWORKS:
+        if task not in (None, NETWORKS[model].task):
+            raise ValueError(
+                f"task must be {NETWORKS[model].task} for model {model!r}, got {task!r}"
+            )
+        task = NETWORKS[model].task
     if task is None:
         task = DATASETS[dataset].task if dataset in DATASETS else "classification"
     asked = {**declared_defaults(model, task), **values}
-    names = {
-        "model": model,
-        "body": resolve_body(asked.get("body", "auto"), model, TASKS[task].preferred_body),
-        "task": task,
-        "optimizer": asked.get("optimizer", OptimizerConfig.optimizer),
+    names = {"model": model}
+    if model not in NETWORKS:
+        names["body"] = resolve_body(asked.get("body", "auto"), model, TASKS[task].preferred_body)
+    return {
+        **names,
+        "task": TASKS.resolve(task),
+        "optimizer": OPTIMIZERS.resolve(asked.get("optimizer", OptimizerConfig.optimizer)),
     }
-    for choice in CHOICES:
-        names[choice.flag] = choice.registry.resolve(names[choice.flag])  # pyright: ignore
-    return names
 
 
-def own_fields_of_all() -> dict[str, Option]:
-    """The fields of all groups that do not depend on a choice."""
-    return {name: option for group in GROUPS for name, option in own_fields(group).items()}
+def choices_in(names: Mapping[str, str]) -> list[Choice]:
+    """The choices that a configuration with these classes makes."""
+    return [choice for choice in CHOICES if choice.flag in names]
+
+
+def own_fields_of_all(model: str | None = None) -> dict[str, Option]:
+    """The fields of all groups that do not depend on a choice, for a model if one is given."""
+    return {
+        name: option
+        for group in GROUPS
+        for name, option in (
+            own_fields(group) if model is None else fields_for(group, model)
+        ).items()
+    }
 
 
 def options_of(names: Mapping[str, str]) -> dict[str, Option]:
     """The options of the chosen classes, from their names by flag."""
-    return {n: o for choice in CHOICES for n, o in choice.of(names[choice.flag]).items()}
+    return {n: o for choice in choices_in(names) for n, o in choice.of(names[choice.flag]).items()}
 
 
 def declared_defaults(model: str, task: str) -> dict[str, Any]:
     """Defaults that a task and a model declare for options of others; the model wins."""
-    return {**TASKS[task].defaults, **LAYERS[model].defaults}
+    return {**TASKS[task].defaults, **MODELS[model].defaults}
 
 
 def owners_of(name: str) -> list[str]:
     """The classes with an option of this name, as "model 'lru'"."""
+    if name in own_fields("model"):
+        return ["stacks of recurrent layers"]
     return [
         f"{choice.flag} {entry!r}"
         for choice in CHOICES
@@ -217,7 +247,8 @@ class Config:
         """All values by the name of their flag."""
         values: dict[str, Any] = {}
         for name in GROUPS:
-            values |= {n: getattr(getattr(self, name), n) for n in own_fields(name)}
+            fields = fields_for(name, self.model.model)
+            values |= {n: getattr(getattr(self, name), n) for n in fields}
         for choice in CHOICES:
             values |= choice.values(self)
         values["data_options"] = dict(values["data_options"])
@@ -235,7 +266,7 @@ class Config:
             ValueError: if an option is of nobody that was chosen, or a value is out of range.
         """
         names = chosen(values)
-        known = own_fields_of_all().keys() | options_of(names).keys()
+        known = own_fields_of_all(names["model"]).keys() | options_of(names).keys()
         declared = declared_defaults(names["model"], names["task"])
         # One for an optimiser that another takes the place of has no effect.
         declared = {n: v for n, v in declared.items() if n in known or not owners_of(n)}
@@ -247,7 +278,7 @@ class Config:
         }
         for name in values.keys() - known:
             refuse(name, names, lenient=lenient)
-        for choice in CHOICES:
+        for choice in choices_in(names):
             name = names[choice.flag]
             groups[choice.holder][choice.flag] = name
             groups[choice.holder][choice.field] = {
@@ -257,7 +288,8 @@ class Config:
         # These check their values.
         config.make_optimizer()
         config.task_options(names["task"])
-        BODIES[names["body"]].Options(**config.model.body_options)
+        if "body" in names:
+            BODIES[names["body"]].Options(**config.model.body_options)
         return config
 
     def result_values(self) -> dict[str, Any]:
@@ -272,7 +304,8 @@ class Config:
         """All values by group, as on disk."""
         groups: dict[str, Any] = {"format": FORMAT}
         for name in GROUPS:
-            groups[name] = {n: getattr(getattr(self, name), n) for n in own_fields(name)}
+            fields = fields_for(name, self.model.model)
+            groups[name] = {n: getattr(getattr(self, name), n) for n in fields}
         for choice in CHOICES:
             groups[choice.group] = groups.get(choice.group, {}) | choice.values(self)
         groups["data"]["data_options"] = dict(groups["data"]["data_options"])
@@ -331,9 +364,9 @@ def refuse(name: str, names: Mapping[str, str], *, lenient: bool = False) -> Non
     owners = owners_of(name)
     if lenient and owners:
         return
-    here = ", ".join(f"{choice.flag} {names[choice.flag]!r}" for choice in CHOICES)
+    here = ", ".join(f"{choice.flag} {names[choice.flag]!r}" for choice in choices_in(names))
     if not owners:
-        known = own_fields_of_all().keys() | options_of(names).keys()
+        known = own_fields_of_all(names["model"]).keys() | options_of(names).keys()
         raise ValueError(
             f"there is no option {name}; this run has {here}{suggestion(name, sorted(known))}"
         )

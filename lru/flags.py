@@ -17,10 +17,11 @@ from lru.config import (
     WITHOUT_EFFECT,
     Choice,
     Config,
+    choices_in,
     choices_of,
     declared_defaults,
+    fields_for,
     options_of,
-    own_fields,
     own_fields_of_all,
     refuse,
 )
@@ -85,7 +86,7 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     picks = typed_values(words, "dataset", *(choice.flag for choice in CHOICES))
     base, names = settled(base, {name: value for name, value in picks.items() if value is not None})
     of_classes = options_of(names)
-    applying = {**own_fields_of_all(), **of_classes}
+    applying = {**own_fields_of_all(names["model"]), **of_classes}
     known = applying.keys() | commands.keys()
     for name in [name for name in base if name not in known]:
         refuse(name, names, lenient=lenient)
@@ -97,7 +98,7 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     help_all = is_true(words, "help_all")
     groups = _groups(names, help_all=help_all)
     args: Any = tyro.cli(
-        _cli_type(groups, defaults | {choice.flag: names[choice.flag] for choice in CHOICES}),
+        _cli_type(groups, defaults | {c.flag: names[c.flag] for c in choices_in(names)}),
         args=["--help"] if help_all else words,
         prog="lru train",
         description="Train, resume or evaluate a recurrent sequence model.",
@@ -183,11 +184,13 @@ def _groups(names: Mapping[str, str], *, help_all: bool) -> dict[str, type]:
     groups: dict[str, type] = {"command": CommandConfig}
     seen: dict[str, Option] = {}
     for group, kind in GROUPS.items():
-        fields = dict(own_fields(group))
+        fields = fields_for(group, names["model"])
         if group == "data":
             fields["data_options"] = _data_options(fields["data_options"], names["dataset"])
         groups[group] = _as_type(group.capitalize(), _new(fields, seen, names), kind.__doc__)
         for choice in choices_of(group):
+            if choice.flag not in names:
+                continue
             name = names[choice.flag]
             title = f"Options of {choice.flag} {name}."
             options = _new(choice.of(name), seen, names)

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from lru.config import CHOICES, LAYER, chosen, read_values
+from lru.config import LAYER, choices_in, chosen, own_fields_of_all, read_values
 from lru.dataloaders.options import converted
+from lru.models import NETWORKS
 from lru.registry import known_names, suggestion
 from lru.training.config import RunConfig
 from lru.training.runs import Run, find_run
@@ -165,12 +166,15 @@ def settled(base: Flat, picks: Flat) -> tuple[Flat, dict[str, str]]:
     before = chosen(base)
     if picks.get("dataset", base.get("dataset")) != base.get("dataset"):
         base = {name: v for name, v in base.items() if name not in ("data_options", "task")}
+    if (picks.get("model", before["model"]) in NETWORKS) != (before["model"] in NETWORKS):
+        base = {name: v for name, v in base.items() if name != "task"}
     names = chosen(base | picks)
-    for choice in CHOICES:
-        if names[choice.flag] != before[choice.flag]:
-            left = choice.of(before[choice.flag]).keys()
-            if choice is not LAYER:
+    left = own_fields_of_all(before["model"]).keys() - own_fields_of_all(names["model"]).keys()
+    for choice in choices_in(before):
+        if names.get(choice.flag) != before[choice.flag]:
+            own = choice.of(before[choice.flag]).keys()
+            if choice is not LAYER and choice.flag in names:
                 # Options of layers are tuned to the recurrence, those of others mean the same.
-                left = left - choice.of(names[choice.flag]).keys()
-            base = {name: value for name, value in base.items() if name not in left}
-    return base, names
+                own = own - choice.of(names[choice.flag]).keys()
+            left = left | own
+    return {name: value for name, value in base.items() if name not in left}, names

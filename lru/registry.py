@@ -2,10 +2,11 @@
 
 import difflib
 import importlib
+import itertools
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
 Entry = TypeVar("Entry")
@@ -90,6 +91,42 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+class Joined(Mapping[str, T], Generic[T]):
+    """Entries of several registries, whose names are looked up as in one.
+
+    Attributes:
+        kind: what an entry is, in the singular, for messages.
+    """
+
+    def __init__(self, kind: str, *registries: Registry[Any]):
+        self.kind = kind
+        self._registries = registries
+
+    def resolve(self, name: str) -> str:
+        """The listed name for a name or an alias.
+
+        Raises:
+            UnknownNameError: if there is no such entry.
+        """
+        for registry in self._registries:
+            if name in registry:
+                return registry.resolve(name)
+        raise UnknownNameError(f"unknown {self.kind} {name!r}; {known_names(name, sorted(self))}")
+
+    def __getitem__(self, name: str) -> T:
+        name = self.resolve(name)
+        return next(registry[name] for registry in self._registries if name in registry)
+
+    def __contains__(self, name: object) -> bool:
+        return any(name in registry for registry in self._registries)
+
+    def __iter__(self) -> Iterator[str]:
+        return itertools.chain.from_iterable(self._registries)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._registries))
 
 
 def import_submodules(package: ModuleType) -> None:

@@ -4,7 +4,11 @@ import argparse
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
-ALIASES = {"warmup": "warmup_end", "block_length": "chunk_length"}
+ALIASES = {
+    "warmup": "warmup_end",
+    "block_length": "chunk_length",
+    "learning_rate": "lr_base",
+}
 """Prefixes in published commands, which stay what they are whatever flags come; former names."""
 
 BOOLEANS = {

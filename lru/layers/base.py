@@ -44,9 +44,11 @@ class RecurrentLayer(nnx.Module):
         d_hidden: width N of the state.
         noisy: whether training adds noise. Then `__call__` takes a `key` too, None for none.
         defaults: what the layer takes for options of others unless they are given, by flag.
+        of_draw: options that change nothing but the initial draw, so that lanes may differ in them.
     """
 
     defaults: ClassVar[Mapping[str, Any]] = {}
+    of_draw: ClassVar[tuple[str, ...]] = ()
 
     noisy: bool = False
 

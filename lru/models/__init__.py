@@ -6,10 +6,14 @@ from lru.models.classifier import Classifier
 from lru.models.config import ModelConfig
 from lru.models.encoder import Block, Encoder
 from lru.models.language_model import LanguageModel, LanguageModelOptions
+from lru.models.network import MODELS, NETWORKS, Network
+from lru.models.quantum_rnn import QuantumRNN
 from lru.models.two_tower import TwoTower
 
 __all__ = [
     "BODIES",
+    "MODELS",
+    "NETWORKS",
     "Block",
     "Body",
     "Cells",
@@ -18,6 +22,8 @@ __all__ = [
     "LanguageModel",
     "LanguageModelOptions",
     "ModelConfig",
+    "Network",
+    "QuantumRNN",
     "TwoTower",
     "make_body",
     "resolve_body",

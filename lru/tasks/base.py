@@ -6,7 +6,7 @@ and how it is scored. The trainer knows no task by name.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,7 +17,7 @@ from jaxtyping import Array, Key, UInt8
 
 from lru.batches import Batches, DataConfig, Feed, Source, on_device_by_default
 from lru.dataloaders import Card, Prepared
-from lru.models import ModelConfig
+from lru.models import MODELS, ModelConfig
 from lru.registry import Registry
 from lru.tasks.metrics import Mean, Metric, Metrics
 
@@ -156,6 +156,19 @@ class Task(ABC):
         """True if this is the task of such data where none is named."""
         del card
         return False
+
+    @property
+    def of_draw(self) -> tuple[str, ...]:
+        """Options of the network that change nothing but its initial draw."""
+        return MODELS[self.model.model].of_draw
+
+    def of_lane(self, values: Mapping[str, float]) -> "Task":
+        """The task of a lane with values of its own, for its initial draw."""
+        own = {name: value for name, value in values.items() if name in self.of_draw}
+        if not own:
+            return self
+        model = replace(self.model, options={**self.model.options, **own})
+        return type(self)(self.card, model, self.options)
 
     @abstractmethod
     def build_model(self, rngs: nnx.Rngs) -> nnx.Module:

@@ -40,7 +40,8 @@ class TrainConfig:
     cosine_anneal: bool = True
     """Anneal by a cosine after warm-up; else reduce on a plateau."""
     lr_patience: int = 1_000_000
-    """Without the cosine: epochs without a better validation metric before the rate is reduced."""
+    """Without the cosine: evaluations without a better validation metric before the rate is
+    reduced."""
     reduce_factor: float = 1.0
     """Without the cosine: multiply the rate by this on a plateau, down to lr_min."""
     lr_decay: float = 1.0
@@ -49,8 +50,12 @@ class TrainConfig:
     """Without the cosine: epochs after warm-up before lr_decay."""
     lr_drops: str | None = None
     """Without the cosine: epochs after warm-up at which to divide by ten; separated by commas."""
+    eval_every: int | None = None
+    """Updates between two evaluations; unset: an epoch."""
     early_stop_patience: int = 1000
-    """Stop after this many epochs without a better validation metric."""
+    """Stop after this many evaluations without a better validation metric."""
+    stop_at_loss: float | None = None
+    """Stop after an evaluation with a lower validation loss than this."""
     nonmono: int | None = None
     """NT-ASGD: average the weights once validation is worse than its best of more than this many
     evaluations ago; evaluations and the best checkpoint use the average."""
@@ -69,8 +74,8 @@ class TrainConfig:
     n_seeds: int = 1
     """Train so many runs (lanes) as one program, with the seeds jax_seed, jax_seed + 1, ..."""
     lanes: tuple[str, ...] = ()
-    """Train lanes with several values, OPTION=VALUE,VALUE of lr_base, lr_factor or weight_decay:
-    n_seeds lanes for every combination."""
+    """Train lanes with several values, OPTION=VALUE,VALUE of lr_base, lr_factor, weight_decay or
+    what a network is drawn by: n_seeds lanes for every combination."""
     log_every: int = 50
     """Updates between two lines of training metrics."""
 
@@ -86,7 +91,7 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("max_steps", "per_device_batch_size"):
+        for name in ("max_steps", "per_device_batch_size", "eval_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")

@@ -92,12 +92,12 @@ class Log(Hook):
 
     def after_update(self, run: "SavedRun") -> None:
         """Take the sums of an interval that is over."""
-        if run.step % self._every == 0 or run.at_epoch_end:
+        if run.step % self._every == 0 or run.at_evaluation:
             self.flush(run)
             # A copy of the flag: the next update reuses the state's buffers.
             bad = run.state.first_bad_step + 0
             self._pending.append(_Interval(run.step, run.take_sums(), bad))
-        if run.at_epoch_end:
+        if run.at_evaluation:
             self.flush(run)
 
     def flush(self, run: "SavedRun") -> None:
@@ -231,19 +231,46 @@ class Plateau(Hook):
 
 
 class EarlyStop(Hook):
-    """Ends a lane that has not become better for so many evaluations; the run ends with the last.
+    """Ends a lane that has not become better for so many evaluations, or is good enough.
 
-    A lane that has ended keeps its state, and its best weights, while others go on.
+    A lane that has ended keeps its state, and its best weights, while others go on; the run ends
+    with the last.
+
+    Attributes:
+        ended: which lanes have.
     """
 
     name = "early_stop"
 
-    def __init__(self, patience: int, select: Select):
-        self._patience, self._select = patience, select
+    def __init__(self, patience: int, select: Select, limit: tuple[str, float] | None = None):
+        """Prepare to end lanes.
+
+        Args:
+            patience: evaluations.
+            select: knows when each lane was best.
+            limit: name of a figure of a report, and the value below which a lane ends.
+        """
+        self._patience, self._select, self._limit = patience, select, limit
+        self.ended = [False] * len(select.since)
+
+    def state(self) -> dict[str, Any]:
+        """See `Hook.state`."""
+        return {"ended": self.ended}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """See `Hook.load`; runs of earlier versions end by patience alone."""
+        self.ended = saved.get("ended", self._out_of_patience())
+
+    def _out_of_patience(self) -> list[bool]:
+        return [since >= self._patience for since in self._select.since]
 
     def after_evaluation(self, run: "SavedRun", reports: list[Report]) -> None:
         """End the lanes that are due."""
-        due = [since >= self._patience for since in self._select.since]
+        due = self._out_of_patience()
+        if self._limit is not None:
+            name, value = self._limit
+            due = [end or report[name] < value for end, report in zip(due, reports, strict=True)]
+        self.ended = [before or end for before, end in zip(self.ended, due, strict=True)]
         if any(due):
             run.end_lanes(due)
 
@@ -316,7 +343,7 @@ class Save(Hook):
 
     def after_update(self, run: "SavedRun") -> None:
         """Save at an interval; before an evaluation the one after it is enough."""
-        if run.step % self._every == 0 and not run.at_epoch_end:
+        if run.step % self._every == 0 and not run.at_evaluation:
             run.save_last()
 
     def after_evaluation(self, run: "SavedRun", reports: list[Report]) -> None:

@@ -7,7 +7,7 @@ other, a share of them on each core.
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from operator import itemgetter
@@ -58,8 +58,15 @@ def _of(owner: Any, values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if hasattr(owner, name)}
 
 
-def lanes_of(config: TrainConfig, optimizer: Optimizer) -> list[Lane]:
+def lanes_of(
+    config: TrainConfig, optimizer: Optimizer, of_draw: Sequence[str] = ()
+) -> list[Lane]:
     """All lanes: for every combination of values, one for each seed.
+
+    Args:
+        config: of the training.
+        optimizer: the rule of the updates.
+        of_draw: options of the network that may differ between lanes.
 
     Raises:
         ValueError: if `lanes` cannot be read, or names an option that has no lanes.
@@ -67,7 +74,8 @@ def lanes_of(config: TrainConfig, optimizer: Optimizer) -> list[Lane]:
     grid: dict[str, list[float]] = {}
     for item in config.lanes:
         name, equals, values = item.partition("=")
-        allowed = ["lr_base", *(n for n in ("lr_factor", "weight_decay") if hasattr(optimizer, n))]
+        of_rule = [n for n in ("lr_factor", "weight_decay") if hasattr(optimizer, n)]
+        allowed = ["lr_base", *of_rule, *of_draw]
         if not equals or name not in allowed or name in grid:
             raise ValueError(
                 f"lanes must be OPTION=VALUE,VALUE with an option of {', '.join(allowed)} once, "

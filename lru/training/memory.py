@@ -1,13 +1,13 @@
 """Memory: that of the C library on a CPU, and how much of it a state takes."""
 
 import ctypes
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
+from lru.devices import bytes_of_device
 from lru.models import ModelConfig
 
 # Options of glibc's mallopt (malloc.h) and what they are set to.
@@ -56,7 +56,7 @@ def check_fits(make_state: Callable[[], Any], model: ModelConfig, lanes: int) ->
         return
     leaves = jax.tree.leaves(jax.eval_shape(make_state))
     needed = lanes * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-    there = _bytes_of_device()
+    there = bytes_of_device()
     if needed > there:
         raise ValueError(
             f"d_model {model.d_model}, d_hidden {model.d_hidden} and n_layers {model.n_layers} "
@@ -64,11 +64,3 @@ def check_fits(make_state: Callable[[], Any], model: ModelConfig, lanes: int) ->
             + (f" of {lanes} lanes" if lanes > 1 else "")
             + f", but there are {there:,}; choose less"
         )
-
-
-def _bytes_of_device() -> int:
-    """Memory of the device: of a CPU, that of the machine."""
-    statistics = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in statistics:
-        return statistics["bytes_limit"]
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

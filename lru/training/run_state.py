@@ -103,7 +103,7 @@ class RunState:
         Raises:
             ValueError: if the lanes cannot be read, or the device has no room for the state.
         """
-        self.lanes = lanes_of(train, optimizer)
+        self.lanes = lanes_of(train, optimizer, task.of_draw)
         if len(self.lanes) == 1:
             train, optimizer = self.lanes[0].train(train), self.lanes[0].optimizer(optimizer)
         self.task, self.sources = task, sources
@@ -118,7 +118,7 @@ class RunState:
 
         def initial(lane: Lane) -> tuple[nnx.GraphDef, TrainState]:
             own = lane.values if several else None
-            return init_state(task, self._build, lane.seed, rows, own)
+            return init_state(task.of_lane(lane.values), self._build, lane.seed, rows, own)
 
         check_fits(lambda: initial(self.lanes[0])[1], task.model, len(self.lanes))
         states = []
@@ -150,7 +150,8 @@ class RunState:
         task, train, count = self.task, self._train, len(self.lanes)
         objective = f"{task.selects_on}/{task.objective}"
         self._select = Select(objective, higher_is_better=task.higher_is_better, lanes=count)
-        self._early_stop = EarlyStop(train.early_stop_patience, self._select)
+        limit = None if train.stop_at_loss is None else (f"{task.selects_on}/loss", train.stop_at_loss)
+        self._early_stop = EarlyStop(train.early_stop_patience, self._select, limit)
         self._log = Log(train.log_every, [self._build(lane.values)[1] for lane in self.lanes])
         plateau = Plateau([lane.train(train) for lane in self.lanes], self._select)
         average, save = Average(train, self._select, count), Save(save_every)
@@ -186,9 +187,10 @@ class RunState:
         return round(step / self._per_epoch, 6)
 
     @property
-    def at_epoch_end(self) -> bool:
+    def at_evaluation(self) -> bool:
         """True if an evaluation follows the last update."""
-        return self.step == self.total_steps or self.step % self._per_epoch == 0
+        every = self._train.eval_every or self._per_epoch
+        return self.step == self.total_steps or self.step % every == 0
 
     @property
     def finished(self) -> bool:
@@ -203,7 +205,7 @@ class RunState:
 
     @property
     def _evaluation_due(self) -> bool:
-        return self.at_epoch_end and self._evaluated < self.step
+        return self.at_evaluation and self._evaluated < self.step
 
     def _compiled(self, function: Callable, n_own: int, stopwatch: Stopwatch) -> Callable:
         """A function of one lane, for all, compiled for each shape of batch; takes its state over.

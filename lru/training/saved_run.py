@@ -157,7 +157,7 @@ class SavedRun(RunState):
             hook.load(saved["hooks"].get(hook.name, {}))
         bad = np.atleast_1d(jax.device_get(self.state.first_bad_step))
         self.end_lanes((bad != NEVER).tolist())
-        self._early_stop.after_evaluation(self, [])
+        self.end_lanes(self._early_stop.ended)
 
     def resume(self) -> bool:
         """Take over the last checkpoint of this run, if there is one."""
