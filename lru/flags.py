@@ -25,7 +25,7 @@ from lru.config import (
     own_fields_of_all,
     refuse,
 )
-from lru.dataloaders import DATASETS
+from lru.dataloaders import DATASETS, dataset_from_options
 from lru.experiment import run_path
 from lru.options import Option, of_dataclass
 from lru.origins import Flat, as_typed, is_file_name, settled, start_of
@@ -251,7 +251,9 @@ def _new(
 def _data_options(option: Option, dataset: str) -> Option:
     """The flag, with the options of the data set in its sentence."""
     options = of_dataclass(DATASETS[dataset]) if dataset in DATASETS else {}
-    listed = "; ".join(f"{name}={o.default}: {o.sentence}" for name, o in options.items())
+    # Of a variant they differ from those of the class.
+    defaults = vars(dataset_from_options(dataset)) if options else {}
+    listed = "; ".join(f"{name}={defaults[name]}: {o.sentence}" for name, o in options.items())
     return Option(tuple[str, ...], (), f"{option.sentence} Those of {dataset}: {listed or 'none'}")
 
 

@@ -102,6 +102,27 @@ def plan_epoch(
     return Plan(rows, padded_lengths)
 
 
+def plan_balanced(
+    groups: Sequence[int], batch_size: int, length: int, rng: np.random.Generator
+) -> Plan:
+    """Draw as many rows of each group into every batch, uniformly and with replacement.
+
+    Args:
+        groups: numbers of rows of the groups, which lie one after the other.
+        batch_size: rows of a batch, a multiple of the number of groups.
+        length: padded length of all batches.
+        rng: source of the draws.
+
+    Returns:
+        A plan of as many batches as all rows would fill, and at least one; the rows of a batch are
+        of the first group, the second, …, the last, and so on again.
+    """
+    shape = max(sum(groups) // batch_size, 1), batch_size // len(groups), len(groups)
+    first = np.cumsum([0, *groups[:-1]])
+    rows = (first + rng.integers(groups, size=shape)).reshape(shape[0], batch_size)
+    return Plan(list(rows), [length] * shape[0])
+
+
 class Selection(NamedTuple):
     """The rows of one batch, before any of them is read.
 

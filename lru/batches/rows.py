@@ -16,6 +16,7 @@ from lru.batches.plan import (
     Selections,
     bounds_used_again,
     bucket_bounds,
+    plan_balanced,
     plan_epoch,
     read_ahead,
 )
@@ -55,7 +56,8 @@ class Batch(NamedTuple):
         inputs: token ids [B, T], those of two documents a row [B, 2, T], or raw values [B, T, F],
             in their stored type; zeros beyond the end of a row.
         labels: by the targets of the data set: "class" int32 [B]; "class_per_step" int32 [B, T],
-            -1 for none; "values" float32 [B, K]; "values_per_step" float32 [B, T, K], NaN for none.
+            -1 for none, -2 - class where it is given; "values" float32 [B, K]; "values_per_step"
+            float32 [B, T, K], NaN for none.
             Rows that are no example have zeros, which their weights leave out.
         weights: 1 for an example, 0 for a row that fills up the last batch [B].
         lengths: valid steps of each row [B], or of both documents of each row [B, 2]; None if the
@@ -88,6 +90,7 @@ class Batches:
         seed: int | None = None,
         shard: tuple[int, int] = (0, 1),
         bounds: np.ndarray | None = None,
+        groups: Sequence[int] | None = None,
     ):
         """Prepare to batch.
 
@@ -98,9 +101,12 @@ class Batches:
             shard: index and number of the processes that share each batch.
             bounds: padded lengths of another split, whose programs then serve this one, too; None
                 chooses the best for this split.
+            groups: numbers of rows of the groups of the split, one after the other, of each of
+                which every batch draws as many by the seed; None reads all rows in turn.
 
         Raises:
-            ValueError: if the split is empty or the batch size is no multiple of the processes.
+            ValueError: if the split is empty, or the batch size is no multiple of the processes or
+                of the number of groups.
         """
         if len(split) == 0:
             raise ValueError("the split is empty: there is nothing to batch")
@@ -109,21 +115,33 @@ class Batches:
                 f"batch_size must be a multiple of the {shard[1]} processes, "
                 f"got {config.batch_size}"
             )
+        if groups is not None and config.batch_size % len(groups):
+            raise ValueError(
+                f"batch_size must be a multiple of {len(groups)}, as a batch has as many rows of "
+                f"each of the {len(groups)} groups of the data, got {config.batch_size}"
+            )
         self.split, self.batch_size = split, config.batch_size
         # Both are taken once: a split computes them anew each time.
         self._longest = split.lengths
         self._lengths = (
             split.lengths_of(range(len(split))) if isinstance(split, Pairs) else self._longest
         )
-        self._seed, self._shard = seed, shard
+        self._seed, self._shard, self._groups = seed, shard, groups
         if bounds is None:
             bounds = bucket_bounds(self._longest, config.n_buckets if config.bucketing else 1)
         self.bounds = bounds_used_again(bounds, int(self._longest.max()))
-        self.steps_per_epoch = -(-len(split) // config.batch_size)
+        # Of groups there is no last, ragged batch.
+        self.steps_per_epoch = (
+            -(-len(split) // config.batch_size)
+            if groups is None
+            else max(len(split) // config.batch_size, 1)
+        )
 
     def plan(self, epoch: int) -> Plan:
         """The plan of an epoch, counted from 0."""
         rng = None if self._seed is None else np.random.default_rng((self._seed, epoch))
+        if self._groups is not None and rng is not None:
+            return plan_balanced(self._groups, self.batch_size, int(self.bounds[-1]), rng)
         return plan_epoch(self._longest, self.batch_size, self.bounds, rng)
 
     def padding_share(self) -> float:

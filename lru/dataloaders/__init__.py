@@ -15,7 +15,7 @@ from lru.dataloaders.base import (
 )
 from lru.dataloaders.in_memory import from_arrays, from_torch
 from lru.dataloaders.sets.corpora import Characters, Words
-from lru.dataloaders.store.arrays import NO_TARGET, Dense, Pairs, Ragged, Split
+from lru.dataloaders.store.arrays import NO_TARGET, Dense, Pairs, Ragged, Split, given
 from lru.dataloaders.store.cache import write_dense
 from lru.dataloaders.store.writers import DenseWriter, PairWriter, RaggedWriter
 
@@ -38,6 +38,7 @@ __all__ = [
     "dataset_from_options",
     "from_arrays",
     "from_torch",
+    "given",
     "register",
     "write_dense",
 ]

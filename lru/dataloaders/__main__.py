@@ -28,6 +28,8 @@ def list_all(arguments: argparse.Namespace) -> Lines:
         yield f"{', '.join((name, *kind.aliases))}: {first_line(kind)}"
         options = vars(kind())
         yield "    options: " + " ".join(f"{key}={value}" for key, value in options.items())
+        if kind.variants:
+            yield "    with options of their own: " + ", ".join(kind.variants)
         if kind.sources:
             yield "    download: " + ", ".join(source.filename for source in kind.sources)
 

@@ -81,10 +81,13 @@ class Dataset(ABC):
         sources: the public files that it can be made from.
         task: what is learned from it, by its registered name.
         aliases: other names that flags can use for it.
+        variants: further names, each with the options that it stands for; options that are given
+            win over them.
         class_names: what the classes are called, if not by their numbers.
         picture: rows and columns, if a row's steps are the pixels of an image in that order.
         separator: what stands between the tokens of a row when it is shown as text.
         split_names: of the splits that `build` writes; "train" must be there.
+        optional_splits: those of them that `build` leaves out where its files have none.
         version: raised whenever `build` gives other arrays from the same files and options; outside
             this package that is seen by itself, from any change of the file that has the class.
     """
@@ -93,10 +96,12 @@ class Dataset(ABC):
     sources: ClassVar[tuple[Source, ...]] = ()
     task: ClassVar[str] = "classification"
     aliases: ClassVar[tuple[str, ...]] = ()
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     class_names: ClassVar[tuple[str, ...]] = ()
     picture: ClassVar[tuple[int, int] | None] = None
     separator: ClassVar[str] = " "
     split_names: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    optional_splits: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
     _code: ClassVar[str] = ""
 
@@ -188,8 +193,7 @@ class Dataset(ABC):
         make_folder(folder.parent, "dir_name, or cache_dir,")
         with cache.staging(folder) as partial:
             description = self.build(raw_dir, partial)
-            self._check_split_names(partial)
-            splits = {split: cache.read_split(partial, split) for split in self.split_names}
+            splits = {split: cache.read_split(partial, split) for split in self._written(partial)}
             card = make_card(
                 description,
                 splits,
@@ -246,18 +250,22 @@ class Dataset(ABC):
             raise cache.damaged(folder, "the splits do not have the card's sizes")
         return Prepared(card, splits)
 
-    def _check_split_names(self, folder: Path) -> None:
-        """Refuse to read splits that `build` has not written.
+    def _written(self, folder: Path) -> list[str]:
+        """The splits that `build` has written.
 
         Raises:
-            ValueError: naming the first.
+            ValueError: naming the first that it should have written.
         """
+        written = []
         for split in self.split_names:
-            if not cache.file_of(folder, split, "labels").exists():
+            if cache.file_of(folder, split, "labels").exists():
+                written.append(split)
+            elif split not in self.optional_splits:
                 raise ValueError(
                     f"{self.name}: build has written no split {split!r}, but split_names are "
                     f"{', '.join(self.split_names)}"
                 )
+        return written
 
     def _is_current(self, folder: Path, found: dict[str, list[int]]) -> bool:
         if not folder.exists():
@@ -271,7 +279,8 @@ class Dataset(ABC):
             return False
         same_maker = (card.name, card.version) == (self.name, self.version)
         same_options = card.options == asdict(self)
-        same_splits = set(card.splits) == set(self.split_names)
+        needed, known = {*self.split_names} - {*self.optional_splits}, {*self.split_names}
+        same_splits = needed <= card.splits.keys() <= known
         same_files = not found or card.raw_files == found
         same_code = not self._code or card.code == self._code
         return same_maker and same_options and same_splits and same_files and same_code
@@ -301,7 +310,7 @@ DatasetType = TypeVar("DatasetType", bound=type[Dataset])
 
 
 def register(dataset: DatasetType) -> DatasetType:
-    """Class decorator: file a data set under its `name` and its `aliases`.
+    """Class decorator: file a data set under its `name`, its `aliases` and its `variants`.
 
     Raises:
         ValueError: if it has no split to train on.
@@ -310,12 +319,16 @@ def register(dataset: DatasetType) -> DatasetType:
         raise ValueError(
             f"{dataset.name}: split_names must have 'train', got {', '.join(dataset.split_names)}"
         )
-    DATASETS.register(dataset.name, *dataset.aliases)(dataset)
+    DATASETS.register(dataset.name, *dataset.aliases, *dataset.variants)(dataset)
     return dataset
 
 
 def dataset_from_options(name: str, options: Mapping[str, Any] | None = None) -> Dataset:
     """The data set `name` with `options`, whose values may be strings as typed on a command line.
+
+    Args:
+        name: of the data set, or of one of its variants, whose options hold unless they are given.
+        options: values by name; None for the defaults.
 
     Raises:
         UnknownNameError: if there is no such data set.
@@ -325,7 +338,7 @@ def dataset_from_options(name: str, options: Mapping[str, Any] | None = None) ->
     known = [field.name for field in fields(kind)]
     types_of = typing.get_type_hints(kind)
     values = {}
-    for option, value in (options or {}).items():
+    for option, value in {**kind.variants.get(name, {}), **(options or {})}.items():
         if option not in known:
             raise ValueError(
                 f"data set {name!r} has no option {option!r}; {known_names(option, known)}"

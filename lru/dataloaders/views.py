@@ -10,7 +10,16 @@ from jaxtyping import Float64, Int64, Shaped, UInt8
 from PIL import Image
 
 from lru.dataloaders.base import Dataset, Prepared
-from lru.dataloaders.store.arrays import Dense, Pairs, Ragged, Split, are_of_steps, are_values
+from lru.dataloaders.store.arrays import (
+    NO_TARGET,
+    Dense,
+    Pairs,
+    Ragged,
+    Split,
+    are_of_steps,
+    are_values,
+    given,
+)
 from lru.dataloaders.store.card import Card
 
 BINS = 20
@@ -31,7 +40,7 @@ def class_name(dataset: Dataset, label: int) -> str:
 
 
 def label_text(dataset: Dataset, split: Split, index: int) -> str:
-    """The label of a row in words; "-" at steps that have none."""
+    """The label of a row in words; "-" at steps that have none, "(3)" where class 3 is given."""
     label = split.labels[index].tolist()
     if are_of_steps(split.labels):
         return "labels: " + " ".join(map(_target_text, label))
@@ -42,7 +51,9 @@ def label_text(dataset: Dataset, split: Split, index: int) -> str:
 
 def _target_text(target: int | Sequence[float]) -> str:
     if isinstance(target, int):
-        return "-" if target < 0 else str(target)
+        if target == NO_TARGET:
+            return "-"
+        return str(target) if target >= 0 else f"({given(target)})"
     return ",".join("-" if math.isnan(value) else f"{value:g}" for value in target)
 
 

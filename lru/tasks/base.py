@@ -143,7 +143,7 @@ class Task(ABC):
         splits = data.splits
         if on_device is None:
             on_device = on_device_by_default(splits)
-        train = Batches(splits["train"], config, seed=seed)
+        train = Batches(splits["train"], config, seed=seed, groups=data.card.groups)
         # Evaluation compiles no other lengths than training does.
         batches = {
             name: train if name == "train" else Batches(split, config, bounds=train.bounds)

@@ -139,6 +139,44 @@ def test_shuffling_mixes_examples_and_the_order_of_lengths():
     assert np.mean([np.ptp(rows) for rows in plan.rows]) > 40
 
 
+# Groups.
+
+
+def grouped(batch_size=6, seed: int | None = 0, shard=(0, 1)) -> Batches:
+    """Two rows of a first group, three of a second and one of a third, of different lengths."""
+    split = ragged([3, 1, 2, 2, 4, 1])
+    config = DataConfig(batch_size=batch_size)
+    return Batches(split, config, seed=seed, shard=shard, groups=(2, 3, 1))
+
+
+def test_every_batch_has_as_many_rows_of_each_group_in_turn():
+    loader = grouped(300)
+    (batch,) = loader.epoch(0)
+    rows = batch.inputs[:, 0] - 1
+    assert np.digitize(rows, [2, 5]).tolist() == [0, 1, 2] * 100
+    assert loader.steps_per_epoch == 1
+    # Drawn with replacement, all as likely: 100 draws of 2, of 3 and of 1 row.
+    assert np.bincount(rows) == pytest.approx([50, 50, 33, 33, 33, 100], abs=15)
+    assert batch.inputs.shape == (300, 4)
+
+
+def test_groups_are_drawn_by_seed_and_epoch_alone_and_shared_by_processes():
+    loader = grouped(3)
+    assert loader.steps_per_epoch == len(loader.plan(0).rows) == 2
+    list(loader.epoch(0))
+    assert same_plan(loader.plan(2), grouped(3).plan(2))
+    assert not same_plan(loader.plan(3), loader.plan(2))
+    assert_equal(list(loader.epoch(2))[1], next(grouped(3).epoch(2, start=1)))
+    whole = grouped(6).selections(1)[0].rows
+    shares = [grouped(6, shard=(index, 2)).selections(1)[0].rows for index in range(2)]
+    np.testing.assert_array_equal(np.concatenate(shares), whole)
+
+
+def test_groups_need_a_batch_size_that_they_divide():
+    with pytest.raises(ValueError, match=r"batch_size must be a multiple of 3, as .* got 8"):
+        grouped(8)
+
+
 # Bucketing.
 
 

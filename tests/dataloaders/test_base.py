@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from lru.dataloaders import base
-from lru.dataloaders.base import DATASETS, Dataset, Description
+from lru.dataloaders.base import DATASETS, Dataset, Description, dataset_from_options
 from lru.dataloaders.sets.copying import Copy
 from lru.dataloaders.store import cache
+from lru.dataloaders.store.arrays import given
 from lru.dataloaders.store.cache import CacheError
 from lru.dataloaders.store.card import CARD_NAME, Card
 from lru.plugins import load_plugins
@@ -283,6 +284,7 @@ class Given(Dataset):
     labels: ClassVar[Any]
     rows: ClassVar[list[list[int]]] = [[1], [2, 1, 2], [2, 2]]
     targets: ClassVar[Any] = "class"
+    groups: ClassVar[Any] = None
 
     def build(self, raw_dir: Path, folder: Path) -> Description:
         for split in self.split_names:
@@ -293,10 +295,11 @@ class Given(Dataset):
             labels = np.array(self.labels)
             stored = labels.astype(np.float32 if labels.dtype.kind == "f" else np.int32)
             np.save(cache.file_of(folder, split, "labels"), stored)
-        return Description("tokens", 2, self.targets, "None.", "Not.", vocabulary=("", "a", "b"))
+        words = ("", "a", "b")
+        return Description("tokens", 2, self.targets, "None.", "Not.", words, self.groups)
 
 
-STEPS = [[0, -1, -1], [1, -1, 0], [1, 1, -1]]
+STEPS = [[0, -1, -1], [1, given(1), 0], [1, given(0), -1]]
 NAN = np.nan
 VALUES = [[[NAN], [NAN], [NAN]], [[1.0], [NAN], [2.0]], [[1.0], [6.0], [NAN]]]
 
@@ -308,8 +311,8 @@ VALUES = [[[NAN], [NAN], [NAN]], [[1.0], [NAN], [2.0]], [[1.0], [6.0], [NAN]]]
         ({"labels": [0, 1, -1]}, "given, train: labels are not all 0 to 1"),
         ({"labels": [0, 1, -2]}, "given, train: labels are not all 0 to 1"),
         (
-            {"labels": np.array(STEPS) * 2, "targets": "class_per_step"},
-            "given, train: labels are not all 0 to 1, or -1 where a step has none",
+            {"labels": np.array(STEPS) * 4, "targets": "class_per_step"},
+            "labels are not all 0 to 1, or -2 to -3 where they are given, or -1 for none",
         ),
         (
             {"labels": STEPS},
@@ -320,8 +323,16 @@ VALUES = [[[NAN], [NAN], [NAN]], [[1.0], [NAN], [2.0]], [[1.0], [6.0], [NAN]]]
             r"are classes \[n, T\]",
         ),
         (
-            {"labels": np.abs(STEPS), "targets": "class_per_step"},
+            {"labels": np.zeros((3, 3), int), "targets": "class_per_step"},
             "given, train: there are labels beyond the ends of rows",
+        ),
+        (
+            {"labels": given(np.zeros((3, 3), int)), "targets": "class_per_step"},
+            "given, train: there are labels beyond the ends of rows",
+        ),
+        (
+            {"labels": [0, 1, 1], "groups": (2, 2)},
+            "given: groups are 2, 2 rows, but must be at least 1 each and the 3 of train together",
         ),
         (
             {"labels": [[1.0], [NAN], [1.0]], "targets": "values"},
@@ -388,6 +399,30 @@ def test_a_split_that_is_not_written_is_named(raw_dir, cache_dir, monkeypatch):
     assert not list(cache_dir.glob("[!.]*"))
 
 
+def test_an_optional_split_is_left_out_where_it_is_not_written(raw_dir, cache_dir, monkeypatch):
+    (raw_dir / "numbers.txt").write_text("0.25\n0.75\n")
+    monkeypatch.setattr(Longer, "optional_splits", ("longest", "other"))
+    monkeypatch.setattr(Longer, "split_names", ("train", "longest"))
+    whole = Longer().load(raw_dir, cache_dir)
+    monkeypatch.setattr(Longer, "split_names", ("train", "longest", "other"))
+    # What is there will do, without a split that nobody asked to be written.
+    monkeypatch.setattr(Longer, "build", None)
+    assert Longer().load(raw_dir, cache_dir).splits.keys() == whole.splits.keys()
+
+
+def test_variants_are_names_with_options_that_others_win_over(monkeypatch):
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
+    monkeypatch.setattr(DATASETS, "_aliases", dict(DATASETS._aliases))
+    monkeypatch.setattr(FromFile, "variants", {"from-file-2": {"offset": 2.0}})
+    base.register(FromFile)
+    assert DATASETS["from-file-2"] is FromFile
+    assert dataset_from_options("from-file-2") == FromFile(offset=2.0)
+    assert dataset_from_options("from-file-2", {"offset": "3"}) == FromFile(offset=3.0)
+    assert dataset_from_options("from-file") == FromFile()
+    with pytest.raises(ValueError, match="'from-file-2' has no option 'scale'; known: offset"):
+        dataset_from_options("from-file-2", {"scale": 1})
+
+
 def test_a_data_set_without_rows_to_train_on_is_not_registered(monkeypatch):
     monkeypatch.setattr(Longer, "split_names", ("short",))
     with pytest.raises(ValueError, match="longer: split_names must have 'train', got short"):
@@ -418,17 +453,18 @@ def test_targets_that_are_values_have_moments_and_no_classes(raw_dir, cache_dir,
         ("text", "step", "tokens"),
     ],
 )
-def test_cards_from_before_targets_had_types_are_read(
+def test_cards_from_before_targets_had_types_and_groups_are_read(
     raw_dir, cache_dir, monkeypatch, kind, former, targets
 ):
     folder = SMALL.prepare(raw_dir, cache_dir)
     facts = json.loads((folder / CARD_NAME).read_text())
-    for new in ("n_targets", "target_mean", "target_std"):
+    for new in ("n_targets", "target_mean", "target_std", "groups"):
         del facts[new]
     (folder / CARD_NAME).write_text(json.dumps(facts | {"kind": kind, "targets": former}))
     monkeypatch.setattr(Copy, "build", None)
     card = SMALL.load(raw_dir, cache_dir).card
     assert (card.targets, card.n_targets, card.target_mean) == (targets, 0, None)
+    assert card.groups is None
 
 
 def test_the_card_of_values_has_moments_and_figures(raw_dir, cache_dir):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lru.dataloaders import Dense, from_arrays, views
+from lru.dataloaders import NO_TARGET, Dense, from_arrays, given, views
 from lru.dataloaders.sets.aan import Aan
 from lru.dataloaders.sets.cifar import Cifar, GreyCifar
 from lru.dataloaders.sets.copying import Copy
@@ -27,10 +27,17 @@ def test_tokens_are_shown_as_text_and_labels_of_steps_in_their_places(raw_dir, c
 
 @pytest.mark.parametrize(
     ("labels", "text"),
-    [([0.5, 2.0], "label: 0.5,2"), ([[0.5, 2], [np.nan, np.nan]], "labels: 0.5,2 -,-")],
+    [
+        ([0.5, 2.0], "label: 0.5,2"),
+        ([[0.5, 2], [np.nan, np.nan]], "labels: 0.5,2 -,-"),
+        ([NO_TARGET, given(3)], "labels: - (3)"),
+        ([3, given(0)], "labels: 3 (0)"),
+    ],
 )
-def test_values_to_be_predicted_are_shown(labels, text):
-    split = Dense(np.zeros((1, 2, 1), np.uint8), np.array([labels], np.float32))
+def test_labels_are_shown(labels, text):
+    stored = np.array([labels])
+    stored = stored.astype(np.float32 if stored.dtype.kind == "f" else np.int32)
+    split = Dense(np.zeros((1, 2, 1), np.uint8), stored)
     assert views.label_text(SMALL, split, 0) == text
 
 

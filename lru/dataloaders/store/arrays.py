@@ -31,6 +31,17 @@ def are_of_steps(labels: Any) -> bool:
     return labels.ndim == 2 + are_values(labels)
 
 
+def given(classes: Any) -> Any:
+    """Labels of steps whose classes are known, but not to be predicted: -2 for class 0, and below.
+
+    It undoes itself: of such labels it gives the classes.
+
+    Args:
+        classes: one, or an array of them.
+    """
+    return -2 - classes
+
+
 def no_target(labels: Any) -> float | int:
     """The label of a step that has none, among labels such as these."""
     return np.nan if are_values(labels) else NO_TARGET
@@ -42,8 +53,9 @@ class Dense:
 
     Attributes:
         inputs: `[n, T, F]`, uint8, int16 or float32.
-        labels: `[n]` a class per row, or `[n, T]` a class per step with -1 where there is none;
-            `[n, K]` or `[n, T, K]` values instead, with NaN where there are none.
+        labels: `[n]` a class per row, or `[n, T]` a class per step with -1 where there is none and
+            `given(class)` where it is not to be predicted; `[n, K]` or `[n, T, K]` values instead,
+            with NaN where there are none.
     """
 
     inputs: UInt8[np.ndarray, "n T F"] | Int16[np.ndarray, "n T F"] | Float32[np.ndarray, "n T F"]
@@ -98,8 +110,9 @@ class Ragged:
             or `[total, F]` real values, uint8, int16 or float32.
         offsets: `[n + 1]` int64, from 0 to `total`.
         labels: `[n]` a class per row, or `[n, T]` a class per step of the longest row,
-            with -1 where there is none; `[n, K]` or `[n, T, K]` values instead, with NaN where
-            there are none. The lines of a text all have -1.
+            with -1 where there is none and `given(class)` where it is not to be predicted;
+            `[n, K]` or `[n, T, K]` values instead, with NaN where there are none. The lines of a
+            text all have -1.
     """
 
     values: (

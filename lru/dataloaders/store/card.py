@@ -9,7 +9,15 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from jaxtyping import Float64, Shaped, UInt8
 
-from lru.dataloaders.store.arrays import NO_TARGET, Dense, Pairs, Split, are_of_steps, are_values
+from lru.dataloaders.store.arrays import (
+    NO_TARGET,
+    Dense,
+    Pairs,
+    Split,
+    are_of_steps,
+    are_values,
+    given,
+)
 from lru.dataloaders.store.cache import checksum, damaged
 
 CARD_NAME = "card.json"
@@ -60,6 +68,8 @@ class Description:
         provenance: one sentence: which files, or how generated.
         comparable: one sentence: how numbers compare with published ones.
         vocabulary: the text of each id, id 0 included, or None.
+        groups: numbers of rows of the groups that train consists of, one after the other; each
+            batch to train on then draws as many rows of each. None to read all rows in turn.
     """
 
     kind: Kind
@@ -68,6 +78,7 @@ class Description:
     provenance: str
     comparable: str
     vocabulary: tuple[str, ...] | None = None
+    groups: tuple[int, ...] | None = None
 
     def __post_init__(self):
         if self.targets not in LABELS:
@@ -100,6 +111,8 @@ class Card:
         target_mean: of each of the K values of a target over train; None if targets are no values.
         target_std: standard deviation, likewise.
         vocabulary: the text of each id, or None.
+        groups: numbers of rows of the groups of train, of each of which a batch draws as many; None
+            if all rows are read in turn.
         splits: figures by split.
         provenance: one sentence: which files, or how generated.
         comparable: one sentence: how numbers compare with published ones.
@@ -123,6 +136,7 @@ class Card:
     target_mean: list[float] | None = None
     target_std: list[float] | None = None
     vocabulary: list[str] | None = None
+    groups: list[int] | None = None
     splits: dict[str, SplitSummary] = field(default_factory=dict)
     provenance: str = ""
     comparable: str = ""
@@ -150,16 +164,23 @@ def make_card(description: Description, splits: Mapping[str, Split], **identity:
         identity: `name`, `version`, `options`, `raw_files` and `code` of the card.
 
     Raises:
-        ValueError: if a split has no rows, or labels of another form than its targets need.
+        ValueError: if a split has no rows, or labels of another form than its targets need, or the
+            groups are not the rows of train.
     """
     for name, split in splits.items():
         if not len(split):
             raise ValueError(f"{identity['name']}: split {name!r} has no rows")
         _check_form(f"{identity['name']}, {name}", description.targets, split.labels)
     train = splits["train"]
+    vocabulary, groups = description.vocabulary, description.groups
+    if groups is not None and (min(groups) < 1 or sum(groups) != len(train)):
+        raise ValueError(
+            f"{identity['name']}: groups are {', '.join(map(str, groups))} rows, but must be at "
+            f"least 1 each and the {len(train)} of train together"
+        )
     facts = asdict(description)
-    vocabulary = description.vocabulary
     facts["vocabulary"] = None if vocabulary is None else list(vocabulary)
+    facts["groups"] = None if groups is None else list(groups)
     counted = 0 if description.targets == "tokens" else description.n_classes
     summaries = {name: _summary(split, counted) for name, split in splits.items()}
     mean, std = _moments_of_inputs(train)
@@ -243,15 +264,16 @@ def _check_form(where: str, targets: Targets, labels: np.ndarray) -> None:
 def _check_labels(card: Card, where: str, split: Split) -> None:
     """Check that classes are those of the card, and that no label is beyond the end of a row."""
     labels, by_step = split.labels, are_of_steps(split.labels)
-    given = ~np.isnan(labels) if are_values(labels) else labels != NO_TARGET
+    present = ~np.isnan(labels) if are_values(labels) else labels != NO_TARGET
     if not are_values(labels):
-        least = NO_TARGET if by_step else 0
-        if labels.min(initial=0) < least or labels.max(initial=0) >= card.n_classes:
-            or_none = f", or {NO_TARGET} where a step has none" if by_step else ""
-            raise ValueError(f"{where}: labels are not all 0 to {card.n_classes - 1}{or_none}")
+        last = card.n_classes - 1
+        least = given(last) if by_step else 0
+        if labels.min(initial=0) < least or labels.max(initial=0) > last:
+            or_else = f", or {given(0)} to {least} where they are given, or {NO_TARGET} for none"
+            raise ValueError(f"{where}: labels are not all 0 to {last}{or_else * by_step}")
     if by_step:
         beyond = np.arange(labels.shape[1]) >= split.lengths[:, None]
-        if given[beyond].any():
+        if present[beyond].any():
             raise ValueError(f"{where}: there are labels beyond the ends of rows")
 
 
