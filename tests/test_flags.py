@@ -512,7 +512,7 @@ def test_classes_of_a_kind_agree_on_the_types_of_their_options():
         ("--model qrnn --r_min 0.5", r"r_min is an option of model 'diag-rnn', model 'lru', but"),
         ("--p_hidden 0", r"p_hidden is an option of body 'cells', but this run has .*'blocks'"),
         ("--model gru --dataset ptb-lm --norm batch", r"norm is an option of body 'blocks', but"),
-        ("--body cells", r"body cells is for model gru, lstm, qrnn, got model 'lru'"),
+        ("--body cells", r"body cells is for model elman, gru, lstm, qrnn, got model 'lru'"),
         ("--ar 2", r"ar is an option of task 'language_modelling', but this run has .*'classifi"),
         ("--history_size 3", r"history_size is an option of optimizer 'lbfgs', but .*'adamw'"),
         ("--optimizer lbfgs --clip_norm 1", r"clip_norm is an option of optimizer 'adamw', "),

@@ -1,4 +1,4 @@
-"""Weights of PyTorch: `torch.nn.LSTM` and `GRU`, and the QRNNs of the package `torchqrnn`.
+"""Weights of PyTorch: `torch.nn.LSTM`, `GRU` and `RNN`, and the QRNNs of `torchqrnn`.
 
 Names and layouts are those of the state dicts there. A weight of `torchqrnn` has rows by gate, Z,
 F, O (and I), and columns by step, [x_t | x_{t-1} | ...]; one of `torch.nn` is the transpose of that

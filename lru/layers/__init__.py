@@ -22,12 +22,13 @@ from lru.layers.bidirectional import Bidirectional  # noqa: E402
 from lru.layers.cell import without_padding  # noqa: E402
 from lru.layers.convolution import product  # noqa: E402
 from lru.layers.diagonal import DiagonalRNN  # noqa: E402
+from lru.layers.elman import Elman, ElmanCell, ElmanState  # noqa: E402
 from lru.layers.gru import GRU, GRUCell, GRUState  # noqa: E402
 from lru.layers.linear_rnn import LinearRNN  # noqa: E402
 from lru.layers.lru import LRU  # noqa: E402
 from lru.layers.lstm import LSTM, LSTMCell, LSTMState  # noqa: E402
 from lru.layers.qrnn import QRNN, QRNNCell, QRNNState  # noqa: E402
-from lru.layers.stack import GRUStack, LSTMStack, QRNNStack  # noqa: E402
+from lru.layers.stack import ElmanStack, GRUStack, LSTMStack, QRNNStack  # noqa: E402
 
 __all__ = [
     "GRU",
@@ -37,6 +38,10 @@ __all__ = [
     "QRNN",
     "Bidirectional",
     "DiagonalRNN",
+    "Elman",
+    "ElmanCell",
+    "ElmanStack",
+    "ElmanState",
     "GRUCell",
     "GRUStack",
     "GRUState",

@@ -1,4 +1,4 @@
-"""Gated recurrent networks with a matrix from state to gates: what `lstm.py` and `gru.py` share.
+"""Networks with a matrix from state to gates: what `lstm.py`, `gru.py` and `elman.py` share.
 
 Gates are W_ih x_t + b_ih + W_hh h_{t-1} + b_hh under a nonlinearity, with the weights, the order of
 gates and the initial values of PyTorch. The products W_ih x_t are made for all of time at once.

@@ -1,9 +1,9 @@
 """Cells on top of one another, each reading the outputs of the one below.
 
 `CellStack` is the body of AWD-LSTM (Merity et al. 2017, arXiv 1708.02182) and of language models of
-QRNNs; `QRNNStack`, `LSTMStack` and `GRUStack` are drop-ins for `torch.nn.LSTM`. Two directions of
-time join after every layer, as there, or are two stacks that meet at the end. In a densely
-connected stack each layer also reads what the layer below it read (Huang et al. 2017, arXiv
+QRNNs; `QRNNStack`, `LSTMStack`, `GRUStack` and `ElmanStack` are drop-ins for `torch.nn.LSTM`. Two
+directions of time join after every layer, as there, or are two stacks that meet at the end. In a
+densely connected stack each layer also reads what the layer below it read (Huang et al. 2017, arXiv
 1608.06993; of QRNNs: arXiv 1611.01576, section 3.1).
 """
 
@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Integer, Key
 from lru.layers.base import NoStepError, noise
 from lru.layers.cell import CellLayer
 from lru.layers.dropout import drop_features, drop_weights
+from lru.layers.elman import ElmanCell
 from lru.layers.gru import GRUCell
 from lru.layers.lstm import LSTMCell
 from lru.layers.qrnn import QRNNCell
@@ -258,3 +259,9 @@ class GRUStack(Stack):
     """GRU layers; the state is (h,)."""
 
     cell_type = GRUCell
+
+
+class ElmanStack(Stack):
+    """Elman layers; the state is (h,)."""
+
+    cell_type = ElmanCell

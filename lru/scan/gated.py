@@ -36,7 +36,7 @@ class GatedCell(NamedTuple):
             the state after.
         backward: the activations, the states before and after, and the gradient of the state after,
             to the gradients of the pre-activations and of the state before.
-        activations: how many there are.
+        activations: how many the gradient needs.
         native: its name in `cpu/gated.cc`; empty if it is not there.
     """
 
@@ -47,9 +47,18 @@ class GatedCell(NamedTuple):
 
 
 class How(NamedTuple):
-    """All of a problem that is no array: the last says whether the loop in C++ takes it."""
+    """All of a problem that is no array.
+
+    Attributes:
+        cell: one step.
+        columns: number S of inputs of a step.
+        reverse: from the last step to the first.
+        compute_dtype: of the products with W.
+        native: whether the loop in C++ takes it.
+    """
 
     cell: GatedCell
+    columns: int
     reverse: bool
     compute_dtype: str
     native: bool
@@ -123,7 +132,7 @@ def _how(
     known = bool(cell.native) and compute_dtype == "float32" and fresh is None
     known = known and types in ({"float32"}, {"float64"}) and W.size <= LARGEST_NATIVE
     native = known and not is_portable() and has_one_pass("gated scan", jax.default_backend())
-    return How(cell, reverse, compute_dtype, native)
+    return How(cell, x.shape[2], reverse, compute_dtype, native)
 
 
 def _masked(x: Array, resets: Array | None, lengths: Array | None, reset_to: Any) -> tuple:
@@ -193,8 +202,8 @@ def _over_time(
         )
         return (
             tuple(results[:states]),
-            tuple(results[states:-activations]),
-            tuple(results[-activations:]),
+            tuple(results[states : 2 * states]),
+            tuple(results[2 * states :]),
         )
 
     return on_cpu(here, plain, *arguments)
@@ -209,8 +218,8 @@ def _over_time_plain(
     keep: Array | None,
     valid: Array | None,
 ) -> tuple[Arrays, Arrays, Arrays]:
-    cell, reverse, compute_dtype, _ = how
-    unmixed, steps = x.shape[2] - W.shape[1], x.shape[1]
+    cell, columns, reverse, compute_dtype, _ = how
+    unmixed, steps = columns - W.shape[1], x.shape[1]
 
     def step(i: Array, carry: tuple[Arrays, Arrays, Arrays]) -> tuple[Arrays, Arrays, Arrays]:
         state, states, activations = carry
@@ -254,7 +263,7 @@ def _backward(how: How, saved: tuple, gradients: tuple[Array, Arrays]) -> tuple[
     def here(saved: tuple, gradients: tuple[Array, Arrays]) -> tuple:
         W, first, _, keep, valid, states, activations = saved
         dh, dlast = gradients
-        dx = jax.ShapeDtypeStruct((*dh.shape[:2], how.cell.activations * W.shape[0]), dh.dtype)
+        dx = jax.ShapeDtypeStruct((*dh.shape[:2], how.columns), dh.dtype)
         arguments = (W, cpu.mask(keep), cpu.mask(valid), dh, *first, *states, *activations, *dlast)
         dx, dW, *dfirst = cpu.call(
             "lru_gated_backward",
@@ -273,7 +282,7 @@ def _like(arrays: Arrays) -> list[jax.ShapeDtypeStruct]:
 
 
 def _gradients_plain(how: How, saved: tuple, gradients: tuple[Array, Arrays]) -> tuple[Any, ...]:
-    cell, reverse, compute_dtype, _ = how
+    cell, columns, reverse, compute_dtype, _ = how
     W, first, fresh, keep, valid, states, activations = saved
     dh, dlast = gradients
     dh = masked(valid, dh)
@@ -305,8 +314,6 @@ def _gradients_plain(how: How, saved: tuple, gradients: tuple[Array, Arrays]) ->
             dfresh = tuple(x + masked(~keep_t, g) for x, g in zip(dfresh, through, strict=True))
         return tuple(masked(keep_t, g) for g in through), _put(dx, (dx_t,), t), dfresh
 
-    one_step = jax.tree.map(lambda a: a[:, 0], (activations, before, states, states))
-    columns = jax.eval_shape(cell.backward, *one_step)[0].shape[1]
     dfresh = None if fresh is None else tuple(jnp.zeros_like(s) for s in fresh)
     start = (dlast, (jnp.zeros((*dh.shape[:2], columns), dh.dtype),), dfresh)
     dfirst, (dx,), dfresh = lax.fori_loop(0, steps, step, start)

@@ -5,7 +5,16 @@ import pytest
 from flax import nnx
 
 from lru.interop.torch import load_state_dict, state_dict
-from lru.layers import GRU, LSTM, GRUStack, LSTMCell, LSTMStack, QRNNCell, QRNNStack
+from lru.layers import (
+    GRU,
+    LSTM,
+    ElmanStack,
+    GRUStack,
+    LSTMCell,
+    LSTMStack,
+    QRNNCell,
+    QRNNStack,
+)
 
 D, N = 3, 4
 
@@ -24,8 +33,9 @@ def random_like(arrays):
         LSTMStack(D, [N, N], directions="layers", rngs=nnx.Rngs(0)),
         GRUStack(D, [N], biases=1, rngs=nnx.Rngs(0)),
         GRU(N, N, rngs=nnx.Rngs(0)),
+        ElmanStack(D, [N, N], rngs=nnx.Rngs(0)),
     ],
-    ids=["qrnn", "bidirectional", "cell", "lstm", "gru", "layer"],
+    ids=["qrnn", "bidirectional", "cell", "lstm", "gru", "layer", "elman"],
 )
 @pytest.mark.parametrize("forget_gate", ["admits", "keeps"])
 def test_weights_go_there_and_back(module, forget_gate):

@@ -325,7 +325,9 @@ def test_gradients_equal_finite_differences(variant):
             y, state = nnx.merge(graphdef, params)(x, lengths=jnp.array([5, 3]))
             return y[0], y[1, :3], [jnp.abs(leaf) ** 2 for leaf in jax.tree.leaves(state)]
 
-        check_grads(outputs, (params, x), order=1, modes=["rev"], atol=1e-6, rtol=1e-6)
+        # A step at which what third derivatives add to the differences is less than that.
+        near = {"atol": 1e-6, "rtol": 1e-6, "eps": 1e-5}
+        check_grads(outputs, (params, x), order=1, modes=["rev"], **near)
 
 
 @each_case(VARIANTS)

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from lru.interop.torch import load_state_dict
-from lru.layers import GRUStack, LSTMStack, QRNNCell, QRNNStack, stack
+from lru.layers import ElmanStack, GRUStack, LSTMStack, QRNNCell, QRNNStack, stack
 
 RECORDED = np.load(Path(__file__).parents[1] / "fixtures" / "qrnn_reference.npz")
 B, T, D = 3, 6, 4
@@ -164,7 +164,7 @@ def test_states_have_a_place_for_every_layer_and_carry_over(model, shapes):
             model.step(x_of()[:, 0], state)
 
 
-@pytest.mark.parametrize("kind", [LSTMStack, GRUStack])
+@pytest.mark.parametrize("kind", [LSTMStack, GRUStack, ElmanStack])
 def test_a_plain_tuple_is_a_state_as_in_torch(kind):
     model = kind(D, [5], rngs=nnx.Rngs(0))
     _, state = run(model, x_of())

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lru.layers import GRU, LSTM
+from lru.layers import GRU, LSTM, Elman
 from lru.scan import gated_scan, gated_steps, reference
 
 B, T, N = 3, 6, 4
 LENGTHS = jnp.array([T, 3, 0])
 
 
-@pytest.mark.parametrize("layer", [LSTM, GRU])
+@pytest.mark.parametrize("layer", [LSTM, GRU, Elman])
 def test_padding_may_hold_anything(layer):
     rng = np.random.default_rng(0)
     columns = layer.n_gates * N
@@ -73,6 +73,7 @@ def results_of(scan, cell, *arrays, **options):
         (GRU, 3, 20, 37, "float32"),
         (LSTM, 2, 70, 5, "float64"),
         (GRU, 5, 18, 3, "float64"),
+        (Elman, 9, 70, 37, "float32"),
     ],
 )
 def test_equals_the_oracle_at_odd_sizes(layer, rows, steps, width, dtype, native, masked, reverse):
@@ -90,7 +91,7 @@ def test_equals_the_oracle_at_odd_sizes(layer, rows, steps, width, dtype, native
         np.testing.assert_allclose(got, wanted, rtol=0, atol=bound)
 
 
-@pytest.mark.parametrize("layer", [LSTM, GRU])
+@pytest.mark.parametrize("layer", [LSTM, GRU, Elman])
 def test_lanes_and_second_derivatives_are_those_of_the_plain_loop(layer):
     x, W, state = drawn(layer, 3, 9, 5, "float32")
     lanes = [jnp.stack([array, 0.5 * array]) for array in (x, W)]
@@ -108,7 +109,7 @@ def test_lanes_and_second_derivatives_are_those_of_the_plain_loop(layer):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("layer", [LSTM, GRU])
+@pytest.mark.parametrize("layer", [LSTM, GRU, Elman])
 def test_states_and_activations_are_those_of_the_plain_loop(layer):
     arrays = drawn(layer, 5, 9, 7, "float32")
     options = masks_of(5, 9)

@@ -1,8 +1,9 @@
 """Pickles of plain data, and of nothing else: no code runs, whatever the file says."""
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -26,14 +27,28 @@ _ALLOWED = {
 }
 
 
-class _PlainUnpickler(pickle.Unpickler):
+class RestrictedUnpickler(pickle.Unpickler):
+    """Reader of a pickle that may name a few things and nothing else.
+
+    Args:
+        file: opened for reading bytes.
+        allowed: what a name stands for, by module and name; safe to be called with anything.
+        **options: of `pickle.Unpickler`.
+    """
+
+    def __init__(
+        self, file: IO[bytes], allowed: Mapping[tuple[str, str], Any], **options: Any
+    ) -> None:
+        super().__init__(file, **options)
+        self._allowed = allowed
+
     def find_class(self, module_name: str, global_name: str) -> Any:
-        """The maker of arrays, for the names that arrays need; an error for all others."""
+        """What an allowed name stands for; an error for all others."""
         try:
-            return _ALLOWED[module_name, global_name]
+            return self._allowed[module_name, global_name]
         except KeyError:
             raise pickle.UnpicklingError(
-                f"it asks for {module_name}.{global_name}, which plain data does not need"
+                f"it asks for {module_name}.{global_name}, which no file of its kind needs"
             ) from None
 
 
@@ -47,7 +62,7 @@ def load_plain(path: Path) -> Any:
     """
     with path.open("rb") as file:
         try:
-            return _PlainUnpickler(file, encoding="bytes").load()
+            return RestrictedUnpickler(file, _ALLOWED, encoding="bytes").load()
         # A damaged pickle can raise nearly anything.
         except Exception as error:
             raise ValueError(

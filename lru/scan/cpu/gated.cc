@@ -31,13 +31,13 @@ constexpr int64_t kPairs = 64;
 template <typename P, size_t kCount>
 using Pointers = std::array<P*, kCount>;
 
-// A cell has kStates states, the first of which is h, and takes in as many numbers as it has
-// activations. Both of its functions run over n columns:
+// A cell has kStates states, the first of which is h, takes in kTaken numbers and has kActivations
+// that its gradient needs. Both of its functions run over n columns:
 //   Forward: what is taken in and the states before, to the activations and the states after.
 //   Backward: activations, states before and after, and the gradients of the states after in d, to
 //   the gradients of what was taken in and, in d, of the states before.
 struct Lstm {
-  static constexpr int kStates = 2, kActivations = 4;
+  static constexpr int kStates = 2, kTaken = 4, kActivations = 4;
 
   template <typename T>
   static void Forward(int64_t n, const Pointers<const T, 4>& taken,
@@ -81,7 +81,7 @@ struct Lstm {
 };
 
 struct Gru {
-  static constexpr int kStates = 1, kActivations = 4;
+  static constexpr int kStates = 1, kTaken = 4, kActivations = 4;
 
   template <typename T>
   static void Forward(int64_t n, const Pointers<const T, 4>& taken,
@@ -121,6 +121,32 @@ struct Gru {
   }
 };
 
+struct Elman {
+  static constexpr int kStates = 1, kTaken = 1, kActivations = 0;
+
+  template <typename T>
+  static void Forward(int64_t n, const Pointers<const T, 1>& taken, const Pointers<const T, 1>&,
+                      const Pointers<T, 0>&, const Pointers<T, 1>& after) {
+    const T* to_h = taken[0];
+    T* h = after[0];
+#pragma GCC ivdep
+    for (int64_t j = 0; j < n; ++j) h[j] = Tanh(to_h[j]);
+  }
+
+  template <typename T>
+  static void Backward(int64_t n, const Pointers<const T, 0>&, const Pointers<const T, 1>&,
+                       const Pointers<const T, 1>& after, const Pointers<T, 1>& dtaken,
+                       const Pointers<T, 1>& d) {
+    const T* h = after[0];
+    T *to_h = dtaken[0], *dh = d[0];
+#pragma GCC ivdep
+    for (int64_t j = 0; j < n; ++j) {
+      to_h[j] = dh[j] * (T(1) - h[j] * h[j]);
+      dh[j] = T(0);
+    }
+  }
+};
+
 struct Sizes {
   int64_t problems, rows, steps, width, mixed;  // all axes in front of B, then B, T, N, M
   bool reverse;
@@ -152,7 +178,7 @@ void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* x, const T* W, cons
              const Pointers<const T, Cell::kStates>& first, const Pointers<T, Cell::kStates>& last,
              const Pointers<T, Cell::kStates>& states,
              const Pointers<T, Cell::kActivations>& activations) {
-  constexpr int kStates = Cell::kStates, kTaken = Cell::kActivations;
+  constexpr int kStates = Cell::kStates, kTaken = Cell::kTaken;
   const int64_t n = s.width, inputs = kTaken * n, unmixed = inputs - s.mixed;
   const Panels<T> panels(s.mixed);
   const Groups groups(pool, s.problems, s.rows, s.Products());
@@ -205,7 +231,7 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* W, const Masks& ma
               const Pointers<const T, Cell::kActivations>& activations, const T* dh,
               const Pointers<const T, Cell::kStates>& dlast, T* dx, T* dW,
               const Pointers<T, Cell::kStates>& dfirst) {
-  constexpr int kStates = Cell::kStates, kTaken = Cell::kActivations;
+  constexpr int kStates = Cell::kStates, kTaken = Cell::kTaken;
   const int64_t n = s.width, inputs = kTaken * n, unmixed = inputs - s.mixed;
   const Panels<T> panels(n), outer(s.mixed);
   const Groups groups(pool, s.problems, s.rows, s.Products());
@@ -325,8 +351,8 @@ struct Problem {
   Check Checked(const char* name, const ffi::AnyBuffer& x, const ffi::AnyBuffer& W,
                 const ffi::Buffer<ffi::PRED>& keep, const ffi::Buffer<ffi::PRED>& valid) const {
     Check check(x.element_type(), front);
-    check.Has(name, x, {sizes.rows, sizes.steps, Cell::kActivations * sizes.width});
-    check.Has("W", W, {sizes.width, std::min(sizes.mixed, Cell::kActivations * sizes.width)});
+    check.Has(name, x, {sizes.rows, sizes.steps, Cell::kTaken * sizes.width});
+    check.Has("W", W, {sizes.width, std::min(sizes.mixed, Cell::kTaken * sizes.width)});
     check.HasMask("keep", keep, sizes.rows, sizes.steps);
     return check.HasMask("valid", valid, sizes.rows, sizes.steps);
   }
@@ -337,6 +363,7 @@ template <typename Run>
 ffi::Error WithCell(std::string_view name, const Run& run) {
   if (name == "lstm") return run(Lstm());
   if (name == "gru") return run(Gru());
+  if (name == "elman") return run(Elman());
   return ffi::Error::InvalidArgument("no such cell");
 }
 
