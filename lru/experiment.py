@@ -18,6 +18,7 @@ from flax import nnx
 from lru.config import Config, own_fields, read_values
 from lru.dataloaders import DATASETS, Card, Prepared, dataset_from_options
 from lru.files import write_atomically
+from lru.models import NETWORKS, ModelConfig
 from lru.plugins import load_plugins, load_saved_plugins
 from lru.tasks import TASKS, Task
 from lru.training.checkpoints import Checkpoints, OtherArraysError
@@ -91,16 +92,20 @@ def load_data(config: Config) -> Prepared:
 
 def make_task(config: Config, data: Prepared) -> Task:
     """The task of a configuration, on its data."""
-    name = config.task.task or task_of(data.card)
+    name = config.task.task or task_of(data.card, config.model.model)
     return TASKS[name](data.card, config.model, config.task_options(name))
 
 
-def task_of(card: Card) -> str:
-    """The task of data where none is named: that of its data set, else the first that suits.
+def task_of(card: Card, model: str) -> str:
+    """The task of data and a model where none is named.
+
+    That of a network of its own, else that of the data set, else the first that suits the data.
 
     Raises:
         ValueError: if there is none.
     """
+    if model in NETWORKS:
+        return NETWORKS[model].task
     if card.name in DATASETS:
         return DATASETS[card.name].task
     for name, task in TASKS.items():
@@ -130,7 +135,9 @@ def open_experiment(config: Config, data: Prepared | None = None) -> Iterator[Ex
         data = load_data(config)
     else:
         named = dataclasses.replace(config.data, dataset=data.card.name, data_options={})
-        task = dataclasses.replace(config.task, task=config.task.task or task_of(data.card))
+        task = dataclasses.replace(
+            config.task, task=config.task.task or task_of(data.card, config.model.model)
+        )
         config = Config.from_flat(dataclasses.replace(config, data=named, task=task).flat())
     task = make_task(config, data)
     run = check_run(config)
@@ -317,7 +324,8 @@ def fit(
     if config is not None and flags:
         raise ValueError(f"give config or flags, not both; got both, with {', '.join(flags)}")
     if config is None:
-        config = Config.from_flat({"task": task_of(data.card), **flags})
+        model = flags.get("model", ModelConfig.model)
+        config = Config.from_flat({"task": task_of(data.card, model), **flags})
     with open_experiment(config, data) as experiment:
         summary = experiment.fit()
         models = [experiment.trainer.model(lane) for lane in range(experiment.trainer.n)]

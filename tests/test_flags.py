@@ -219,7 +219,7 @@ def test_options_of_the_data_set():
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("--learning_rate 1", "--learning_rate"),
+        ("--rate_of_learning 1", "--rate_of_learning"),
         ("--n_layers three", "three"),
         ("--n_layers", "n_layers"),
         ("--norm group", "group"),

@@ -5,6 +5,7 @@ exactly; the mathematics is in `lru.scan.quantum`. Letters: w lanes of the works
 and output, V = 2^i words.
 """
 
+import math
 from typing import Any, ClassVar, cast
 
 import jax
@@ -81,12 +82,18 @@ class QuantumRNN(Network):
         for name, value, least in (
             ("workspace", workspace, 1),
             ("stages", stages, 0),
-            ("order", order, 1),
             ("degree", degree, 1),
         ):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-        if order > LARGEST_ORDER:
+        for name, spread in (
+            ("initial_bias_spread", initial_bias_spread),
+            ("initial_weights_spread", initial_weights_spread),
+            ("initial_unitaries_spread", initial_unitaries_spread),
+        ):
+            if not 0 <= spread < math.inf:
+                raise ValueError(f"{name} must be finite and not negative, got {spread}")
+        if not 1 <= order <= LARGEST_ORDER:
             raise ValueError(f"order must be from 1 to {LARGEST_ORDER}, got {order}")
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
@@ -221,7 +228,9 @@ class QuantumRNN(Network):
             return (outcome.words, state), outcome.words
 
         start = self.initial_state(len(words)) if state is None else state
-        _, drawn = jax.lax.scan(step, (jnp.asarray(words, int), start), jax.random.split(key, n_steps))
+        _, drawn = jax.lax.scan(
+            step, (jnp.asarray(words, int), start), jax.random.split(key, n_steps)
+        )
         return drawn.T
 
 

@@ -61,7 +61,6 @@ class Measurement(Task):
         "lr_base": 0.003,
         "weight_decay": 0.0,
         "clip_norm": 0.5,
-        "decay": 0.99,
         "history_size": 40,
         "max_steps": 5000,
     }
@@ -129,7 +128,9 @@ class Measurement(Task):
         count = jnp.sum(scored, dtype=jnp.float32)
         rows = batch.weights * scored.any(axis=1)
         return Outcome(
-            Mean(jnp.sum(jnp.where(scored, self._loss(p, jnp.where(scored, at_target, 1)), 0)), count),
+            Mean(
+                jnp.sum(jnp.where(scored, self._loss(p, jnp.where(scored, at_target, 1)), 0)), count
+            ),
             {
                 "error": Mean(jnp.sum(scored & ~right, dtype=jnp.float32), count),
                 "accuracy": Mean(jnp.sum(rows * (right | ~scored).all(axis=1)), jnp.sum(rows)),

@@ -58,9 +58,7 @@ def _of(owner: Any, values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if hasattr(owner, name)}
 
 
-def lanes_of(
-    config: TrainConfig, optimizer: Optimizer, of_draw: Sequence[str] = ()
-) -> list[Lane]:
+def lanes_of(config: TrainConfig, optimizer: Optimizer, of_draw: Sequence[str] = ()) -> list[Lane]:
     """All lanes: for every combination of values, one for each seed.
 
     Args:

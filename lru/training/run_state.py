@@ -150,7 +150,9 @@ class RunState:
         task, train, count = self.task, self._train, len(self.lanes)
         objective = f"{task.selects_on}/{task.objective}"
         self._select = Select(objective, higher_is_better=task.higher_is_better, lanes=count)
-        limit = None if train.stop_at_loss is None else (f"{task.selects_on}/loss", train.stop_at_loss)
+        limit = (
+            None if train.stop_at_loss is None else (f"{task.selects_on}/loss", train.stop_at_loss)
+        )
         self._early_stop = EarlyStop(train.early_stop_patience, self._select, limit)
         self._log = Log(train.log_every, [self._build(lane.values)[1] for lane in self.lanes])
         plateau = Plateau([lane.train(train) for lane in self.lanes], self._select)

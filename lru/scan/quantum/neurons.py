@@ -99,8 +99,8 @@ def tables(
 def turned(
     h: Float[Array, "states *rest"],
     lane: int,
-    c: Float[Array, "others *rest"],
-    s: Float[Array, "others *rest"],
+    c: Float[Array, "others *#rest"],
+    s: Float[Array, "others *#rest"],
 ) -> Float[Array, "states *rest"]:
     """States after one lane has turned by tables over the other lanes.
 

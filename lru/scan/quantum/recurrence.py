@@ -132,7 +132,7 @@ def faster_method(
     return "operators" if by_operators <= by_neurons else "neurons"
 
 
-PRODUCTS_AT_ONCE = 20.0
+PRODUCTS_AT_ONCE = 200.0
 """Multiply-adds of a matrix product in the time in which a neuron changes one amplitude
 (`benchmarks/quantum.py`)."""
 
