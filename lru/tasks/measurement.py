@@ -22,11 +22,11 @@ from lru.dataloaders import Card
 from lru.dataloaders.store.arrays import NO_TARGET, given
 from lru.models import NETWORKS, ModelConfig, QuantumRNN
 from lru.models.config import one_of
+from lru.scan.quantum import Measured
 from lru.tasks.base import TASKS, Outcome, Task
-from lru.tasks.metrics import Mean, Minimum
+from lru.tasks.metrics import Mean, Metrics, Minimum
 
 Loss = Literal["double_softmax", "nll"]
-Readout = Literal["sampled", "most_probable"]
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,14 @@ class MeasurementOptions:
     loss: Loss = "double_softmax"
     """Loss: nll is minus the log probability of the target; double_softmax is the published one,
     which takes probabilities for logits."""
-    readout: Readout = "sampled"
-    """Outcome of a measurement in evaluation: sampled by its probability, or the most probable."""
 
     def __post_init__(self):
         """Check the values.
 
         Raises:
-            ValueError: if there is no such loss or read-out.
+            ValueError: if there is no such loss.
         """
         one_of("loss", self.loss, Loss)
-        one_of("readout", self.readout, Readout)
 
 
 @TASKS.register("measurement")
@@ -54,7 +51,13 @@ class Measurement(Task):
     """A word measured after each word that is read, by a quantum network."""
 
     Options = MeasurementOptions
-    metrics = {"error": Mean, "accuracy": Mean, "min_postselection": Minimum}  # noqa: RUF012
+    metrics = {  # noqa: RUF012
+        "error": Mean,
+        "accuracy": Mean,
+        "argmax_error": Mean,
+        "argmax_accuracy": Mean,
+        "min_postselection": Minimum,
+    }
     # Those of the published experiments.
     defaults = {  # noqa: RUF012
         "cosine_anneal": False,
@@ -106,38 +109,46 @@ class Measurement(Task):
     ) -> Outcome:
         """See `Task.loss`: the loss of a scored word.
 
-        The metrics are the share of scored words that were measured wrong, in training those that
-        are not the most probable; the share of rows without one; and the least probability of a
-        word that was post-selected.
+        The metrics are the share of scored words that are not their targets, that of rows without
+        one, both for words that are measured and for the most probable ones; and the least
+        probability of a word that was post-selected. In training all are post-selected, and the
+        most probable words are compared.
         """
+        network, words = cast(QuantumRNN, model), self.prepare(batch.inputs)
         labels, real = batch.labels, batch.weights[:, None] > 0
         scored = (labels >= 0) & real
         targets = jnp.where(labels < NO_TARGET, given(labels), labels)
-        sampled = not train and self.options.readout == "sampled"
-        outcome, _ = cast(QuantumRNN, model)(
-            self.prepare(batch.inputs),
-            targets if train else jnp.where(scored, -1, targets),
-            lengths=batch.lengths,
-            key=key if sampled else None,
-        )
+        wanted = targets if train else jnp.where(scored, -1, targets)
+
+        def run(key: Key[Array, ""] | None) -> Measured:
+            return network(words, wanted, lengths=batch.lengths, key=key)[0]
+
+        probable = run(None)
+        answers = probable.probabilities.argmax(axis=-1) if train else probable.words
+        outcome = probable if train else run(key)
         p = outcome.probabilities
-        answers = p.argmax(axis=-1) if train else outcome.words
-        right = answers == labels
         at_target = jnp.take_along_axis(p, jnp.maximum(targets, 0)[..., None], axis=-1)[..., 0]
-        selected = (targets >= 0) & real & (train | ~scored)
+        selected = (wanted >= 0) & real
+        losses = jnp.where(scored, self._loss(p, jnp.where(scored, at_target, 1)), 0)
         count = jnp.sum(scored, dtype=jnp.float32)
-        rows = batch.weights * scored.any(axis=1)
-        return Outcome(
-            Mean(
-                jnp.sum(jnp.where(scored, self._loss(p, jnp.where(scored, at_target, 1)), 0)), count
-            ),
-            {
-                "error": Mean(jnp.sum(scored & ~right, dtype=jnp.float32), count),
-                "accuracy": Mean(jnp.sum(rows * (right | ~scored).all(axis=1)), jnp.sum(rows)),
-                "min_postselection": Minimum(jnp.min(jnp.where(selected, at_target, 1))),
-            },
-            carry,
-        )
+        rows = scored.any(axis=1)
+
+        def compared(found: Array) -> tuple[Mean, Mean]:
+            wrong = scored & (found != labels)
+            right_rows = jnp.sum(rows & ~wrong.any(axis=1), dtype=jnp.float32)
+            of_rows = Mean(right_rows, jnp.sum(rows, dtype=jnp.float32))
+            return Mean(jnp.sum(wrong, dtype=jnp.float32), count), of_rows
+
+        error, accuracy = compared(answers if train else outcome.words)
+        argmax_error, argmax_accuracy = compared(answers)
+        metrics: Metrics = {
+            "error": error,
+            "accuracy": accuracy,
+            "argmax_error": argmax_error,
+            "argmax_accuracy": argmax_accuracy,
+            "min_postselection": Minimum(jnp.min(jnp.where(selected, at_target, 1))),
+        }
+        return Outcome(Mean(jnp.sum(losses), count), metrics, carry)
 
     def _loss(self, p: Array, at_target: Array) -> Array:
         if self.options.loss == "nll":

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lru.batches import Source
@@ -209,6 +210,22 @@ class SavedRun(RunState):
                 f"this one would end after {self.total_steps}; give more --epochs or --max_steps"
             )
         self.rate_scales = saved["rate_scales"]
+
+    def begin_with(self, params: Any, opt_state: Any, step: int) -> None:
+        """Begin with parameters and an optimiser's state from elsewhere, and save them.
+
+        They are the best until an evaluation finds better ones.
+
+        Args:
+            params: parameters.
+            opt_state: state of the optimiser.
+            step: updates that were made.
+        """
+        counted = self.by_lane([jnp.int32(step)] * self.n)
+        self.state = self.state._replace(params=params, opt_state=opt_state, step=counted)
+        self.step = step
+        for kind in ("best", "unevaluated"):
+            self._save(kind, self.state)
 
     def wait(self) -> None:
         """Return once all checkpoints are on disk."""

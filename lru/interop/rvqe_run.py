@@ -1,0 +1,129 @@
+"""Runs that begin with a checkpoint of RVQE: its network, data, optimiser and their states."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from lru.config import Config
+from lru.dataloaders import dataset_from_options
+from lru.experiment import make_task, make_trainer, open_run, run_path
+from lru.interop.rvqe import Checkpoint, read_checkpoint, stacked, stacked_state
+from lru.training.config import RunConfig
+from lru.training.runs import Run
+
+OPTIMIZERS = {"adam": "adamw", "rmsprop": "rmsprop", "sgd": "sgd"}
+"""Rules of the updates by their names there, whose states can be taken over."""
+
+SLOTS = {"exp_avg": "mu", "exp_avg_sq": "nu", "square_avg": "nu"}
+"""Fields of optax's states by what PyTorch calls them."""
+
+ALIKE = (
+    *("workspace", "stages", "order", "degree", "weight_decay"),
+    *("initial_bias", "initial_bias_spread", "initial_weights_spread", "initial_unitaries_spread"),
+)
+"""Options that mean the same there and here."""
+
+
+def import_checkpoint(path: str | os.PathLike[str], run: RunConfig) -> Run:
+    """Make a run that goes on where a checkpoint of RVQE was taken; its folder.
+
+    A batch counts the rows of all groups and shards there. The order of rows and what is drawn in
+    evaluations are other ones.
+
+    Args:
+        path: of the checkpoint.
+        run: name and folders of the run.
+
+    Raises:
+        ValueError: if the checkpoint cannot be read, does not match its own arguments, or the run
+            exists.
+        OSError: if a file cannot be read or written.
+    """
+    checkpoint = read_checkpoint(path)
+    config = _config(checkpoint, run)
+    if Run(run_path(config)).has_checkpoint:
+        raise ValueError(f"name: there is a run in {run_path(config)}; choose another")
+    dataset = dataset_from_options(config.data.dataset, config.data.data_options)
+    data = dataset.load(run.raw_dir, run.dir_name)
+    rows = config.data.batch_size * len(data.card.groups or [1])
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=rows))
+    folder = Run(run_path(config))
+    trainer = make_trainer(config, data, make_task(config, data), folder)
+    cell = (
+        checkpoint.arguments["workspace"],
+        checkpoint.arguments["stages"],
+        data.card.n_classes.bit_length() - 1,
+    )
+    try:
+        params = _placed(trainer.state.params, stacked(checkpoint.parameters, *cell))
+        opt_state, step = trainer.state.opt_state, checkpoint.epoch + 1
+        if checkpoint.arguments["optimizer"] != "sgd":
+            step, slots = stacked_state(checkpoint, *cell)
+            for slot, arrays in slots.items():
+                opt_state = _placed(opt_state, arrays, within=SLOTS[slot])
+        folder = open_run(config)
+        trainer.begin_with(params, _counted(opt_state, step), step)
+    finally:
+        trainer.close()
+        folder.close()
+    return folder
+
+
+def _config(checkpoint: Checkpoint, run: RunConfig) -> Config:
+    """The configuration of a checkpoint; its batch is that of a group of rows."""
+    given = checkpoint.arguments
+    if given["optimizer"] not in OPTIMIZERS:
+        raise ValueError(
+            f"the optimiser of the checkpoint must be {', '.join(OPTIMIZERS)}, whose states can be "
+            f"taken over, but is {given['optimizer']}"
+        )
+    values = {name: given[name] for name in ALIKE} | vars(run)
+    values |= {
+        "model": "quantum-rnn",
+        "dataset": given["dataset"],
+        "optimizer": OPTIMIZERS[given["optimizer"]],
+        "lr_base": given["learning_rate"],
+        "batch_size": given["batch_size"] * given["num_shards"],
+        "max_steps": given["epochs"],
+        "jax_seed": given["seed"],
+        "stop_at_loss": given["stop_at_loss"],
+    }
+    dataset = dataset_from_options(given["dataset"])
+    options = {"sentence_length": given["sentence_length"]}
+    values["data_options"] = {n: v for n, v in options.items() if hasattr(dataset, n)}
+    return Config.from_flat(values)
+
+
+def _names(path: tuple) -> list[str]:
+    return jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+
+
+def _placed(tree: Any, arrays: Mapping[str, np.ndarray], within: str | None = None) -> Any:
+    """A tree with arrays in the place of its leaves of the same names, of those under a field."""
+
+    def place(path: tuple, leaf: jax.Array) -> jax.Array:
+        names = _names(path)
+        found = [array for name, array in arrays.items() if name in names]
+        if not found or (within is not None and within not in names):
+            return leaf
+        if found[0].shape != leaf.shape:
+            raise ValueError(
+                f"{'/'.join(names)} has shape {found[0].shape} in the checkpoint, but its "
+                f"arguments make it {leaf.shape}"
+            )
+        return jax.numpy.asarray(found[0], leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def _counted(opt_state: Any, step: int) -> Any:
+    """The state of an optimiser that has made so many updates."""
+
+    def count(path: tuple, leaf: jax.Array) -> jax.Array:
+        return leaf * 0 + step if _names(path)[-1] == "count" else leaf
+
+    return jax.tree_util.tree_map_with_path(count, opt_state)
