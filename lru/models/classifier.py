@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Integer, Key
@@ -88,11 +89,48 @@ def start_pooling(like: Float[Array, "B D"]) -> Pooled:
     return Pooled(features, jnp.zeros(like.shape[0], jnp.int32))
 
 
+class OneHot(nnx.Module):
+    """One-hot vectors of tokens, in place of an embedding: id k sets number k - 1 of D.
+
+    Id 0, which pads, is zero. There are no parameters.
+    """
+
+    def __init__(self, vocab_size: int, d_model: int):
+        """Take the sizes.
+
+        Args:
+            vocab_size: number V of token ids.
+            d_model: width D of the vectors.
+
+        Raises:
+            ValueError: if D is less than V - 1.
+        """
+        if d_model < vocab_size - 1:
+            raise ValueError(
+                f"d_model must be at least {vocab_size - 1} to read {vocab_size} tokens as one-hot "
+                f"vectors, of which padding is zero, got {d_model}"
+            )
+        self.d_model = d_model
+
+    def __call__(self, ids: Integer[Array, "..."]) -> Float[Array, "... D"]:
+        """The vectors, float32."""
+        return jax.nn.one_hot(ids.astype(jnp.int32) - 1, self.d_model, dtype=jnp.float32)
+
+
+def make_token_encoder(
+    vocab_size: int, d_model: int, one_hot: bool, rngs: nnx.Rngs
+) -> nnx.Embed | OneHot:
+    """The map from token ids to vectors of width D: `OneHot`, or a trained embedding."""
+    if one_hot:
+        return OneHot(vocab_size, d_model)
+    return nnx.Embed(vocab_size, d_model, rngs=rngs)
+
+
 class Classifier(nnx.Module):
     """Class scores for a sequence, or for each of its steps.
 
     Attributes:
-        encode: embedding of tokens or linear map of values, to width D.
+        encode: embedding or one-hot vectors of tokens, or linear map of values, to width D.
         encoder: the recurrent layers.
         head: read-out to C class scores.
     """
@@ -105,6 +143,7 @@ class Classifier(nnx.Module):
         vocab_size: int | None = None,
         n_features: int | None = None,
         pooling: str = "mean",
+        one_hot: bool = False,
         rngs: nnx.Rngs,
     ):
         """Build the network.
@@ -115,19 +154,23 @@ class Classifier(nnx.Module):
             vocab_size: number V of token ids, for token inputs.
             n_features: width of the values at each step, for real-valued inputs.
             pooling: how features become one vector: mean, last, or none for one prediction a step.
+            one_hot: read tokens as one-hot vectors instead of a trained embedding.
             rngs: source of the initial parameters.
 
         Raises:
-            ValueError: unless exactly one of vocab_size and n_features is given.
+            ValueError: unless exactly one of vocab_size and n_features is given; if one-hot vectors
+                are asked of values, or do not fit into D.
         """
         if (vocab_size is None) == (n_features is None):
             raise ValueError(
                 "give either vocab_size (token inputs) or n_features (real inputs), got "
                 f"vocab_size={vocab_size}, n_features={n_features}"
             )
+        if one_hot and vocab_size is None:
+            raise ValueError("one_hot must be False for real inputs, got True")
         self.pooling = pooling
         if vocab_size is not None:
-            self.encode = nnx.Embed(vocab_size, config.d_model, rngs=rngs)
+            self.encode = make_token_encoder(vocab_size, config.d_model, one_hot, rngs)
         elif n_features is not None:
             self.encode = nnx.Linear(n_features, config.d_model, rngs=rngs)
         self.encoder = make_body(config, rngs=rngs)

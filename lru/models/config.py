@@ -17,7 +17,7 @@ def one_of(name: str, value: Any, kind: Any) -> None:
 
 
 def check_rates(options: Any, *names: str) -> None:
-    """Refuse dropout rates outside [0, 1).
+    """Refuse rates outside [0, 1).
 
     Raises:
         ValueError: naming the argument and what was given.

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Integer, Key
 
 from lru.models.body import make_body
-from lru.models.classifier import pool
+from lru.models.classifier import make_token_encoder, pool
 from lru.models.config import ModelConfig
 
 
@@ -18,7 +18,7 @@ class TwoTower(nnx.Module):
     """Class scores for pairs of token sequences.
 
     Attributes:
-        encode: embedding of tokens, to width D.
+        encode: embedding or one-hot vectors of tokens, to width D.
         encoder: the recurrent layers, the same ones for both documents.
         hidden: from the compared features, to width D.
         head: read-out to C class scores.
@@ -31,6 +31,7 @@ class TwoTower(nnx.Module):
         *,
         vocab_size: int,
         pooling: str = "mean",
+        one_hot: bool = False,
         rngs: nnx.Rngs,
     ):
         """Build the network.
@@ -40,10 +41,14 @@ class TwoTower(nnx.Module):
             n_classes: number C of classes.
             vocab_size: number V of token ids.
             pooling: how the features of a document become one vector: mean or last.
+            one_hot: read tokens as one-hot vectors instead of a trained embedding.
             rngs: source of the initial parameters.
+
+        Raises:
+            ValueError: if one-hot vectors do not fit into D.
         """
         self.pooling = pooling
-        self.encode = nnx.Embed(vocab_size, config.d_model, rngs=rngs)
+        self.encode = make_token_encoder(vocab_size, config.d_model, one_hot, rngs)
         self.encoder = make_body(config, rngs=rngs)
         self.hidden = nnx.Linear(4 * config.d_model, config.d_model, rngs=rngs)
         self.head = nnx.Linear(config.d_model, n_classes, rngs=rngs)

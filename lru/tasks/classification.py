@@ -26,6 +26,8 @@ class ClassificationOptions:
 
     pooling: Pooling = "auto"
     """Pooling over time: mean, last, or none for one prediction a step; auto fits the data."""
+    one_hot: bool = False
+    """Read tokens as one-hot vectors, padded to d_model, instead of a trained embedding."""
 
     def __post_init__(self):
         """Check the values.
@@ -98,6 +100,7 @@ class Classification(Task):
             self.model,
             self.n_outputs,
             pooling=self.pooling,
+            one_hot=self.options.one_hot,
             vocab_size=card.vocab_size,
             n_features=card.n_features,
             rngs=rngs,

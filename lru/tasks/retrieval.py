@@ -23,6 +23,7 @@ class Retrieval(Classification):
             self.model,
             self.n_outputs,
             pooling=self.pooling,
+            one_hot=self.options.one_hot,
             vocab_size=cast(int, self.card.vocab_size),
             rngs=rngs,
         )

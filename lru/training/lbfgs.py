@@ -19,6 +19,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from lru.registry import UnknownNameError, known_names
+from lru.training.clipping import check_clip_norm, clip_by_norm
 from lru.training.line_search import Point, dot, strong_wolfe
 
 LINE_SEARCHES = ("none", "strong_wolfe")
@@ -75,6 +76,7 @@ def lbfgs(
     tolerance_change: float = 1e-9,
     history_size: int = 100,
     line_search: str = "none",
+    clip_norm: float | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Makes the transformation that takes the steps of `torch.optim.LBFGS`.
 
@@ -95,11 +97,13 @@ def lbfgs(
         line_search: "none" moves by the rate, in the first iteration of all by the rate times
             min(1, 1 / |g|_1); "strong_wolfe" starts there, then brackets and zooms by cubic
             interpolation until the strong Wolfe conditions hold or `max_eval` is reached.
+        clip_norm: norm to which every gradient is clipped before anything else is done with it, as
+            in a closure of PyTorch that clips; None does not.
 
     Raises:
-        ValueError: if a count is less than 1, or a tolerance negative or not finite; from `init`,
-            if there are no parameters or some are neither float32 nor float64; from `update`, if
-            the state is of other parameters.
+        ValueError: if a count is less than 1, a tolerance negative or not finite, or `clip_norm`
+            not positive; from `init`, if there are no parameters or some are neither float32 nor
+            float64; from `update`, if the state is of other parameters.
         UnknownNameError: if there is no such line search.
     """
     if max_eval is None:
@@ -112,6 +116,7 @@ def lbfgs(
     for name, tolerance in tolerances.items():
         if not 0 <= tolerance < math.inf:
             raise ValueError(f"{name} must be at least 0 and finite, got {tolerance}")
+    check_clip_norm(clip_norm)
     if line_search not in LINE_SEARCHES:
         known = known_names(line_search, LINE_SEARCHES)
         raise UnknownNameError(f"unknown line search {line_search!r}; {known}")
@@ -160,9 +165,12 @@ def lbfgs(
             )
         rate = jnp.asarray(rate, start.dtype)
 
+        def flat(gradient: Any) -> jax.Array:
+            return clip_by_norm(ravel_pytree(gradient)[0], clip_norm)
+
         def evaluate(x: jax.Array) -> tuple[jax.Array, jax.Array]:
             loss, gradient = value_and_grad(unravel(x))
-            return jnp.asarray(loss, x.dtype), ravel_pytree(gradient)[0]
+            return jnp.asarray(loss, x.dtype), flat(gradient)
 
         def optimal(grad: jax.Array) -> jax.Array:
             return jnp.abs(grad).max() <= tolerance_grad
@@ -213,7 +221,7 @@ def lbfgs(
             x = jnp.where(stuck, loop.x, loop.x + t * d)
             return _Loop(x, loss, grad, iterations, evals_so_far, ~stop, state)
 
-        grad, _ = ravel_pytree(grads)
+        grad = flat(grads)
         loop = _Loop(
             x=start,
             loss=jnp.asarray(value, start.dtype),

@@ -18,9 +18,10 @@ import optax
 from flax import nnx
 
 from lru.layers import RecurrentParam
-from lru.models.config import check_not_negative
+from lru.models.config import check_not_negative, check_rates
 from lru.registry import Registry
 from lru.training.averaging import average_iterates
+from lru.training.clipping import check_clip_norm, clip_by_norm
 from lru.training.config import TrainConfig
 from lru.training.lbfgs import lbfgs
 
@@ -119,17 +120,11 @@ class _FirstOrder(Optimizer):
             ValueError: if a value is out of range.
         """
         check_not_negative(self, "lr_factor", "weight_decay")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"clip_norm must be positive, got {self.clip_norm}")
+        check_clip_norm(self.clip_norm)
 
     def build(self, rate: optax.Schedule) -> optax.GradientTransformation:
         """See `Optimizer.build`."""
-        # Both have the same state, so that a run can be continued with and without clipping.
-        clip = (
-            optax.identity()
-            if self.clip_norm is None
-            else optax.clip_by_global_norm(self.clip_norm)
-        )
+        clip = optax.stateless(lambda gradient, params: clip_by_norm(gradient, self.clip_norm))
         return optax.chain(clip, self.rule(rate))
 
     @abstractmethod
@@ -163,7 +158,7 @@ def by_group(
     return optax.partition({"regular": regular, "recurrent": recurrent}, groups)
 
 
-@OPTIMIZERS.register("adamw")
+@OPTIMIZERS.register("adamw", "adam")
 @dataclass(frozen=True)
 class AdamW(_FirstOrder):
     """Adam with decoupled weight decay of all but the recurrent parameters."""
@@ -177,11 +172,23 @@ class AdamW(_FirstOrder):
 @OPTIMIZERS.register("rmsprop")
 @dataclass(frozen=True)
 class RMSProp(_FirstOrder):
-    """RMSProp: decay 0.9, epsilon 1e-8, as in the QRNN paper (arXiv 1611.01576, section 3.1)."""
+    """RMSProp with epsilon 1e-8, as in the QRNN paper (arXiv 1611.01576, section 3.1)."""
+
+    decay: float = 0.9
+    """Decay of the mean square of the gradients: 0.9 in the QRNN paper, 0.99 in PyTorch."""
+
+    def __post_init__(self):
+        """Check the ranges.
+
+        Raises:
+            ValueError: if a value is out of range.
+        """
+        super().__post_init__()
+        check_rates(self, "decay")
 
     def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
         """See `_FirstOrder.rule`."""
-        rule = partial(optax.rmsprop, decay=0.9, eps=1e-8, eps_in_sqrt=False)
+        rule = partial(optax.rmsprop, decay=self.decay, eps=1e-8, eps_in_sqrt=False)
         return self.with_l2(rate, rule)
 
 
@@ -212,6 +219,8 @@ class LBFGS(Optimizer):
     """End the update when parameters or loss change by less than this."""
     line_search: Literal["none", "strong_wolfe"] = "none"
     """Step by the learning rate, or search for one that fulfils the strong Wolfe conditions."""
+    clip_norm: float | None = None
+    """Clip each gradient to this global norm."""
 
     rates_inside: ClassVar[bool] = True
 

@@ -45,7 +45,11 @@ def assert_close(actual, expected):
 
 
 def classifier(
-    vocab_size: int | None = V, n_features: int | None = None, pooling: str = "mean", **changes
+    vocab_size: int | None = V,
+    n_features: int | None = None,
+    pooling: str = "mean",
+    one_hot: bool = False,
+    **changes,
 ) -> Classifier:
     return Classifier(
         dataclasses.replace(TINY, **changes),
@@ -53,6 +57,7 @@ def classifier(
         vocab_size=vocab_size,
         n_features=n_features,
         pooling=pooling,
+        one_hot=one_hot,
         rngs=nnx.Rngs(0),
     )
 
@@ -123,6 +128,29 @@ def test_real_inputs_go_through_a_linear_map():
     kernel, bias = model.encode.kernel[...], model.encode.bias[...]
     encoded = model.encoder(x @ kernel + bias)[0]
     np.testing.assert_allclose(run(model, x)[0], model.head(encoded.mean(1)), rtol=1e-4, atol=1e-5)
+
+
+def test_tokens_may_be_read_as_one_hot_vectors():
+    model = classifier(one_hot=True, d_model=V)
+    # Of padding zeros, and beyond the last token too.
+    np.testing.assert_array_equal(model.encode(jnp.arange(V, dtype="uint8")), np.eye(V, k=-1))
+    assert not jax.tree.leaves(nnx.state(model.encode))
+    ids, state = tokens(), model.initial_state(B)
+    for t in range(T):
+        scores, state = advance(model, ids[:, t], state)
+    np.testing.assert_allclose(scores, run(model, ids)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"d_model": V - 2}, "d_model must be at least 6 to read 7 tokens as .* vectors.*, got 5$"),
+        ({"vocab_size": None, "n_features": 2}, "one_hot must be False for real inputs, got True"),
+    ],
+)
+def test_one_hot_vectors_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        classifier(one_hot=True, **changes)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])

@@ -240,6 +240,17 @@ def test_a_feature_that_never_changes_stays_finite():
     assert np.isfinite(one.prepare(jnp.full((1, 2, 1), 0.5))).all()
 
 
+@pytest.mark.parametrize("one_hot", [True, False])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("classification", "tokens"), ("retrieval", "token_pairs")]
+)
+def test_tokens_are_read_as_one_hot_vectors_if_asked(name, kind, one_hot):
+    config, options = dataclasses.replace(TINY, d_model=V), ClassificationOptions(one_hot=one_hot)
+    one = TASKS[name](card(kind=kind), config, options)
+    params = nnx.state(one.build_model(nnx.Rngs(0)), nnx.Param)
+    assert ("encode" in params) == (not one_hot)
+
+
 def test_tokens_stay_integers_and_values_are_read():
     assert task().prepare(jnp.ones((1, 2), jnp.uint8)).dtype == jnp.int32
     one = task(values_card(mean=[0.0], std=[1.0]))

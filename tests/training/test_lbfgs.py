@@ -49,6 +49,8 @@ PROBLEMS = {
     "flat gradient": (waves, [np.array([0.2])], [1.0] * 3, {"tolerance_grad": 0.1}),
     "small change": (waves, [np.array([0.2])], [1.0] * 3, {"tolerance_change": 0.3}),
     "short step": (rosenbrock, [np.array([-1.2, 1.0])], [0.2] * 2, {"tolerance_change": 0.25}),
+    # Of the gradients, given and evaluated, some are longer and some are shorter than that.
+    "clipped": (waves, [np.array([0.2, 1.0, -0.7])], [0.5] * 3, {"max_iter": 6, "clip_norm": 2.0}),
     # The line search has but one evaluation, beyond the minimum, and stays where it was.
     "overshoot": (waves, [np.array([0.2])], [9.0] * 2, {"max_iter": 1}),
 }
@@ -76,15 +78,17 @@ def make_update(loss, optimizer):
 def test_equals_that_of_torch(problem, line_search):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     loss, first, rates, options = PROBLEMS[problem]
+    others = {name: value for name, value in options.items() if name != "clip_norm"}
     tensors = [torch.tensor(leaf, requires_grad=True) for leaf in first]
     peer = torch.optim.LBFGS(
-        tensors, line_search_fn=None if line_search == "none" else line_search, **options
+        tensors, line_search_fn=None if line_search == "none" else line_search, **others
     )
 
     def closure():
         peer.zero_grad()
         value = loss(torch, *tensors)
         value.backward()
+        torch.nn.utils.clip_grad_norm_(tensors, options.get("clip_norm", np.inf))
         return value
 
     with jax.enable_x64(True):
@@ -179,6 +183,7 @@ def test_at_a_minimum_nothing_moves_and_the_evaluation_counts():
         ({"history_size": -1}, "history_size must be at least 1, got -1"),
         ({"tolerance_grad": -1e-7}, "tolerance_grad must be at least 0 and finite, got -1e-07"),
         ({"tolerance_change": np.nan}, "tolerance_change must be at least 0 and finite, got nan"),
+        ({"clip_norm": -0.5}, "clip_norm must be positive, got -0.5"),
         ({"line_search": "wolfe"}, "unknown line search 'wolfe'; known: none, strong_wolfe"),
     ],
 )

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -204,6 +205,39 @@ def test_rmsprop_divides_by_the_root_of_the_mean_square_and_decays_all_parameter
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "peer", "options"),
+    [
+        (RMSProp(decay=0.99, weight_decay=0.0), "RMSprop", {"alpha": 0.99, "eps": 1e-8}),
+        (AdamW(weight_decay=0.1), "AdamW", {"weight_decay": 0.1}),
+        (SGD(weight_decay=0.1), "SGD", {"weight_decay": 0.1}),
+    ],
+    ids=["rmsprop", "adamw", "sgd"],
+)
+def test_equals_that_of_torch(optimizer, peer, options):
+    """Updates of regular parameters, from gradients that are clipped at first and then are not."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    start = [np.array([3.0, -1.0]), np.array([[0.5]])]
+    tensors = [torch.tensor(values, requires_grad=True) for values in start]
+    theirs = getattr(torch.optim, peer)(tensors, lr=0.01, **options)
+    with jax.enable_x64(True):
+        mine = dataclasses.replace(optimizer, lr_factor=1.0, clip_norm=2.0)
+        mine = mine.build(optax.constant_schedule(0.01))
+        params = nnx.State({i: nnx.Param(jnp.asarray(values)) for i, values in enumerate(start)})
+        state = mine.init(params)
+        for scale in (2.0, -1.0, 0.3, 0.1):
+            for tensor in tensors:
+                tensor.grad = scale * tensor.detach()
+            torch.nn.utils.clip_grad_norm_(tensors, 2.0)
+            theirs.step()
+            gradients = jax.tree.map(lambda leaf, scale=scale: scale * leaf, params)
+            updates, state = mine.update(gradients, state, params)
+            params = optax.apply_updates(params, updates)
+            for i, tensor in enumerate(tensors):
+                expected = tensor.detach().numpy()
+                np.testing.assert_allclose(params[i][...], expected, rtol=1e-13)
+
+
 @pytest.mark.parametrize("averages", [False, True])
 def test_the_factor_multiplies_updates_alone(averages):
     config = TrainConfig(average_from=0 if averages else None)
@@ -222,14 +256,15 @@ def test_the_factor_multiplies_updates_alone(averages):
         ({"lr_factor": -1.0}, "lr_factor must not be negative, got -1.0"),
         ({"weight_decay": -0.1}, "weight_decay must not be negative, got -0.1"),
         ({"clip_norm": 0.0}, "clip_norm must be positive, got 0.0"),
+        ({"decay": 1.0}, r"decay must be in \[0, 1\), got 1.0"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        AdamW(**options)
+        RMSProp(**options)
 
 
 def test_an_unknown_optimizer_lists_the_known_ones():
-    known = "known: adamw, lbfgs, rmsprop, sgd"
+    known = "known: adam, adamw, lbfgs, rmsprop, sgd"
     with pytest.raises(ValueError, match=f"unknown optimizer 'newton'.*{known}"):
         Config(optimizer=OptimizerConfig("newton")).make_optimizer()
