@@ -64,6 +64,7 @@ class Measurement(Task):
         "lr_base": 0.003,
         "weight_decay": 0.0,
         "clip_norm": 0.5,
+        "decay": 0.99,
         "history_size": 40,
         "max_steps": 5000,
     }
