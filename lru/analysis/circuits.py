@@ -266,7 +266,7 @@ def _shown(lanes: range, size: int) -> list[tuple[int, ...]]:
 
 
 def _n_weights(sources: int, degree: int) -> int:
-    return sum(math.comb(sources, size) for size in range(1, degree + 1))
+    return sum(math.comb(sources, size) for size in range(1, min(degree, sources) + 1))
 
 
 def _count(number: int, word: str) -> str:
