@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
@@ -47,7 +48,7 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: str | os.PathLike) -
         else:
             axes.set_axis_off()
             axes.text(0.5, 0.5, "not logged", ha="center", transform=axes.transAxes, color=INK)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_eigenvalues(
@@ -117,7 +118,7 @@ def plot_eigenvalues(
         fontsize=9,
         handletextpad=0,
     )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_gates(
@@ -170,7 +171,7 @@ def plot_gates(
     for label in grid[-1].get_xticklabels():
         # A dollar sign is a word here.
         label.set_parse_math(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_curve(
@@ -214,11 +215,23 @@ def _style(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _save(figure: Figure, path: str | os.PathLike) -> None:
-    """Write a figure so that a reader, or a crash, meets the old picture or the new."""
+def save_figure(figure: Figure, path: str | os.PathLike) -> None:
+    """Write a figure so that a reader, or a crash, meets the old picture or the new.
+
+    The same figure gives the same bytes.
+
+    Args:
+        figure: what to write.
+        path: where to; its suffix is the format, PNG if it has none.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     kind = path.suffix.removeprefix(".") or "png"
-    figure.savefig(temporary, format=kind, dpi=150, bbox_inches="tight", pad_inches=0.08)
+    # Where names and the time of writing would differ.
+    settings: dict[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {}
+    with rc_context({"svg.hashsalt": "lru"}):
+        figure.savefig(
+            temporary, format=kind, dpi=150, bbox_inches="tight", pad_inches=0.08, **settings
+        )
     os.replace(temporary, path)

@@ -138,7 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["--version"]:
         print(f"lru {__version__}")
         return 0
-    lines = [f"  {name:10} {first_line(module)}" for name, module in known.items()]
+    width = max(map(len, known))
+    lines = [f"  {name:{width}} {first_line(module)}" for name, module in known.items()]
     print("usage: lru VERB ...; lru VERB --help; lru --version\n\n" + "\n".join(lines))
     if not words or words[0] in ("-h", "--help"):
         return 0

@@ -17,7 +17,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def figure(monkeypatch):
     """A function that runs a plot and gives the figure that it would have saved."""
     saved = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: saved.append(figure))
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: saved.append(figure))
 
     def run(plot, *args):
         plot(*args, "unused.png")
