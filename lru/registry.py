@@ -22,13 +22,13 @@ class UnknownNameError(ValueError, KeyError):
 def suggestion(name: str, known: Iterable[str]) -> str:
     """End of a message about an unknown name: the known one that it begins, or is most like.
 
-    Empty if it is like none; of several the shortest.
+    Empty if it is like none; of several the first.
     """
-    shortest_first = sorted(known, key=len)
-    begun = [entry for entry in shortest_first if name and entry.startswith(name.lower())]
+    known = list(known)
+    begun = [entry for entry in known if name and entry.startswith(name.lower())]
     # `cifar10` is like the beginning of `cifar-classification`, not like the whole.
-    like = {entry.split("-")[0]: entry for entry in reversed(shortest_first)}
-    like |= {entry: entry for entry in shortest_first}
+    like = {entry.split("-")[0]: entry for entry in reversed(known)}
+    like |= {entry: entry for entry in known}
     close = [like[part] for part in difflib.get_close_matches(name.lower(), like, n=1)]
     return "".join(f"; did you mean {entry!r}?" for entry in (begun or close)[:1])
 
@@ -76,8 +76,11 @@ class Registry(Mapping[str, T], Generic[T]):
         """
         name = self._aliases.get(name, name)
         if name not in self._entries:
-            known = known_names(name, sorted([*self._entries, *self._aliases]))
-            raise UnknownNameError(f"unknown {self.kind} {name!r}; {known}")
+            known = [*self._entries, *self._aliases]
+            raise UnknownNameError(
+                f"unknown {self.kind} {name!r}; known: {', '.join(sorted(known)) or 'none'}"
+                f"{suggestion(name, known)}"
+            )
         return name
 
     def __getitem__(self, name: str) -> T:

@@ -1,5 +1,7 @@
 """Settings of all tests; set before JAX and NumPy are imported."""
 
+import gzip
+import itertools
 import os
 import pickle
 import wave
@@ -85,15 +87,19 @@ def few_files(tmp_path_factory):
         (raw_dir / path).parent.mkdir(parents=True, exist_ok=True)
         (raw_dir / path).write_bytes(content)
 
-    def idx(*sizes):
-        array = rng.integers(256 if len(sizes) > 1 else 10, size=sizes, dtype=np.uint8)
-        header = np.array([0x800 + len(sizes), *sizes], ">i4")
+    def idx(array):
+        header = np.array([0x800 + array.ndim, *array.shape], ">i4")
         return header.tobytes() + array.tobytes()
 
     for place in ("MNIST", "FashionMNIST"):
-        for part, n in (("train", 24), ("t10k", 8)):
-            write(f"{place}/raw/{part}-images-idx3-ubyte", idx(n, 28, 28))
-            write(f"{place}/raw/{part}-labels-idx1-ubyte", idx(n))
+        for part, n in (("train", 60), ("t10k", 8)):
+            images = rng.integers(256, size=(n, 28, 28), dtype=np.uint8)
+            write(f"{place}/raw/{part}-images-idx3-ubyte", idx(images))
+            write(f"{place}/raw/{part}-labels-idx1-ubyte", idx(np.arange(n, dtype=np.uint8) % 10))
+    for method, digit in itertools.product(("tsne", "umap"), range(10)):
+        for part in ("train", "validate", "test"):
+            path = f"mnist_quantum/mnist-{method}-2-{digit}-{part}.csv.gz"
+            write(path, gzip.compress(f"{digit},200\n".encode()))
     for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
         pixels = rng.integers(256, size=(4, 3072), dtype=np.uint8)
         batch = {b"data": pixels, b"labels": [0, 1, 2, 9]}

@@ -29,7 +29,7 @@ def list_all(arguments: argparse.Namespace) -> Lines:
         options = vars(kind())
         yield "    options: " + " ".join(f"{key}={value}" for key, value in options.items())
         if kind.variants:
-            yield "    with options of their own: " + ", ".join(kind.variants)
+            yield "    by options: " + ", ".join(kind.variants)
         if kind.sources:
             yield "    download: " + ", ".join(source.filename for source in kind.sources)
 

@@ -373,3 +373,15 @@ def check_at_least(dataset: Dataset, **least: int | float) -> None:
         value = getattr(dataset, option)
         if value < bound:
             raise ValueError(f"{dataset.name}: {option} is {value}, but must be at least {bound}")
+
+
+def check_at_most(dataset: Dataset, **most: int | float) -> None:
+    """Check options that are numbers against their largest values.
+
+    Raises:
+        ValueError: naming the option, its value and what is allowed.
+    """
+    for option, bound in most.items():
+        value = getattr(dataset, option)
+        if value > bound:
+            raise ValueError(f"{dataset.name}: {option} is {value}, but must be at most {bound}")

@@ -30,6 +30,8 @@ def test_list_names_every_data_set_and_its_options(capsys):
     for name, kind in DATASETS.items():
         assert f"\n{', '.join((name, *kind.aliases))}: " in f"\n{printed}"
     assert "pattern_length=10" in printed
+    for kind in DATASETS.values():
+        assert not kind.variants or f"    by options: {', '.join(kind.variants)}\n" in printed
 
 
 def test_prepare_describes_what_it_made(capsys, tmp_path):

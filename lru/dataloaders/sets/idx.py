@@ -20,6 +20,9 @@ SIDE = 28
 N_CLASSES = 10
 _UNSIGNED_BYTE = 8
 
+Part = tuple[UInt8[np.ndarray, "n T 1"], Int32[np.ndarray, " n"]]
+"""Images, one pixel after the other, and their labels."""
+
 
 @dataclass(frozen=True)
 class Published:
@@ -70,8 +73,13 @@ class IdxImages(HeldOut):
                 return found
         return ()
 
-    def build(self, raw_dir: Path, folder: Path) -> Description:
-        """Read the four files and put validation apart."""
+    def read(self, raw_dir: Path) -> tuple[dict[str, Part], str, bool]:
+        """The published parts, "train" and "test", from the four files.
+
+        Returns:
+            Images and labels of both parts; a sentence that says which files they are from; and
+            whether these are the published bytes.
+        """
         files = self.raw_files(raw_dir)
         contents = [_inflated(path) for path in files]
         official = all(
@@ -79,21 +87,26 @@ class IdxImages(HeldOut):
             for content, published in zip(contents, self.published.values(), strict=True)
         )
         arrays = [parse_idx(content, path) for content, path in zip(contents, files, strict=True)]
-        published_parts = {
+        parts = {
             part: _checked(arrays[first], arrays[first + 1], files[first], files[first + 1])
             for part, first in (("train", 0), ("test", 2))
         }
+        where = files[0].parent.relative_to(raw_dir).as_posix()
+        state = "the published bytes" if official else "NOT the published bytes"
+        return parts, f"Read from the four idx files in {where}; their sha256: {state}.", official
+
+    def build(self, raw_dir: Path, folder: Path) -> Description:
+        """Read the four files and put validation apart."""
+        published_parts, provenance, official = self.read(raw_dir)
         sizes = {part: len(labels) for part, (_, labels) in published_parts.items()}
         for split, (part, rows) in self.parts(sizes["train"], sizes["test"]).items():
             images, labels = published_parts[part]
             write_dense(folder, split, self.arranged(images[rows]), labels[rows])
-        where = files[0].parent.relative_to(raw_dir).as_posix()
-        state = "the published bytes" if official else "NOT the published bytes"
         return Description(
             kind="values",
             n_classes=N_CLASSES,
             targets="class",
-            provenance=f"Read from the four idx files in {where}; their sha256: {state}.",
+            provenance=provenance,
             comparable=(
                 f"The test set is the published one. {self.validated_on(sizes['train'])}"
                 if official
@@ -145,9 +158,7 @@ def _inflated(path: Path) -> bytes:
         raise ValueError(f"{path} is not a whole gzip file ({error})") from error
 
 
-def _checked(
-    images: np.ndarray, labels: np.ndarray, images_path: Path, labels_path: Path
-) -> tuple[UInt8[np.ndarray, "n T 1"], Int32[np.ndarray, " n"]]:
+def _checked(images: np.ndarray, labels: np.ndarray, images_path: Path, labels_path: Path) -> Part:
     """Images as `[n, 784, 1]` and labels as `[n]` int32."""
     if images.shape[1:] != (SIDE, SIDE):
         raise ValueError(f"{images_path} holds {images.shape}, not images of {SIDE} by {SIDE}")
