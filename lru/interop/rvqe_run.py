@@ -10,7 +10,7 @@ import numpy as np
 
 from lru.config import Config
 from lru.dataloaders import dataset_from_options
-from lru.experiment import make_task, make_trainer, open_run, run_path
+from lru.experiment import load_data, make_task, make_trainer, open_run, resolved, run_path
 from lru.interop.rvqe import Checkpoint, read_checkpoint, stacked, stacked_state
 from lru.training.config import RunConfig
 from lru.training.runs import Run
@@ -47,8 +47,7 @@ def import_checkpoint(path: str | os.PathLike[str], run: RunConfig) -> Run:
     config = _config(checkpoint, run)
     if Run(run_path(config)).has_checkpoint:
         raise ValueError(f"name: there is a run in {run_path(config)}; choose another")
-    dataset = dataset_from_options(config.data.dataset, config.data.data_options)
-    data = dataset.load(run.raw_dir, run.dir_name)
+    data = load_data(config)
     rows = config.data.batch_size * len(data.card.groups or [1])
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=rows))
     folder = Run(run_path(config))
@@ -95,7 +94,7 @@ def _config(checkpoint: Checkpoint, run: RunConfig) -> Config:
     dataset = dataset_from_options(given["dataset"])
     options = {"sentence_length": given["sentence_length"]}
     values["data_options"] = {n: v for n, v in options.items() if hasattr(dataset, n)}
-    return Config.from_flat(values)
+    return resolved(Config.from_flat(values))
 
 
 def _names(path: tuple) -> list[str]:
