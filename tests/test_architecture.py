@@ -25,7 +25,7 @@ ORDER = [
     [("models",), ("batches",)],
     [("layers",), ("dataloaders",)],
     [("scan",)],
-    [("registry",), ("plugins",), ("files",), ("options",), ("words",), ("version",)],
+    [("registry",), ("plugins",), ("files",), ("options",), ("words",), ("version",), ("devices",)],
 ]
 ROOMS = {name: (line, room) for line, rooms in enumerate(ORDER) for room in rooms for name in room}
 
