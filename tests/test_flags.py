@@ -486,6 +486,13 @@ def test_the_help_has_what_applies_and_a_sentence_for_each(helped):
     assert "n_train=96000" in helped, "the options of the data set"
 
 
+def test_the_help_has_the_options_that_the_name_of_a_data_set_stands_for(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--dataset", "mnist-tsne-d3-r5", "--help"])
+    printed = " ".join(re.sub("[│╭╮╰╯─]", "", capsys.readouterr().out).split())
+    assert re.search("Those of mnist-tsne-d3-r5: .* d=3: .* r=5: ", printed)
+
+
 def test_the_whole_help_has_the_options_of_all_with_their_owners(capsys):
     with pytest.raises(SystemExit):
         parse(["--help_all", "--model", "qrnn"])

@@ -151,7 +151,7 @@ class Batches:
             len(rows) * length for rows, length in zip(plan.rows, plan.padded_lengths, strict=True)
         )
         documents = self._lengths.size // len(self._lengths)
-        return 1 - self._lengths.sum() / (padded * documents)
+        return 1 - self._lengths[np.concatenate(plan.rows)].sum() / (padded * documents)
 
     def description(self) -> str:
         """Phrase that says how much there is to read."""

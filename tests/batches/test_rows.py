@@ -158,6 +158,7 @@ def test_every_batch_has_as_many_rows_of_each_group_in_turn():
     # Drawn with replacement, all as likely: 100 draws of 2, of 3 and of 1 row.
     assert np.bincount(rows) == pytest.approx([50, 50, 33, 33, 33, 100], abs=15)
     assert batch.inputs.shape == (300, 4)
+    assert loader.padding_share() == pytest.approx(1 - batch.lengths.sum() / batch.inputs.size)
 
 
 def test_groups_are_drawn_by_seed_and_epoch_alone_and_shared_by_processes():

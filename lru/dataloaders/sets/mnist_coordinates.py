@@ -16,7 +16,7 @@ from statistics import NormalDist
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 
 from lru.dataloaders.base import check_at_least, check_at_most, register
 from lru.dataloaders.sets.bit_words import Sequences
@@ -32,13 +32,13 @@ BITS = 8
 MOST = 7
 """Most bits of a word here."""
 
-_PARAMETERS = {
+PARAMETERS = {
     "tsne": {"perplexity": 40, "early_exaggeration_iter": 250, "n_iter": 500, "random_state": 42},
     "umap": {"n_neighbors": 40, "min_dist": 0.0, "n_epochs": 500, "random_state": 42},
 }
 """Those of the original."""
 
-Values = dict[str, Float64[np.ndarray, "_ _"]]
+Values = dict[str, Float[np.ndarray, "_ _"]]
 """Rows by split."""
 
 
@@ -166,7 +166,7 @@ class MnistEmbedding(MnistCoordinates):
         self, raw_dir: Path, images: Mapping[str, ByDigit]
     ) -> dict[str, UInt8[np.ndarray, "_ _"]]:
         """See `MnistCoordinates.coordinates`; kept under `raw_dir`, for sets that share them."""
-        facts = [self.method, self.d, _PARAMETERS[self.method]]
+        facts = [self.method, self.d, PARAMETERS[self.method]]
         digest = hashlib.sha256(json.dumps(facts).encode())
         for split, rows in images.items():
             for part in rows:
@@ -225,7 +225,7 @@ class MnistTsne(MnistEmbedding):
             metric="euclidean",
             negative_gradient_method="bh",
             n_jobs=-1,
-            **_PARAMETERS[self.method],
+            **PARAMETERS[self.method],
         )
         components = principal_components(pixels, 30)
         found = tsne.fit(components["train"])
@@ -240,7 +240,7 @@ class MnistTsne(MnistEmbedding):
 class MnistUmap(MnistEmbedding):
     """Recognise a digit from its coordinates in an embedding by UMAP that knew the labels of train.
 
-    The original's files have none to test on.
+    Where the original's files are read and those to test on are missing, there is no test split.
     """
 
     name: ClassVar[str] = "mnist-umap"
@@ -254,7 +254,7 @@ class MnistUmap(MnistEmbedding):
     def fitted(self, pixels: Values, labels: Int64[np.ndarray, " n"]) -> Values:
         """See `MnistCoordinates.fitted`: from the pixels themselves, with the labels."""
         # With a seed it takes one thread, and warns of it unless that is asked for.
-        umap = self.library().UMAP(n_components=self.d, n_jobs=1, **_PARAMETERS[self.method])
+        umap = self.library().UMAP(n_components=self.d, n_jobs=1, **PARAMETERS[self.method])
         found = {"train": umap.fit_transform(pixels["train"], labels)}
         others = {name: rows for name, rows in pixels.items() if name != "train"}
         return found | {name: umap.transform(rows) for name, rows in others.items()}

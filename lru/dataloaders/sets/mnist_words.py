@@ -112,16 +112,18 @@ class MnistWords(BitWords):
         return super().obtain(raw_dir, mirror)
 
     def _original_files(self, raw_dir: Path) -> dict[tuple[str, int], Path]:
-        """The original's files by split and digit, those that have to be there."""
-        name = self.original_name()
+        """The original's files by split and digit; of an optional split only if all are there."""
+        name, found = self.original_name(), {}
         if name is None:
             return {}
-        return {
-            (split, digit): raw_dir / ORIGINAL / f"{name.format(digit)}-{part}.csv.gz"
-            for split, part in _PARTS.items()
-            if split not in self.optional_splits
-            for digit in self.numerals
-        }
+        for split, part in _PARTS.items():
+            paths = {
+                (split, digit): raw_dir / ORIGINAL / f"{name.format(digit)}-{part}.csv.gz"
+                for digit in self.numerals
+            }
+            if split not in self.optional_splits or all(path.exists() for path in paths.values()):
+                found |= paths
+        return found
 
     def build(self, raw_dir: Path, folder: Path) -> Description:
         """Write the words of the original's codes, or of our own."""
@@ -190,6 +192,9 @@ def read_codes(path: Path) -> UInt8[np.ndarray, "n k"]:
     """
     try:
         lines = gzip.decompress(path.read_bytes()).decode().splitlines()
-        return np.array([line.split(",") for line in lines], np.int64).astype(np.uint8)
+        codes = np.array([line.split(",") for line in lines], np.int64)
+        if codes.ndim != 2 or codes.min() < 0 or codes.max() > 255:
+            raise ValueError("they must be 0 to 255")
+        return codes.astype(np.uint8)
     except (EOFError, OSError, zlib.error, ValueError) as error:
-        raise ValueError(f"{path} has not rows of whole numbers, compressed ({error})") from None
+        raise ValueError(f"{path} is no compressed file of rows of bytes ({error})") from None

@@ -163,14 +163,22 @@ def test_the_files_of_the_original_are_read_where_they_are(raw_dir, cache_dir):
             lacking.load(raw_dir, cache_dir)
 
 
-def test_the_original_has_no_umap_to_test_on(raw_dir, cache_dir):
+def test_the_original_may_have_no_umap_to_test_on(raw_dir, cache_dir):
     write_original(raw_dir, "mnist-umap-2-{}", [[243, 177]], ["train", "validate"])
     prepared = MnistUmap().load(raw_dir, cache_dir)
     assert list(prepared.splits) == ["train", "val"]
-    path = raw_dir / ORIGINAL / "mnist-umap-2-3-validate.csv.gz"
-    path.write_bytes(gzip.compress(b"1,x\n"))
-    with pytest.raises(ValueError, match=r"umap-2-3-validate\.csv\.gz has not rows of whole num"):
-        MnistUmap().load(raw_dir, cache_dir)
+    write_original(raw_dir, "mnist-umap-2-{}", [[243, 177]])
+    assert list(MnistUmap().load(raw_dir, cache_dir).splits) == ["train", "val", "test"]
+
+
+@pytest.mark.parametrize(
+    "content", [gzip.compress(b"1,x\n"), gzip.compress(b"1,256\n"), gzip.compress(b""), b"1,2\n"]
+)
+def test_damaged_files_of_the_original_are_named(raw_dir, cache_dir, content):
+    write_original(raw_dir, "mnist-tsne-2-{}", [[243, 177]])
+    (raw_dir / ORIGINAL / "mnist-tsne-2-3-validate.csv.gz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"2-3-validate\.csv\.gz is no compressed file of rows"):
+        MnistTsne().load(raw_dir, cache_dir)
 
 
 # Coordinates.
@@ -244,11 +252,14 @@ def test_a_missing_library_is_named_with_its_extra(name, raw_dir, tmp_path):
 
 
 @pytest.mark.parametrize("kind", [MnistTsne, MnistUmap])
-def test_the_libraries_embed_a_few_images(kind, raw_dir, cache_dir):
+def test_the_libraries_embed_a_few_images(kind, raw_dir, cache_dir, monkeypatch):
     pytest.importorskip(kind.module, reason="the extra quantum is needed")
-    write_mnist(raw_dir, each=30)
+    parameters = mnist_coordinates.PARAMETERS[kind.method]
+    for name in parameters.keys() & {"early_exaggeration_iter", "n_iter", "n_epochs"}:
+        monkeypatch.setitem(parameters, name, 6)
+    write_mnist(raw_dir, each=15)
     prepared = kind(n_val=2).load(raw_dir, cache_dir)
-    assert [len(split) for split in prepared.splits.values()] == [280, 20, 300]
+    assert [len(split) for split in prepared.splits.values()] == [130, 20, 150]
 
 
 # Images.
