@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Arc, Circle, Rectangle
 
 from lru.analysis.plots import INK, save_figure
+from lru.scan.quantum import n_subsets
 
 Detail = Literal["cell", "neuron"]
 
@@ -163,7 +164,7 @@ def cell_circuit(workspace: int, input_width: int, stages: int, order: int, degr
         Stage("measure", "measure $y_t$", _OTHER, each("measure", words, "")),
         Stage("reset", "reset", _OTHER, each("reset", words, r"$|0\rangle$")),
     ]
-    weights = _n_weights(len(lanes) - 1, degree)
+    weights = n_subsets(len(lanes) - 1, degree)
     total = workspace * (1 + stages) + input_width
     legend: list[tuple[Gate | None, str]] = [
         (steps[1].columns[0][0], f"neuron of order {order}: rotates its lane by the others"),
@@ -232,7 +233,7 @@ def neuron_circuit(workspace: int, input_width: int, order: int, degree: int) ->
             f"input width {input_width}, order {order}, degree {degree}"
         ),
         subtitle=(
-            f"{_count(_n_weights(len(sources), degree), 'weight')} and a bias; "
+            f"{_count(n_subsets(len(sources), degree), 'weight')} and a bias; "
             "the first neuron of the input stage"
         ),
         parts=[
@@ -263,10 +264,6 @@ def _shown(lanes: range, size: int) -> list[tuple[int, ...]]:
         tuple(x for x in lanes if x not in other) for other in itertools.islice(others, _BOTH_ENDS)
     ]
     return [*itertools.islice(subsets, _BOTH_ENDS), *reversed(last)]
-
-
-def _n_weights(sources: int, degree: int) -> int:
-    return sum(math.comb(sources, size) for size in range(1, min(degree, sources) + 1))
 
 
 def _count(number: int, word: str) -> str:

@@ -106,15 +106,16 @@ def _placed(tree: Any, arrays: Mapping[str, np.ndarray], within: str | None = No
 
     def place(path: tuple, leaf: jax.Array) -> jax.Array:
         names = _names(path)
-        found = [array for name, array in arrays.items() if name in names]
+        found = [name for name in arrays if name in names]
         if not found or (within is not None and within not in names):
             return leaf
-        if found[0].shape != leaf.shape:
+        array = arrays[found[0]]
+        if array.shape != leaf.shape:
             raise ValueError(
-                f"{'/'.join(names)} has shape {found[0].shape} in the checkpoint, but its "
-                f"arguments make it {leaf.shape}"
+                f"{found[0]} has shape {array.shape} in the checkpoint, but its arguments make it "
+                f"{leaf.shape}"
             )
-        return jax.numpy.asarray(found[0], leaf.dtype)
+        return jax.numpy.asarray(array, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(place, tree)
 

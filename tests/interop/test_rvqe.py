@@ -9,7 +9,12 @@ import sys
 import numpy as np
 import pytest
 
+from lru.commands import main
+from lru.experiment import load_model
 from lru.interop.rvqe import read_checkpoint, stacked, stacked_state, unstacked
+from lru.training.checkpoints import Checkpoints
+from lru.training.runs import find_run
+from lru.training.trackers import read_jsonl
 
 # Workspace, stages, input width; of degree 2 a neuron has 4 + 6 weights.
 CELL = (3, 2, 2)
@@ -262,3 +267,79 @@ def test_the_published_checkpoints(real_data, name, epoch, error_rate, weights):
     assert step == epoch + 1
     assert list(state) == ["exp_avg", "exp_avg_sq"]
     assert all((value >= 0).all() for value in state["exp_avg_sq"].values())
+
+
+@pytest.fixture
+def of_xor(content):
+    """The checkpoint as one on elman-xor, after one of three updates."""
+    given = argparse.Namespace(
+        **{"workspace": 3, "stages": 2, "order": 2, "degree": 2, "initial_bias": 1.5},
+        **{"initial_bias_spread": 0.1, "initial_weights_spread": 0.0},
+        **{"initial_unitaries_spread": 0.01, "dataset": "elman-xor", "sentence_length": 9},
+        **{"batch_size": 2, "num_shards": 3, "optimizer": "adam", "learning_rate": 0.25},
+        **{"weight_decay": 0.0, "epochs": 3, "seed": 11, "stop_at_loss": None},
+        func=command_train,
+    )
+    return content | {"epoch": 0, "_original_args": given}
+
+
+@pytest.fixture
+def import_run(tmp_path, save):
+    """A function that imports a checkpoint by the command; its exit status."""
+
+    def call(content, *more):
+        folders = ["--runs_dir", str(tmp_path), "--dir_name", str(tmp_path / "cache")]
+        return main(["import-rvqe", str(save(content)), "--name", "published", *folders, *more])
+
+    return call
+
+
+def test_a_run_goes_on_where_the_checkpoint_was_taken(of_xor, import_run, tmp_path):
+    assert import_run(of_xor) == 0
+    run = find_run("published", str(tmp_path))
+    trained = load_model(run)
+    assert (trained.update, trained.config.data.batch_size) == (1, 6)
+    assert trained.config.model.options["initial_bias"] == 1.5
+    assert trained.data.card.max_length == 8
+    checkpoint = read_checkpoint(tmp_path / "checkpoint.tar")
+    for name, array in stacked(checkpoint.parameters, *CELL).items():
+        np.testing.assert_array_equal(getattr(trained.model, name)[...], array)
+    manager = Checkpoints(run.checkpoints, read_only=True)._manager("unevaluated")
+    saved = manager.restore(1)["state"]
+    _, kept = stacked_state(checkpoint, *CELL)
+    for slot, name in (("exp_avg", "mu"), ("exp_avg_sq", "nu")):
+        for key, array in kept[slot].items():
+            (found,) = [v for n, v in saved.items() if f"/{name}/" in n and f"/{key}" in n]
+            np.testing.assert_array_equal(found, array)
+    assert {int(v) for n, v in saved.items() if n.endswith("/count")} == {1}
+    folders = ["--runs_dir", str(tmp_path), "--dir_name", str(tmp_path / "cache")]
+    assert main(["train", "--name", "published", *folders, "--plots", "False"]) == 0
+    assert [line["step"] for line in read_jsonl(run.metrics_file)] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": "lbfgs"}, "must be adam, rmsprop, sgd, whose states can be taken over"),
+        (
+            {"degree": 1},
+            "output_phi has shape (2, 10) in the checkpoint, but its arguments make it",
+        ),
+        ({"workspace": 2}, "for a cell of workspace 2, stages 2 and input width 2 the parameters"),
+        ({"dataset": "dna"}, "for a cell of workspace 3, stages 2 and input width 3"),
+        ({"dataset": "mine"}, "unknown data set 'mine'; known:"),
+    ],
+)
+def test_a_checkpoint_that_does_not_match_leaves_no_run(
+    of_xor, import_run, tmp_path, capsys, changes, message
+):
+    vars(of_xor["_original_args"]).update(changes)
+    assert import_run(of_xor) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "published").exists()
+
+
+def test_a_run_is_not_written_over(of_xor, import_run, capsys):
+    assert import_run(of_xor) == 0
+    assert import_run(of_xor) == 2
+    assert "name: there is a run in" in capsys.readouterr().err

@@ -302,7 +302,25 @@ def test_microbatches_with_batch_norm_are_said_once(flags, caplog, norm, told):
     ],
 )
 def test_other_updates_killed_and_resumed_log_the_same(flags, more):
-    common = [*flags, "--checkpoint_every", "3", *more]
+    assert_killed_and_resumed_log_the_same([*flags, *more])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_a_network_that_is_measured_killed_and_resumed_logs_the_same(flags, optimizer):
+    assert_killed_and_resumed_log_the_same(
+        [
+            *("--model", "quantum-rnn", "--workspace", "2", "--stages", "1"),
+            *("--dataset", "elman-xor", "--data_options", "n_train=40", "n_val=8", "n_test=8"),
+            *("--batch_size", "8", "--max_steps", "8", "--eval_every", "3", "--log_every", "2"),
+            *("--optimizer", optimizer),
+            # Folders, without the model and the data.
+            *flags[flags.index("--runs_dir") :],
+        ]
+    )
+
+
+def assert_killed_and_resumed_log_the_same(flags):
+    common = [*flags, "--checkpoint_every", "3"]
     _, undisturbed = train([*common, "--name", "undisturbed"])
     for n, lines in enumerate((3, 7)):
         with pytest.raises(KilledError):
