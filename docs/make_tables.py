@@ -7,10 +7,11 @@ python docs/make_tables.py --check  fails if it is out of date
 import itertools
 import sys
 from pathlib import Path
+from typing import Any
 
 from lru.dataloaders import DATASETS
 from lru.files import write_atomically
-from lru.layers import LAYERS
+from lru.models import MODELS
 from lru.origins import load_recipe, recipe_names
 
 README = Path(__file__).parents[1] / "README.md"
@@ -21,27 +22,35 @@ def table() -> str:
     """Measured results of the recipes on the test splits, in the order of data sets and models."""
     recipes = {name: load_recipe(name) for name in recipe_names()}
     rows = []
-    for dataset, model in itertools.product(DATASETS, LAYERS):
+    for dataset, model in itertools.product(DATASETS, MODELS):
         for name, recipe in recipes.items():
             config = recipe["config"]
-            if (config["dataset"], config["model"]) != (dataset, model):
+            if (DATASETS.resolve(config["dataset"]), config["model"]) != (dataset, model):
                 continue
             for result in recipe.get("results", []):
-                score = (
-                    f"{100 * result['test_accuracy']:.1f} %"
-                    if "test_accuracy" in result
-                    else f"perplexity {result['test_perplexity']:.1f}"
-                )
                 how = (
-                    f"{result['data']}; seed {result['seed']}, {result['steps']:,} updates, "
+                    f"{result['data']}; {_seeds(result, config)}, {result['steps']:,} updates, "
                     f"{result['minutes']:g} min, {result['machine']}"
                 )
-                rows.append(f"| `{dataset}` | `{model}` | **{score}** | `{name}` | {how} |")
+                row = f"| `{config['dataset']}` | `{model}` | **{_score(result)}** | `{name}` |"
+                rows.append(f"{row} {how} |")
     head = [
         "| data set | model | test split | recipe | data, length of training |",
         "| --- " * 5 + "|",
     ]
     return "\n".join([*head, *rows]) + "\n"
+
+
+def _score(result: dict[str, Any]) -> str:
+    if "test_accuracy" not in result:
+        return f"perplexity {result['test_perplexity']:.1f}"
+    spread = f" ± {100 * result['test_accuracy_sd']:.1f}" if "test_accuracy_sd" in result else ""
+    return f"{100 * result['test_accuracy']:.1f}{spread} %"
+
+
+def _seeds(result: dict[str, Any], config: dict[str, Any]) -> str:
+    first, lanes = result["seed"], config.get("n_seeds", 1)
+    return f"seed {first}" if lanes == 1 else f"seeds {first} to {first + lanes - 1}"
 
 
 def with_table(page: str) -> str:
