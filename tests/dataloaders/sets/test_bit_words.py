@@ -10,7 +10,8 @@ from lru.dataloaders.sets.bit_words import Sequences
 from lru.dataloaders.sets.dna import Dna
 from lru.dataloaders.sets.elman import ElmanLetter, ElmanXor
 from lru.dataloaders.sets.memorised import QUOTATIONS, SimpleQuotes, SimpleSequences
-from lru.dataloaders.sets.symbols import ALPHABET, ShakespeareSymbols, in_symbols
+from lru.dataloaders.sets.shakespeare import ShakespeareSymbols
+from lru.dataloaders.sets.symbols import ALPHABET, in_symbols
 
 FEW = {"n_train": 40, "n_val": 3, "n_test": 4}
 
