@@ -7,7 +7,7 @@ import pytest
 
 from lru.dataloaders import DATASETS
 from lru.layers import LAYERS
-from lru.registry import Registry, UnknownNameError, import_submodules
+from lru.registry import Joined, Registry, UnknownNameError, import_submodules
 from lru.tasks import TASKS
 
 
@@ -100,3 +100,20 @@ def test_the_rooms_have_filled_their_registries():
         DATASETS
     )
     assert "classification" in TASKS
+
+
+def test_registries_are_looked_up_as_one():
+    one, other = Registry("model"), Registry("model")
+    joined = Joined("model", one, other)
+    one.register("lstm", "long")("an LSTM")
+    other.register("quantum-rnn")("a network")
+    assert list(joined) == ["lstm", "quantum-rnn"]
+    assert len(joined) == 2
+    assert joined["quantum-rnn"] == "a network"
+    assert (joined.resolve("long"), joined["long"]) == ("lstm", "an LSTM")
+    assert "long" in joined
+    assert "gru" not in joined
+    with pytest.raises(
+        UnknownNameError, match=r"^unknown model 'quantum'; known: lstm, quantum-rnn"
+    ):
+        joined["quantum"]
