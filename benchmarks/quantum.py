@@ -6,7 +6,8 @@ An update is what `lru train` compiles: post-selected forward and backward pass,
 The circuit has the same weights, rows and type; as its steps are alike, one is timed and counted
 as often as the rows are long, and its backward pass is left out. Every setting runs in a process of
 its own, which reports its memory. The seconds until the first update is done include compiling.
-Results go to benchmarks/results/quantum.json.
+Both methods of the recurrence are timed as well, forwards and backwards, with the one that is
+chosen. Results go to benchmarks/results/quantum.json.
 """
 
 import argparse
@@ -28,7 +29,8 @@ from benchmarks.provenance import provenance, save
 from lru.batches import Batch
 from lru.dataloaders import Card
 from lru.models import ModelConfig, QuantumRNN
-from lru.scan.quantum import reference
+from lru.scan.quantum import Weights, quantum_scan, reference
+from lru.scan.quantum.recurrence import Method, faster_method
 from lru.tasks.measurement import Measurement
 from lru.training.config import TrainConfig
 from lru.training.optimizer import AdamW, make_optimizer, make_schedule
@@ -134,6 +136,70 @@ def measure(name: str, repetitions: int) -> dict[str, Any]:
     }
 
 
+class Shape(NamedTuple):
+    """Sizes on which the methods are compared."""
+
+    w: int
+    i: int
+    stages: int
+    degree: int
+    rows: int
+    steps: int
+
+
+SHAPES = [
+    Shape(4, 2, 2, 2, 16, 20),
+    Shape(6, 2, 2, 3, 160, 4),
+    Shape(6, 2, 2, 3, 16, 4),
+    Shape(6, 3, 2, 3, 160, 4),
+    Shape(6, 5, 3, 3, 6, 69),
+    Shape(8, 2, 2, 2, 100, 4),
+    Shape(8, 2, 2, 2, 100, 20),
+    Shape(8, 2, 2, 2, 100, 99),
+    Shape(9, 2, 2, 2, 100, 10),
+    Shape(10, 2, 1, 2, 100, 10),
+]
+
+
+def methods(shape: Shape, repetitions: int) -> dict[str, Any]:
+    """Milliseconds of both methods, in turns."""
+    model = QuantumRNN(
+        2**shape.i,
+        workspace=shape.w,
+        stages=shape.stages,
+        degree=shape.degree,
+        rngs=nnx.Rngs(0),
+    )
+    rng = np.random.default_rng(0)
+    words, targets = jnp.asarray(rng.integers(2**shape.i, size=(2, shape.rows, shape.steps)))
+    begin = model.initial_state(shape.rows)
+
+    def make(method: Method) -> Any:
+        def loss(weights: Weights) -> jax.Array:
+            outcome, _ = quantum_scan(
+                weights, model.activation, words, targets, begin, method=method
+            )
+            return jnp.mean(outcome.probabilities**2)
+
+        return jax.jit(jax.grad(loss))
+
+    runs = {method: make(method) for method in ("operators", "neurons")}
+    seconds: dict[str, list[float]] = {method: [] for method in runs}
+    for repetition in range(repetitions + 1):
+        for method, run in runs.items():
+            start = time.perf_counter()
+            jax.block_until_ready(run(model.weights))
+            if repetition:  # The first one compiles.
+                seconds[method].append(time.perf_counter() - start)
+    neurons = (1 + shape.stages) * shape.w
+    columns = shape.rows * shape.steps
+    return {
+        **shape._asdict(),
+        **{f"{m}_ms": round(1e3 * statistics.median(s), 2) for m, s in seconds.items()},
+        "chosen": faster_method(shape.w, shape.i, columns, neurons, 2, "float32"),
+    }
+
+
 def main() -> None:
     """Print and write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -150,6 +216,8 @@ def main() -> None:
         run = subprocess.run(command, check=True, capture_output=True, text=True)
         results[name] = json.loads(run.stdout)
         print(name, results[name], flush=True)
+    results["methods"] = [methods(shape, 5) for shape in SHAPES]
+    print(*results["methods"], sep="\n")
     save(RESULTS, results)
 
 
