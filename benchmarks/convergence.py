@@ -5,7 +5,7 @@ python -m benchmarks.convergence [--only xor|dna] [--only_draw]
 Every network is trained with several seeds, as lanes of one program, until its loss on 256 fresh
 rows, measured every 10 updates, is below 0.001; a seed that has not come there after the last
 update is counted apart. The quantum network has the published loss, of the last word of dna; the
-others have the cross-entropy of all words, as published. Results go to
+others have the cross-entropy of all words, each at its own input, as published. Results go to
 benchmarks/results/convergence.json, and docs/images/convergence.png shows those on dna.
 """
 
@@ -41,8 +41,8 @@ ONE_LAYER = {
 }
 NETWORKS: dict[str, dict[str, Any]] = {
     "quantum-rnn": {**QUANTUM, "workspace": 5, "lr_base": 0.01, "max_steps": 1000},
-    "lstm": {**ONE_LAYER, "model": "lstm", "d_model": 10, "lr_base": 0.1, "max_steps": 5000},
-    "elman": {**ONE_LAYER, "model": "elman", "d_model": 22, "lr_base": 0.01, "max_steps": 5000},
+    "lstm": {**ONE_LAYER, "model": "lstm", "d_model": 10, "lr_base": 0.1, "max_steps": 2000},
+    "elman": {**ONE_LAYER, "model": "elman", "d_model": 22, "lr_base": 0.01, "max_steps": 2000},
 }
 DNA = {"batch_size": 128, "clip_norm": 0.5}
 

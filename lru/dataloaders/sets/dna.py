@@ -1,7 +1,9 @@
 """Which base comes after the marker: the long memory task of Bausch (NeurIPS 2020).
 
 Bases are drawn at random, and one of them, in the first half of the sequence, is marked. Outputs
-are G before the mark, the marked base at it, and that base, unmarked, ever after.
+are G before the mark, the marked base at it, and that base, unmarked, ever after. In the paper the
+quantum network predicts the last of them, from the input before, while LSTM and RNN make every
+output at its own input.
 """
 
 from collections.abc import Sequence
@@ -28,7 +30,7 @@ class Dna(GeneratedWords):
     texts: ClassVar[Sequence[str]] = (*BASES, *(f"U{base}" for base in BASES))
 
     scored: Literal["last", "all"] = "last"
-    """outputs that are predicted: the last one, or all; others are given"""
+    """outputs that are predicted: the last one, others are given; or all, each at its own input"""
 
     def draw(self, n: int, rng: np.random.Generator) -> Sequences:
         """See `GeneratedWords.draw`."""
@@ -39,6 +41,7 @@ class Dna(GeneratedWords):
         bases[rows, marked] += len(BASES)
         outputs = np.where(steps < marked[:, None], 0, base[:, None])
         outputs[rows, marked] += len(BASES)
-        is_scored = np.full(self.sentence_length, self.scored == "all")
-        is_scored[-1] = True
-        return Sequences(bases, outputs, is_scored[None])
+        if self.scored == "all":
+            # A step reads the input before its output, unless that is moved.
+            return Sequences(np.roll(bases, -1, axis=1), outputs, np.ones((1, 1), bool))
+        return Sequences(bases, outputs, (steps == self.sentence_length - 1)[None])
