@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lru.dataloaders import DATASETS
 from lru.files import write_atomically
-from lru.layers import LAYERS
+from lru.models import MODELS
 from lru.origins import load_recipe, recipe_names
 
 README = Path(__file__).parents[1] / "README.md"
@@ -21,7 +21,7 @@ def table() -> str:
     """Measured results of the recipes on the test splits, in the order of data sets and models."""
     recipes = {name: load_recipe(name) for name in recipe_names()}
     rows = []
-    for dataset, model in itertools.product(DATASETS, LAYERS):
+    for dataset, model in itertools.product(DATASETS, MODELS):
         for name, recipe in recipes.items():
             config = recipe["config"]
             if (config["dataset"], config["model"]) != (dataset, model):
