@@ -162,15 +162,9 @@ def choices_in(names: Mapping[str, str]) -> list[Choice]:
     return [choice for choice in CHOICES if choice.flag in names]
 
 
-def own_fields_of_all(model: str | None = None) -> dict[str, Option]:
-    """The fields of all groups that do not depend on a choice, for a model if one is given."""
-    return {
-        name: option
-        for group in GROUPS
-        for name, option in (
-            own_fields(group) if model is None else fields_for(group, model)
-        ).items()
-    }
+def own_fields_of_all(model: str = ModelConfig.model) -> dict[str, Option]:
+    """The fields of all groups that do not depend on a choice and mean something for a model."""
+    return {n: option for group in GROUPS for n, option in fields_for(group, model).items()}
 
 
 def options_of(names: Mapping[str, str]) -> dict[str, Option]:

@@ -18,6 +18,7 @@ from lru.dataloaders import DATASETS
 from lru.flags import parse
 from lru.layers import LAYERS
 from lru.layers.initializers import EIGENVALUE_INITIALIZERS
+from lru.models import MODELS
 from lru.origins import load_recipe, recipe_names
 from lru.tasks import TASKS
 from lru.training.optimizer import OPTIMIZERS
@@ -50,7 +51,7 @@ def test_the_table_of_the_readme_is_that_of_the_registries():
 @pytest.mark.parametrize(
     ("page", "names"),
     [
-        ("models.md", LAYERS),
+        ("models.md", MODELS),
         ("data.md", DATASETS),
         ("initialization.md", EIGENVALUE_INITIALIZERS),
     ],

@@ -84,7 +84,7 @@ class Circuit(NamedTuple):
     subtitle: str
     parts: list[Part]
     legend: list[tuple[Gate | None, str]]
-    """What is said of a gate, or of a dot."""
+    """Sentences, each beside its gate, or beside a dot."""
 
 
 def plot_circuit(

@@ -115,7 +115,7 @@ def call(verb: str, arguments: Sequence[str], program: str) -> int:
             raise
         print(
             f"{program}: there is not enough memory; choose less of --batch_size, --n_layers, "
-            f"--d_model or --d_hidden ({' '.join(str(error).split())})",
+            f"--d_model, --d_hidden or --workspace ({' '.join(str(error).split())})",
             file=sys.stderr,
         )
         return 2

@@ -69,7 +69,9 @@ def write_model(
 
     Raises:
         OSError: if the folder cannot be made or written to.
+        ValueError: if outputs of the model are no array, as those of a quantum network.
     """
+    _check_outputs(model, inputs_t, prepare)
     folder = Path(folder)
     make_folder(folder, "out")
     whole_files, whole = _whole(model, inputs_t, prepare)
@@ -88,6 +90,17 @@ def write_model(
         write_atomically(folder / name, content)
     write_atomically(folder / CARD, (json.dumps(card, indent=1) + "\n").encode())
     return card
+
+
+def _check_outputs(model: Streaming, inputs_t: jax.ShapeDtypeStruct, prepare: Prepare) -> None:
+    one = jax.ShapeDtypeStruct((1, 1, *inputs_t.shape), inputs_t.dtype)
+    lengths = jax.ShapeDtypeStruct((1,), jnp.int32)
+    outputs, _ = jax.eval_shape(lambda x, lengths: model(prepare(x), lengths=lengths), one, lengths)
+    if not isinstance(outputs, jax.ShapeDtypeStruct):
+        raise ValueError(
+            f"model must give an array to be exported, but {type(model).__name__} gives "
+            f"{type(outputs).__name__}"
+        )
 
 
 def _whole(model: Streaming, inputs_t: jax.ShapeDtypeStruct, prepare: Prepare) -> Part:

@@ -61,7 +61,7 @@ class Checkpoint(NamedTuple):
     optimizer_state: dict[str, dict[str, Any]]
     """By name of a parameter, what the optimiser keeps of it; empty if nothing."""
     others: dict[str, Any]
-    """Whatever else is there, by its name in the file."""
+    """All else, by its name in the file."""
 
 
 class _Unpickler(RestrictedUnpickler):

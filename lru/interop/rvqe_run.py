@@ -22,10 +22,16 @@ SLOTS = {"exp_avg": "mu", "exp_avg_sq": "nu", "square_avg": "nu"}
 """Fields of optax's states by what PyTorch calls them."""
 
 ALIKE = (
-    *("workspace", "stages", "order", "degree", "weight_decay"),
+    *("workspace", "stages", "order", "degree", "dataset", "weight_decay", "stop_at_loss"),
     *("initial_bias", "initial_bias_spread", "initial_weights_spread", "initial_unitaries_spread"),
 )
-"""Options that mean the same there and here."""
+
+OPTIONS = dict(zip(ALIKE, ALIKE, strict=True)) | {
+    "learning_rate": "lr_base",
+    "epochs": "max_steps",
+    "seed": "jax_seed",
+}
+"""Options by their names there."""
 
 
 def import_checkpoint(path: str | os.PathLike[str], run: RunConfig) -> Run:
@@ -75,21 +81,19 @@ def import_checkpoint(path: str | os.PathLike[str], run: RunConfig) -> Run:
 def _config(checkpoint: Checkpoint, run: RunConfig) -> Config:
     """The configuration of a checkpoint; its batch is that of a group of rows."""
     given = checkpoint.arguments
+    needed = {*OPTIONS, "optimizer", "batch_size", "num_shards", "sentence_length"}
+    if lacking := needed - given.keys():
+        raise ValueError(f"the arguments of the checkpoint lack {', '.join(sorted(lacking))}")
     if given["optimizer"] not in OPTIMIZERS:
         raise ValueError(
             f"the optimiser of the checkpoint must be {', '.join(OPTIMIZERS)}, whose states can be "
             f"taken over, but is {given['optimizer']}"
         )
-    values = {name: given[name] for name in ALIKE} | vars(run)
-    values |= {
+    values = {ours: given[theirs] for theirs, ours in OPTIONS.items()}
+    values |= vars(run) | {
         "model": "quantum-rnn",
-        "dataset": given["dataset"],
         "optimizer": OPTIMIZERS[given["optimizer"]],
-        "lr_base": given["learning_rate"],
         "batch_size": given["batch_size"] * given["num_shards"],
-        "max_steps": given["epochs"],
-        "jax_seed": given["seed"],
-        "stop_at_loss": given["stop_at_loss"],
     }
     dataset = dataset_from_options(given["dataset"])
     options = {"sentence_length": given["sentence_length"]}
@@ -124,6 +128,6 @@ def _counted(opt_state: Any, step: int) -> Any:
     """The state of an optimiser that has made so many updates."""
 
     def count(path: tuple, leaf: jax.Array) -> jax.Array:
-        return leaf * 0 + step if _names(path)[-1] == "count" else leaf
+        return jax.numpy.full_like(leaf, step) if _names(path)[-1] == "count" else leaf
 
     return jax.tree_util.tree_map_with_path(count, opt_state)

@@ -43,7 +43,7 @@ class ModelConfig:
     """The network."""
 
     model: str = "lru"
-    """Recurrent layer."""
+    """Recurrent layer, or network of its own."""
     n_layers: int = 4
     """Number of layers."""
     d_model: int = 256
@@ -60,7 +60,7 @@ class ModelConfig:
     body_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the body by name; those left out keep their defaults."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the recurrent layer by name; those left out keep the layer's defaults."""
+    """Options of the model by name; those left out keep its defaults."""
 
     def __post_init__(self):
         """Check the ranges.

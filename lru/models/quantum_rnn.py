@@ -5,13 +5,15 @@ exactly; the mathematics is in `lru.scan.quantum`. Letters: w lanes of the works
 and output, V = 2^i words.
 """
 
+import itertools
 import math
+from decimal import Decimal
 from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn.initializers import Initializer, normal, zeros
+from jax.nn.initializers import normal
 from jaxtyping import Array, Bool, Float, Int, Integer, Key
 
 from lru.devices import bytes_of_device
@@ -20,9 +22,6 @@ from lru.scan.quantum import Activation, Measured, Weights, n_subsets, quantum_s
 
 LARGEST_ORDER = 6
 """Of a neuron: c = s = 2^-31.5 there where it turns by a right angle, near the least of float32."""
-
-NO_SPREAD = 1e-10
-"""Spreads below are none: the parameters are zero."""
 
 
 @NETWORKS.register("quantum-rnn")
@@ -64,7 +63,7 @@ class QuantumRNN(Network):
             n_words: number V of words, a power of two.
             workspace: number w of qubits that are carried on.
             stages: number S of work stages, each w rotations and w neurons, after the input stage.
-            order: of the neurons: how steep their activation is.
+            order: of the neurons; the higher, the steeper their activation.
             degree: largest set of qubits with a weight of its own in a neuron.
             initial_bias: constant in the angle of every neuron, in radians; no parameter.
             initial_bias_spread: standard deviation of the initial biases of neurons.
@@ -93,6 +92,8 @@ class QuantumRNN(Network):
         ):
             if not 0 <= spread < math.inf:
                 raise ValueError(f"{name} must be finite and not negative, got {spread}")
+        if not math.isfinite(initial_bias):
+            raise ValueError(f"initial_bias must be finite, got {initial_bias}")
         if not 1 <= order <= LARGEST_ORDER:
             raise ValueError(f"order must be from 1 to {LARGEST_ORDER}, got {order}")
         if dtype not in ("float32", "float64"):
@@ -104,8 +105,7 @@ class QuantumRNN(Network):
         self.activation = Activation(order, degree, initial_bias)
 
         def draw(spread: float, *shape: int) -> nnx.Param:
-            make: Initializer = normal(spread) if spread >= NO_SPREAD else zeros
-            return nnx.Param(make(rngs.params(), shape, jnp.dtype(dtype)))
+            return nnx.Param(normal(spread)(rngs.params(), shape, jnp.dtype(dtype)))
 
         n_weights = n_subsets(workspace + i - 1, degree)
         self.phi = draw(initial_weights_spread, 1 + stages, workspace, n_weights)
@@ -246,10 +246,10 @@ def _check_fits(workspace: int, i: int, stages: int, degree: int, itemsize: int)
         return itemsize * 2**sources * (n_subsets(sources, degree) + 2 * w * (1 + stages) + 2 * i)
 
     there = bytes_of_device()
-    if needed(workspace) > there:
-        fits = next(w for w in range(workspace, 0, -1) if needed(w) <= there)
+    fits = sum(1 for _ in itertools.takewhile(lambda w: needed(w) <= there, itertools.count(1)))
+    if workspace > fits:
         raise ValueError(
-            f"workspace {workspace} with {stages} stages and degree {degree} needs "
-            f"{needed(workspace):,} bytes for the tables of its neurons, but there are {there:,}; "
-            f"workspace {fits} would fit"
+            f"workspace {workspace} with stages {stages} and degree {degree} needs "
+            f"{Decimal(needed(workspace)):.2e} bytes for the tables of its neurons, but there are "
+            f"{Decimal(there):.2e}; workspace {fits} would fit"
         )

@@ -82,9 +82,9 @@ class Measurement(Task):
             n_words & (n_words - 1) or card.vocab_size != n_words + 1
         ):
             raise ValueError(
-                "data must be words, in and out, of a number of bits for this task, but those of "
-                f"{card.name} are {card.kind} with targets {card.targets}, {card.vocab_size} ids "
-                f"and {n_words} classes"
+                "dataset must be one of words of bits for this task, 2^i classes and 2^i + 1 ids "
+                f"a step, but the data of {card.name} are {card.kind} with targets {card.targets}, "
+                f"{card.vocab_size} ids and {n_words} classes"
             )
         if model.model not in NETWORKS or NETWORKS[model.model].task != "measurement":
             known = [name for name, network in NETWORKS.items() if network.task == "measurement"]

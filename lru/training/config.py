@@ -177,7 +177,7 @@ class RunConfig:
     on_device: bool | None = None
     """Keep the data on the device and gather batches there; unset: if it takes little memory."""
     checkpoint_every: int = 1000
-    """Updates between two checkpoints; each epoch ends with one as well."""
+    """Updates between two checkpoints; one follows each evaluation as well."""
     tensorboard: bool = False
     """Log to TensorBoard, in the run's folder."""
     use_wandb: bool = False

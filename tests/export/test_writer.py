@@ -15,7 +15,7 @@ from lru.export import load
 from lru.export.artifact import CARD, STEP, WHOLE
 from lru.export.writer import PLATFORMS, write_model
 from lru.layers import LAYERS, layer_options
-from lru.models import ModelConfig
+from lru.models import ModelConfig, QuantumRNN
 from lru.scan import DENSE_METHODS, LINEAR_METHODS
 from lru.tasks import TASKS
 
@@ -106,6 +106,14 @@ def test_without_a_step_the_whole_is_written_and_the_reason_is_kept(make_classif
         with pytest.raises(ValueError, match="without a step: a bidirectional layer has no step"):
             call()
     assert not (tmp_path / STEP).exists()
+
+
+def test_a_model_whose_outputs_are_no_array_is_refused(tmp_path):
+    model = QuantumRNN(4, workspace=1, stages=0, rngs=nnx.Rngs(0))
+    message = "^model must give an array to be exported, but QuantumRNN gives Measured$"
+    with pytest.raises(ValueError, match=message):
+        write_model(tmp_path / "out", model, TOKEN)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -339,6 +339,12 @@ def test_a_checkpoint_that_does_not_match_leaves_no_run(
     assert not (tmp_path / "published").exists()
 
 
+def test_arguments_that_a_checkpoint_lacks_are_named(of_xor, import_run, capsys):
+    del of_xor["_original_args"].order, of_xor["_original_args"].epochs
+    assert import_run(of_xor) == 2
+    assert "the arguments of the checkpoint lack epochs, order" in capsys.readouterr().err
+
+
 def test_a_run_is_not_written_over(of_xor, import_run, capsys):
     assert import_run(of_xor) == 0
     assert import_run(of_xor) == 2

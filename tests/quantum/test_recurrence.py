@@ -151,6 +151,8 @@ def test_rows_chunks_steps_lengths_and_resets_are_one_recurrence(method):
         close(kept[1], middle[1])
         close(kept[2], first[2])
         close(padded.states[:, -1], kept)
+        at_padding = jnp.arange(7) >= lengths[:, None]
+        close(run(lengths=lengths, resets=at_padding)[1], kept)
 
         resets = jnp.zeros((4, 7), bool).at[:, 3].set(True)
         anew, _ = run(steps=slice(3, 7))

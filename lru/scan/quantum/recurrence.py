@@ -26,7 +26,7 @@ from lru.scan.quantum.neurons import Activation, Weights, tables, turned
 Method = Literal["auto", "operators", "neurons"]
 
 HALVINGS = {"float32": 100, "float64": 900}
-"""How often an amplitude may be halved so that its square is still far from the least number."""
+"""Halvings of an amplitude of 1 after which its square is still far from the least number."""
 
 
 class Measured(NamedTuple):
@@ -81,16 +81,17 @@ def quantum_scan(
     stage_tables = _stage_tables(weights, activation)
     outputs = output_amplitudes(weights, activation)
     advance = (
-        _by_operators(operators(stage_tables, i), i)
+        partial(_by_operators, operators(stage_tables, i), i)
         if method == "operators"
-        else partial(_by_neurons, stage_tables, i, _rescales_each(activation.order, w, str(dtype)))
+        else partial(_by_neurons, stage_tables, _rescales_each(activation.order, w, str(dtype)))
     )
     fresh = jnp.zeros((2**w, 1), dtype).at[0].set(1)
 
     def step(h: Array, at_t: tuple) -> tuple[Array, tuple]:
         word, wanted, valid, reset, key = at_t
-        before = h if reset is None else jnp.where(reset, fresh, h)
-        h = _rescaled(advance(before, word))
+        before = h
+        h = h if reset is None else jnp.where(reset, fresh, h)
+        h = _rescaled(advance(h, word))
         p = jnp.dot(outputs.T**2, h**2, precision=lax.Precision.HIGHEST)
         p = p / p.sum(axis=0)
         measured = p.argmax(axis=0)
@@ -138,7 +139,7 @@ PRODUCTS_AT_ONCE = 200.0
 
 
 def _halvings(order: int) -> float:
-    """How often a neuron halves amplitudes at most: c = s = 2^(-2^order / 2), beside at most 1."""
+    """The most halvings of amplitudes by a neuron: c = s = 2^(-2^order / 2), beside at most 1."""
     return (2**order - 1) / 2
 
 
@@ -187,16 +188,13 @@ def operators(stage_tables: tuple[Array, Array, Array], i: int) -> Float[Array, 
     return maps.reshape(size, -1)
 
 
-def _by_operators(maps: Array, i: int) -> partial:
-    def advance(h: Array, word: Array) -> Array:
-        placed = (_one_hot(word, i, h)[:, None] * h).reshape(-1, h.shape[1])
-        return jnp.dot(maps, placed, precision=lax.Precision.HIGHEST)
-
-    return partial(advance)
+def _by_operators(maps: Array, i: int, h: Array, word: Array) -> Array:
+    placed = (_one_hot(word, 2**i, h)[:, None] * h).reshape(-1, h.shape[1])
+    return jnp.dot(maps, placed, precision=lax.Precision.HIGHEST)
 
 
 def _by_neurons(
-    stage_tables: tuple[Array, Array, Array], i: int, rescale: bool, h: Array, word: Array
+    stage_tables: tuple[Array, Array, Array], rescale: bool, h: Array, word: Array
 ) -> Array:
     def stage(h: Array, tables: tuple[Array, Array, Array]) -> tuple[Array, None]:
         c, s, angles = tables
@@ -206,8 +204,8 @@ def _by_neurons(
     return lax.scan(stage, h, stage_tables)[0]
 
 
-def _one_hot(word: Array, i: int, like: Array) -> Float[Array, "V R"]:
-    return jax.nn.one_hot(word, 2**i, dtype=like.dtype, axis=0)
+def _one_hot(word: Array, n_words: int, like: Array) -> Float[Array, "V R"]:
+    return jax.nn.one_hot(word, n_words, dtype=like.dtype, axis=0)
 
 
 def _picked(table: Float[Array, "*rest V"], word: Array) -> Float[Array, "*rest R"]:
@@ -215,7 +213,7 @@ def _picked(table: Float[Array, "*rest V"], word: Array) -> Float[Array, "*rest 
 
     By a product, as its transpose is one: gradients of a gather would be added one by one.
     """
-    chosen = _one_hot(word, (table.shape[-1] - 1).bit_length(), table)
+    chosen = _one_hot(word, table.shape[-1], table)
     return jnp.dot(table, chosen, precision=lax.Precision.HIGHEST)
 
 
