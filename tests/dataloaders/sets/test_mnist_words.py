@@ -172,11 +172,12 @@ def test_the_original_may_have_no_umap_to_test_on(raw_dir, cache_dir):
 
 
 @pytest.mark.parametrize(
-    "content", [gzip.compress(b"1,x\n"), gzip.compress(b"1,256\n"), gzip.compress(b""), b"1,2\n"]
+    ("text", "packed"), [(b"1,x\n", True), (b"1,256\n", True), (b"", True), (b"1,2\n", False)]
 )
-def test_damaged_files_of_the_original_are_named(raw_dir, cache_dir, content):
+def test_damaged_files_of_the_original_are_named(raw_dir, cache_dir, text, packed):
     write_original(raw_dir, "mnist-tsne-2-{}", [[243, 177]])
-    (raw_dir / ORIGINAL / "mnist-tsne-2-3-validate.csv.gz").write_bytes(content)
+    path = raw_dir / ORIGINAL / "mnist-tsne-2-3-validate.csv.gz"
+    path.write_bytes(gzip.compress(text) if packed else text)
     with pytest.raises(ValueError, match=r"2-3-validate\.csv\.gz is no compressed file of rows"):
         MnistTsne().load(raw_dir, cache_dir)
 
