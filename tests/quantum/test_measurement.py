@@ -309,7 +309,7 @@ def test_lanes_may_differ_in_the_draw(tmp_path):
     common = {**FIT, "max_steps": 3, "runs_dir": str(tmp_path), "data_seed": 5, "plots": False}
     data = words_data()
     models, _ = lru.fit(data, **common, lanes=("initial_bias_spread=0,0.7",), n_seeds=2)
-    for lane, (spread, seed) in enumerate([(0.0, 1919), (0.0, 1920), (0.7, 1919), (0.7, 1920)]):
+    for lane, spread, seed in ((0, 0.0, 1919), (3, 0.7, 1920)):
         own = {"initial_bias_spread": spread, "jax_seed": seed}
         single, _ = lru.fit(data, **common, **own, name=f"single{lane}")
         for mine, its in zip(models[lane].weights, single.weights, strict=True):
