@@ -27,7 +27,7 @@ from flax import nnx
 
 from benchmarks.provenance import provenance, save
 from lru.batches import Batch
-from lru.dataloaders import Card
+from lru.dataloaders import Card, given
 from lru.models import ModelConfig, QuantumRNN
 from lru.scan.quantum import Weights, quantum_scan, reference
 from lru.scan.quantum.recurrence import Method, faster_method
@@ -68,7 +68,7 @@ def measure(name: str, repetitions: int) -> dict[str, Any]:
     shape = (setting.rows, setting.steps)
     words, targets = rng.integers(setting.n_words, size=(2, *shape))
     labels = np.where(
-        np.arange(setting.steps) < setting.steps - setting.scored, -2 - targets, targets
+        np.arange(setting.steps) < setting.steps - setting.scored, given(targets), targets
     )
     batch = Batch(
         (words + 1).astype(np.uint8), labels.astype(np.int32), np.ones(shape[0], np.float32), None

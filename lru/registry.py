@@ -113,14 +113,16 @@ class Joined(Mapping[str, T], Generic[T]):
         Raises:
             UnknownNameError: if there is no such entry.
         """
+        return self._holder(name).resolve(name)
+
+    def _holder(self, name: str) -> Registry[Any]:
         for registry in self._registries:
             if name in registry:
-                return registry.resolve(name)
+                return registry
         raise UnknownNameError(f"unknown {self.kind} {name!r}; {known_names(name, sorted(self))}")
 
     def __getitem__(self, name: str) -> T:
-        name = self.resolve(name)
-        return next(registry[name] for registry in self._registries if name in registry)
+        return self._holder(name)[name]
 
     def __contains__(self, name: object) -> bool:
         return any(name in registry for registry in self._registries)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lru.interop.rvqe_run import import_checkpoint
+from lru.options import of_dataclass
 from lru.training.config import RunConfig
 
 
@@ -13,12 +14,10 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lru import-rvqe", description=__doc__)
     parser.add_argument("checkpoint", metavar="FILE", help="checkpoint, such as checkpoint-....tar")
     parser.add_argument("--name", help="name of the run; that of the file if not given")
-    for option, what in (
-        ("runs_dir", "folder of the runs"),
-        ("dir_name", "folder of the prepared data"),
-        ("raw_dir", "folder of the data as downloaded"),
-    ):
-        parser.add_argument(f"--{option}", default=getattr(RunConfig, option), help=what)
+    options = of_dataclass(RunConfig)
+    for name in ("runs_dir", "dir_name", "raw_dir"):
+        option = options[name]
+        parser.add_argument(f"--{name}", default=option.default, help=option.sentence)
     return parser
 
 

@@ -12,8 +12,6 @@ lanes of workspace, i in/out lanes, S work stages and P weights a neuron:
     output_phi [i, P], output_theta [i]    cell.output_layer.K.φ|θ
 """
 
-import itertools
-import math
 import os
 import pickle
 from collections import OrderedDict
@@ -26,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lru.dataloaders.files.pickles import RestrictedUnpickler
+from lru.scan.quantum import n_subsets
 
 _MAGIC_AND_VERSION = (0x1950A86A20F9469CFC6C, 1001)
 
@@ -141,8 +140,7 @@ def stacked(
             raise ValueError(f"for {cell} the parameters {kind} {', '.join(sorted(wrong))}")
     arrays = {name: np.asarray(value) for name, value in parameters.items()}
     sources = workspace + input_width - 1
-    subsets = [math.comb(sources, size) for size in range(1, sources + 1)]
-    degrees = [(total,) for total in itertools.accumulate(subsets)]
+    degrees = [(n_subsets(sources, degree),) for degree in range(1, sources + 1)]
     weights = arrays[names["output_phi"][0]].shape
     sizes = [weights] if weights in degrees else degrees
     allowed = {"phi": sizes, "theta": [()], "rotations": [(workspace,)]}

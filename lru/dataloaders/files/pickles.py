@@ -43,7 +43,7 @@ class RestrictedUnpickler(pickle.Unpickler):
         self._allowed = allowed
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        """What an allowed name stands for; an error for all others."""
+        """The thing that an allowed name stands for; an error for all others."""
         try:
             return self._allowed[module_name, global_name]
         except KeyError:

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int64, UInt8
 
 from lru.dataloaders.base import check_at_least, check_at_most, register
 from lru.dataloaders.sets.bit_words import Sequences
+from lru.dataloaders.sets.idx import SIDE
 from lru.dataloaders.sets.mnist_words import N_DIGITS, ByDigit, MnistWords
 from lru.files import make_folder, write_atomically
 
@@ -74,11 +75,22 @@ class MnistCoordinates(MnistWords):
         """Bytes of each split, digit after digit."""
         del raw_dir
         pixels = {
-            split: np.concatenate(rows).reshape(-1, 28 * 28).astype(np.float64)
+            split: np.concatenate(rows).reshape(-1, SIDE * SIDE).astype(np.float64)
             for split, rows in images.items()
         }
         labels = np.repeat(np.arange(N_DIGITS), [len(rows) for rows in images["train"]])
         return as_bytes(self.fitted(pixels, labels))
+
+    @abstractmethod
+    def words(self, codes: UInt8[np.ndarray, "n k"]) -> Int64[np.ndarray, "n L"]:
+        """Words of the bits of coordinates."""
+
+    def sequences(
+        self, codes: UInt8[np.ndarray, "n k"], labels: Int64[np.ndarray, " n"]
+    ) -> Sequences:
+        """See `MnistWords.sequences`: zeros are read while a label goes on."""
+        words = np.pad(self.words(codes), ((0, 0), (0, self.label_words - 1)))
+        return self.labelled(words, labels)
 
 
 @register
@@ -116,12 +128,9 @@ class MnistPca(MnistCoordinates):
         del labels
         return principal_components(pixels, self.dimensions)
 
-    def sequences(
-        self, codes: UInt8[np.ndarray, "n k"], labels: Int64[np.ndarray, " n"]
-    ) -> Sequences:
-        """See `MnistWords.sequences`."""
-        words = codes[:, : self.p].astype(np.int64) >> (BITS - self.r)
-        return self.labelled(np.pad(words, ((0, 0), (0, self.label_words - 1))), labels)
+    def words(self, codes: UInt8[np.ndarray, "n k"]) -> Int64[np.ndarray, "n L"]:
+        """See `MnistCoordinates.words`."""
+        return codes[:, : self.p].astype(np.int64) >> (BITS - self.r)
 
 
 @dataclass(frozen=True)
@@ -194,13 +203,10 @@ class MnistEmbedding(MnistCoordinates):
                 'pip install "lru-jax[quantum]"'
             ) from None
 
-    def sequences(
-        self, codes: UInt8[np.ndarray, "n k"], labels: Int64[np.ndarray, " n"]
-    ) -> Sequences:
-        """See `MnistWords.sequences`."""
+    def words(self, codes: UInt8[np.ndarray, "n k"]) -> Int64[np.ndarray, "n L"]:
+        """See `MnistCoordinates.words`."""
         bits = codes[:, None, :] >> np.arange(BITS - 1, BITS - 1 - self.r, -1)[:, None] & 1
-        words = bits @ 2 ** np.arange(self.d)[::-1]
-        return self.labelled(np.pad(words, ((0, 0), (0, self.label_words - 1))), labels)
+        return bits @ 2 ** np.arange(self.d)[::-1]
 
 
 @register

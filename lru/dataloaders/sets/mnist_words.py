@@ -19,6 +19,7 @@ from jaxtyping import Int, Int64, UInt8
 from lru.dataloaders.base import Description, check_at_least
 from lru.dataloaders.files.fetch import Source
 from lru.dataloaders.sets.bit_words import BitWords, Sequences
+from lru.dataloaders.sets.idx import SIDE
 from lru.dataloaders.sets.mnist import Mnist
 
 ORIGINAL = "mnist_quantum"
@@ -166,7 +167,7 @@ class MnistWords(BitWords):
             images["train"].append(pixels[rows[self.n_val :]])
             images["test"].append(parts["test"][0][parts["test"][1] == digit])
         squares = {
-            split: [rows.reshape(-1, 28, 28) for rows in by_digit]
+            split: [rows.reshape(-1, SIDE, SIDE) for rows in by_digit]
             for split, by_digit in images.items()
         }
         return squares, provenance
