@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from lru.analysis.methods import Analysis
 from lru.batches import DataConfig
 from lru.dataloaders import DATASETS
 from lru.files import write_atomically
@@ -139,11 +140,11 @@ def chosen(values: Mapping[str, Any]) -> dict[str, str]:
     dataset = values.get("dataset", DataConfig.dataset)
     task = values.get("task")
     if model in NETWORKS:
-        if task not in (None, NETWORKS[model].task):
+        task = task or NETWORKS[model].task
+        if task != NETWORKS[model].task and not issubclass(TASKS[task], Analysis):
             raise ValueError(
                 f"task must be {NETWORKS[model].task} for model {model!r}, got {task!r}"
             )
-        task = NETWORKS[model].task
     if task is None:
         task = DATASETS[dataset].task if dataset in DATASETS else "classification"
     asked = {**declared_defaults(model, task), **values}

@@ -15,13 +15,16 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
-from lru.config import Config, own_fields, read_values
+from lru.analysis.methods import Analysis, Opened
+from lru.config import Config, choices_of, fields_for, own_fields, read_values
 from lru.dataloaders import DATASETS, Card, Prepared, dataset_from_options
 from lru.files import write_atomically
-from lru.models import NETWORKS, ModelConfig
+from lru.models import MODELS, NETWORKS, ModelConfig
 from lru.plugins import load_plugins, load_saved_plugins
+from lru.registry import known_names
 from lru.tasks import TASKS, Task
 from lru.training.checkpoints import Checkpoints, OtherArraysError
+from lru.training.lanes import lanes_of
 from lru.training.loop import Summary, Trainer
 from lru.training.runs import Run, find_run, open_trackers
 from lru.training.trackers import truncate
@@ -91,9 +94,23 @@ def load_data(config: Config) -> Prepared:
 
 
 def make_task(config: Config, data: Prepared) -> Task:
-    """The task of a configuration, on its data."""
+    """The task of a configuration, on its data.
+
+    An analysis opens the run in whose folder it lies.
+
+    Raises:
+        ValueError: if they do not fit.
+    """
     name = config.task.task or task_of(data.card, config.model.model)
-    return TASKS[name](data.card, config.model, config.task_options(name))
+    kind, options = TASKS[name], config.task_options(name)
+    if not issubclass(kind, Analysis):
+        return kind(data.card, config.model, options)
+    folder = Run(Path(config.run.runs_dir).parent)
+    if not folder.config_file.is_file():
+        raise ValueError(
+            f"task {name} looks at a trained model: lru analyse RUN --method {name} opens it"
+        )
+    return kind(data.card, config.model, options, load_models(folder, data=data))
 
 
 def task_of(card: Card, model: str) -> str:
@@ -224,12 +241,17 @@ def run_path(config: Config) -> Path:
 
 
 def _default_name(config: Config) -> str:
-    """Data set, model, seed, and a hash of all that changes the result: same command, same run."""
+    """Data set, model, seed, and a hash of all that changes the result: same command, same run.
+
+    An analysis lies in the folder of its run, and has its method in place of data and model.
+    """
     values = json.dumps(config.result_values(), sort_keys=True, default=str)
+    task = str(config.task.task)
+    of_run = task in TASKS and issubclass(TASKS[task], Analysis)
+    data = config.data.dataset.removesuffix("-classification")
     return "-".join(
         [
-            config.data.dataset.removesuffix("-classification"),
-            config.model.model,
+            *([task] if of_run else [data, config.model.model]),
             f"seed{config.train.jax_seed}",
             hashlib.sha256(values.encode()).hexdigest()[:6],
         ]
@@ -332,6 +354,58 @@ def fit(
     return models[0] if len(models) == 1 else models, summary
 
 
+def analysis_values(run: Run, method: str) -> dict[str, Any]:
+    """Values by flag that the analysis of a run starts from: its model and its data.
+
+    One lane for each of the run.
+
+    Raises:
+        ValueError: if there is no such method.
+    """
+    methods = [name for name, task in TASKS.items() if issubclass(task, Analysis)]
+    if method not in TASKS or TASKS.resolve(method) not in methods:
+        raise ValueError(f"unknown method {method!r}; {known_names(method, methods)}")
+    config = Config.load(run.config_file)
+    values = config.flat()
+    kept = {*fields_for("model", config.model.model), *own_fields("data")}
+    kept |= {n for choice in choices_of("model") for n in choice.values(config)}
+    lanes = lanes_of(config.train, config.make_optimizer(), MODELS[config.model.model].of_draw)
+    return {
+        **{name: value for name, value in values.items() if name in kept},
+        **{name: values[name] for name in ("dir_name", "raw_dir", "plugins", "on_device")},
+        "task": method,
+        "n_seeds": len(lanes),
+        "runs_dir": str(run.path / "analyses"),
+    }
+
+
+def analyse(
+    run: str | os.PathLike[str] | Run, method: str, data: Prepared | None = None, **flags: Any
+) -> tuple[list[nnx.Module], Summary]:
+    """Train an analysis of a run; as from the command line, it has a folder in that of the run.
+
+    Args:
+        run: its name, or its folder.
+        method: name of the analysis.
+        data: what the run was trained on, if that was given to `fit`.
+        flags: values by the names of flags, such as `max_steps=3000`.
+
+    Returns:
+        The analyses of all lanes after the last update, and how the run of the analysis went.
+
+    Raises:
+        FileNotFoundError: if there is no such run, or no checkpoint.
+        ValueError: if there is no such method, or it does not fit the run.
+    """
+    folder = run if isinstance(run, Run) else find_run(run)
+    load_plugins_of(folder, flags.get("plugins"))
+    config = Config.from_flat({**analysis_values(folder, method), **flags})
+    with open_experiment(config, data) as experiment:
+        summary = experiment.fit()
+        trainer = experiment.trainer
+        return [trainer.model(lane) for lane in range(trainer.n)], summary
+
+
 def load_plugins_of(run: Run, plugins: str | Sequence[str] | None) -> None:
     """Load plugins before the configuration of a run is read.
 
@@ -368,20 +442,43 @@ def load_model(
         ValueError: if there is no such lane, the data is not what the run was trained on, or the
             folder names plugins that have not been loaded.
     """
+    with _evaluated(run, plugins, data) as (trainer, config, data):
+        if not 0 <= lane < trainer.n:
+            raise ValueError(f"lane must be from 0 to {trainer.n - 1}, got {lane}")
+        step = jax.numpy.atleast_1d(trainer.state.step)[lane]
+        return Trained(trainer.model(lane), int(step), trainer.task, data, config)
+
+
+def load_models(
+    run: str | os.PathLike[str] | Run,
+    plugins: str | Sequence[str] | None = None,
+    data: Prepared | None = None,
+) -> Opened:
+    """The best checkpoints of all lanes of a run, to be analysed; see `load_model`.
+
+    Args:
+        run: its name, or its folder.
+        plugins: to load in place of those that the folder names.
+        data: what it was trained on; None for the named data set.
+    """
+    with _evaluated(run, plugins, data) as (trainer, _, _):
+        return Opened(trainer.task, [trainer.model(lane) for lane in range(trainer.n)])
+
+
+@contextmanager
+def _evaluated(
+    run: str | os.PathLike[str] | Run, plugins: Any, data: Prepared | None
+) -> Iterator[tuple[Trainer, Config, Prepared]]:
+    """A run with its best checkpoints loaded; nothing is written."""
     folder = run if isinstance(run, Run) else find_run(run)
     load_plugins_of(folder, plugins)
     config = Config.load(folder.config_file)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, eval_only=True))
     data = load_data(config) if data is None else data
-    task = make_task(config, data)
-    trainer = make_trainer(config, data, task, folder)
+    trainer = make_trainer(config, data, make_task(config, data), folder)
     try:
-        if not 0 <= lane < trainer.n:
-            raise ValueError(f"lane must be from 0 to {trainer.n - 1}, got {lane}")
         trainer.load("best")
-        model = trainer.model(lane)
-        step = jax.numpy.atleast_1d(trainer.state.step)[lane]
-        return Trained(model, int(step), task, data, config)
+        yield trainer, config, data
     finally:
         trainer.close()
 

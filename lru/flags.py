@@ -28,7 +28,7 @@ from lru.config import (
 from lru.dataloaders import DATASETS, dataset_from_options
 from lru.experiment import run_path
 from lru.options import Option, of_dataclass
-from lru.origins import Flat, as_typed, is_file_name, settled, start_of
+from lru.origins import Flat, Start, as_typed, is_file_name, settled, start_of
 from lru.plugins import load_plugins, load_saved_plugins
 from lru.training.runs import Run
 from lru.words import UsageError, expand, is_true, plugins_as_one, spans, typed_values
@@ -54,12 +54,19 @@ class CommandConfig:
     """For data sets published without a validation split: lra validates on the test split."""
 
 
-def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
+def parse(
+    arguments: Sequence[str], otherwise: Start | None = None, program: str = "lru train"
+) -> tuple[CommandConfig, Config]:
     """Read a command line.
 
     The values start from a recipe, else from the run of this `--name` if it has a checkpoint, else
-    from the run that `--restore` names, else from the defaults. Plugins that are named on the
-    command line are loaded, or, with `--trust_plugins`, those that are named there.
+    from the run that `--restore` names, else from `otherwise` or the defaults. Plugins that are
+    named on the command line are loaded, or, with `--trust_plugins`, those that are named there.
+
+    Args:
+        arguments: the words.
+        otherwise: values to start from if the words name none.
+        program: to call in messages.
 
     Raises:
         UsageError: if the command line cannot be understood, or there is nothing to resume.
@@ -73,13 +80,13 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     words = expand(arguments, {"help": False, **booleans})
     plugins = typed_values(words, "plugins")["plugins"]
     if load_plugins(plugins):
-        return parse(arguments)
-    base, origin, lenient = start_of(words)
+        return parse(arguments, otherwise, program)
+    base, origin, lenient = start_of(words, otherwise)
     recipe = typed_values(words, "recipe")["recipe"]
     of_package = recipe is not None and not is_file_name(recipe)
     trust = is_true(words, "trust_plugins") or of_package
     if plugins is None and load_saved_plugins(base.get("plugins"), origin, trust):
-        return parse(arguments)
+        return parse(arguments, otherwise, program)
     commands = of_dataclass(CommandConfig)
     kinds = {name: o.kind for name, o in everything.items() if name not in commands}
     base = as_typed(base, kinds, origin)
@@ -100,7 +107,7 @@ def parse(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     args: Any = tyro.cli(
         _cli_type(groups, defaults | {c.flag: names[c.flag] for c in choices_in(names)}),
         args=["--help"] if help_all else words,
-        prog="lru train",
+        prog=program,
         description="Train, resume or evaluate a recurrent sequence model.",
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
         use_underscores=True,

@@ -67,11 +67,12 @@ class Start(NamedTuple):
     lenient: bool = False
 
 
-def start_of(words: Sequence[str]) -> Start:
-    """Values of the recipe, else of the run of this name, else of the one restored, else none.
+def start_of(words: Sequence[str], otherwise: Start | None = None) -> Start:
+    """Values of the recipe, else of the run of this name, else of the one restored, else others.
 
     Args:
         words: an expanded command line.
+        otherwise: values to start from if the words name none; None for the defaults.
 
     Raises:
         UsageError: if there is no such recipe or no such run to restore.
@@ -97,7 +98,7 @@ def start_of(words: Sequence[str]) -> Start:
             return Start(values, str(path), lenient)
         values, lenient = read_values(path)
         return Start(values | {"name": None, "finetune": False}, str(path), lenient)
-    return Start({}, "the defaults")
+    return Start({}, "the defaults") if otherwise is None else otherwise
 
 
 def _restored_from(origin: str, runs_dir: Path, gone: str) -> Path:

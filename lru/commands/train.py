@@ -7,7 +7,7 @@ from flax import nnx
 
 from lru.analysis.plots import plot_curves, plot_eigenvalues
 from lru.analysis.spectra import eigenvalues
-from lru.config import CHOICES
+from lru.config import CHOICES, Config
 from lru.dataloaders import DATASETS
 from lru.experiment import Experiment, facts, open_experiment
 from lru.flags import parse
@@ -22,11 +22,16 @@ logger = logging.getLogger("lru")
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command; the exit status."""
-    keep_freed_memory()
     command, config = parse(arguments)
     if command.list:
         print(_listing())
         return 0
+    return carry_out(config)
+
+
+def carry_out(config: Config) -> int:
+    """Train, resume or evaluate the run of a configuration; the exit status."""
+    keep_freed_memory()
     with open_experiment(config) as experiment:
         print(format_table(facts(experiment)))
         if config.run.eval_only:

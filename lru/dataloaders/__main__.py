@@ -17,7 +17,7 @@ _TARGETS: Mapping[Targets, str] = {
     "class_per_step": "{} classes, one target a step",
     "values": "targets of size {}, one a row",
     "values_per_step": "targets of size {}, one a step",
-    "tokens": "{} tokens, the next is the target",
+    "tokens": "{} tokens, themselves the targets",
 }
 
 

@@ -59,7 +59,8 @@ def _target_text(target: int | Sequence[float]) -> str:
 
 def row_text(dataset: Dataset, card: Card, split: Split, index: int) -> Iterator[str]:
     """A row in words: its label, and its tokens or its first values."""
-    yield f"line {index}" if card.targets == "tokens" else label_text(dataset, split, index)
+    own = card.targets == "tokens"
+    yield f"{card.unit} {index}" if own else label_text(dataset, split, index)
     documents = (split.first, split.second) if isinstance(split, Pairs) else (split,)
     for document in documents:
         row = _row(document, index)

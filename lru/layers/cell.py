@@ -58,6 +58,15 @@ def uniform(key: Key[Array, ""], shape: tuple[int, ...], width: int) -> Float[Ar
     return jax.random.uniform(key, shape, jnp.float32, minval=-bound, maxval=bound)
 
 
+def uniform_linear(d_in: int, d_out: int, *, rngs: nnx.Rngs) -> nnx.Linear:
+    """A linear layer drawn as PyTorch's: weights and biases within 1/sqrt(d_in)."""
+
+    def draw(key: Key[Array, ""], shape: tuple[int, ...], dtype: DTypeLike) -> Float[Array, "..."]:
+        return uniform(key, shape, d_in).astype(dtype)
+
+    return nnx.Linear(d_in, d_out, kernel_init=draw, bias_init=draw, rngs=rngs)
+
+
 def without_padding(
     x: Float[Array, "B T D"], lengths: Integer[Array, " B"] | None
 ) -> Float[Array, "B T D"]:

@@ -162,8 +162,9 @@ class Task(ABC):
         """Options of the network that change nothing but its initial draw."""
         return MODELS[self.model.model].of_draw
 
-    def of_lane(self, values: Mapping[str, float]) -> "Task":
-        """The task of a lane with values of its own, for its initial draw."""
+    def of_lane(self, values: Mapping[str, float], lane: int = 0) -> "Task":
+        """The task of a lane, by its values and its number, for its initial draw."""
+        del lane
         own = {name: value for name, value in values.items() if name in self.of_draw}
         if not own:
             return self

@@ -107,9 +107,9 @@ class _FirstOrder(Optimizer):
     """Options of the rules that follow one gradient."""
 
     lr_factor: float = 0.25
-    """Factor on the learning rate of the recurrent parameters, which adamw does not decay."""
+    """Factor on the learning rate of the recurrent parameters."""
     weight_decay: float = 0.05
-    """Weight decay: decoupled and of the other parameters in adamw; else L2 of all."""
+    """Weight decay: decoupled in adamw, and of the other parameters; else L2 of all."""
     clip_norm: float | None = None
     """Clip the gradient to this global norm."""
 
@@ -163,10 +163,14 @@ def by_group(
 class AdamW(_FirstOrder):
     """Adam with decoupled weight decay of all but the recurrent parameters."""
 
+    decay_recurrent: bool = False
+    """Decay the recurrent parameters, too."""
+
     def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
         """See `_FirstOrder.rule`."""
-        regular = optax.adamw(rate, weight_decay=self.weight_decay)
-        return by_group(regular, optax.adam(self.slower(rate)))
+        decayed = partial(optax.adamw, weight_decay=self.weight_decay)
+        slower = decayed if self.decay_recurrent else optax.adam
+        return by_group(decayed(rate), slower(self.slower(rate)))
 
 
 @OPTIMIZERS.register("rmsprop")

@@ -32,7 +32,6 @@ from lru.training.hooks import (
     summarised,
 )
 from lru.training.lanes import (
-    Lane,
     Method,
     OnCores,
     Shares,
@@ -116,14 +115,15 @@ class RunState:
         several, rows = len(self.lanes) > 1, sources["train"].rows
         parts = train.n_microbatch
 
-        def initial(lane: Lane) -> tuple[nnx.GraphDef, TrainState]:
+        def initial(number: int) -> tuple[nnx.GraphDef, TrainState]:
+            lane = self.lanes[number]
             own = lane.values if several else None
-            return init_state(task.of_lane(lane.values), self._build, lane.seed, rows, own)
+            return init_state(task.of_lane(lane.values, number), self._build, lane.seed, rows, own)
 
-        check_fits(lambda: initial(self.lanes[0])[1], task.model, len(self.lanes))
+        check_fits(lambda: initial(0)[1], task.model, len(self.lanes))
         states = []
-        for lane in self.lanes:
-            self._graphdef, state = initial(lane)
+        for number in range(len(self.lanes)):
+            self._graphdef, state = initial(number)
             states.append(state)
         self._state: TrainState | Shares = stacked(states)
         microbatch = -(-rows // parts) if parts > 1 else train.per_device_batch_size

@@ -347,7 +347,6 @@ VALUES = [[[NAN], [NAN], [NAN]], [[1.0], [NAN], [2.0]], [[1.0], [6.0], [NAN]]]
             "given, train: there are labels beyond the ends of rows",
         ),
         ({"labels": VALUES, "targets": "values"}, r"'values' are values \[n, K\]"),
-        ({"targets": "tokens"}, "targets must be tokens for a text and for nothing else"),
         ({"labels": [0, 1, 1], "rows": [[0], [1], [2]]}, "given, train: ids are 0 to 2"),
         ({"labels": [0, 1, 1], "rows": [[1], [2], [3]]}, "given, train: ids are 1 to 3"),
         ({"labels": np.zeros(0, np.int32), "rows": []}, "given: split 'train' has no rows"),
@@ -363,6 +362,12 @@ def test_wrong_contents_do_not_get_into_the_cache(raw_dir, cache_dir, monkeypatc
     with pytest.raises(ValueError, match=message):
         Given().prepare(raw_dir, cache_dir)
     assert names(cache_dir) == ["right"]
+
+
+@pytest.mark.parametrize(("kind", "targets"), [("values", "tokens"), ("text", "class")])
+def test_targets_must_fit_the_kind_of_data(kind, targets):
+    with pytest.raises(ValueError, match=f"only for a text or rows of tokens, got '{targets}' for"):
+        Description(kind=kind, n_classes=2, targets=targets, provenance="Given.", comparable="No.")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ LABELS: Mapping[Targets, str] = {
     "values_per_step": "values [n, T, K]",
     "tokens": "classes [n]",
 }
-"""The labels of a split, by its targets; those of the lines of a text are -1."""
+"""The labels of a split, by its targets; those where tokens are the targets are -1."""
 
 _FORMER_TARGETS = {"sequence": "class", "step": "class_per_step"}
 """Targets of cards written before they had types, those of a text aside."""
@@ -64,7 +64,8 @@ class Description:
             another, without labels: each token is the target of those before).
         n_classes: number of classes, or of the tokens of a text; 0 if targets are values.
         targets: "class" (one a row), "class_per_step" (one at some steps), "values" (a vector a
-            row), "values_per_step" (a vector at some steps) or "tokens" (the next of a text).
+            row), "values_per_step" (a vector at some steps) or "tokens" (the next of a text; of
+            rows, their own).
         provenance: one sentence: which files, or how generated.
         comparable: one sentence: how numbers compare with published ones.
         vocabulary: the text of each id, id 0 included, or None.
@@ -83,10 +84,12 @@ class Description:
     def __post_init__(self):
         if self.targets not in LABELS:
             raise ValueError(f"targets must be one of {', '.join(LABELS)}, got {self.targets!r}")
-        if (self.kind == "text") != (self.targets == "tokens"):
+        if (self.kind == "text" and self.targets != "tokens") or (
+            self.targets == "tokens" and self.kind not in ("text", "tokens")
+        ):
             raise ValueError(
-                f"targets must be tokens for a text and for nothing else, got {self.targets!r} for "
-                f"{self.kind}"
+                "targets must be tokens for a text, and only for a text or rows of tokens, got "
+                f"{self.targets!r} for {self.kind}"
             )
 
 

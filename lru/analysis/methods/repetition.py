@@ -1,0 +1,70 @@
+"""What analyses of models that repeat have in common: states encoded, edited or read, decoded."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from lru.analysis.methods.base import Analysis, Opened
+from lru.analysis.states import Unflatten, flatten_states
+from lru.dataloaders import Card
+from lru.models import ModelConfig
+from lru.tasks.repeat import Repeat, Repetition
+
+
+class RepetitionAnalysis(Analysis, Repetition):
+    """Base of the analyses of models that repeat; scored like them, on the original sequences.
+
+    Attributes:
+        width: number M of real numbers in a state of the model.
+    """
+
+    defaults: ClassVar = {**Repetition.defaults, "max_steps": 60_000}
+
+    def __init__(self, card: Card, model: ModelConfig, options: Any, opened: Opened):
+        """Join a data set and what is looked at; see `Analysis`.
+
+        Raises:
+            ValueError: if what is looked at does not repeat.
+        """
+        super().__init__(card, model, options, opened)
+        if not isinstance(opened.task, Repeat):
+            raise ValueError(
+                "method must fit the task of the run: this one looks at models of task repeat, not "
+                f"of {type(opened.task).__name__}"
+            )
+        h, _ = encoded(opened.models[0], jnp.zeros((1, 1), int), None)
+        self.width = h.shape[1]
+
+
+def encoded(
+    subject: Any, symbols: Int[Array, "B T"], lengths: Int[Array, " B"] | None
+) -> tuple[Float[Array, "B M"], Unflatten]:
+    """The states of a model after reading, as vectors, and what makes them states again."""
+    return flatten_states(jax.lax.stop_gradient(subject.encode(symbols, lengths=lengths)))
+
+
+def decoded(
+    subject: Any, state: Any, symbols: Int[Array, "B T"], lengths: Int[Array, " B"] | None
+) -> Float[Array, "B T V"]:
+    """Scores of the symbols from states, each after the true ones before it."""
+    return subject.decode(state, symbols, lengths=lengths)
+
+
+def free_running(
+    scores: Callable[[Int[Array, "B T"]], Float[Array, "B T V"]], rows: int, steps: int
+) -> Int[Array, "B T"]:
+    """The likeliest symbols, each read before the next is said.
+
+    Args:
+        scores: of each symbol, from those before it.
+        rows: B.
+        steps: T.
+    """
+
+    def say(step: Array, said: Array) -> Array:
+        return said.at[:, step].set(scores(said)[:, step].argmax(axis=-1))
+
+    return jax.lax.fori_loop(0, steps, say, jnp.zeros((rows, steps), int))

@@ -1,0 +1,42 @@
+"""Train an analysis of a run: an intervention on its states, or a probe of them."""
+
+import argparse
+from collections.abc import Sequence
+
+from lru.analysis.methods import Analysis
+from lru.commands.train import carry_out
+from lru.experiment import analysis_values, load_plugins_of
+from lru.flags import parse
+from lru.options import first_line
+from lru.origins import Start
+from lru.tasks import TASKS
+from lru.training.runs import find_run
+from lru.words import typed_values
+
+
+def parser() -> argparse.ArgumentParser:
+    """Command line of the verb."""
+    methods = {n: first_line(task) for n, task in TASKS.items() if issubclass(task, Analysis)}
+    width = max(map(len, methods))
+    parser = argparse.ArgumentParser(
+        prog="lru analyse",
+        description=f"{__doc__} It takes the flags of training, too: --help_all prints them.",
+        epilog="methods:\n" + "\n".join(f"  {n:{width}}  {text}" for n, text in methods.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", metavar="RUN", help="name of a run, or its folder")
+    parser.add_argument("--method", metavar="NAME", required=True, help="the analysis")
+    parser.add_argument("--steps", metavar="N", type=int, help="number of updates")
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the verb."""
+    given, rest = parser().parse_known_args(arguments)
+    found = find_run(given.run)
+    load_plugins_of(found, typed_values(rest, "plugins")["plugins"])
+    values = analysis_values(found, given.method)
+    if given.steps is not None:
+        values["max_steps"] = given.steps
+    start = Start(values, f"the run in {found.path}")
+    return carry_out(parse(rest, start, "lru analyse")[1])

@@ -1,0 +1,268 @@
+"""Interventions and probes against numbers recorded from the published code, in float64."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lru.analysis.methods.linear import (
+    Exchange,
+    LinearIntervention,
+    LinearInterventionOptions,
+    replaced_in_windows,
+    swapped,
+    windows_with,
+)
+from lru.analysis.methods.onion import OnionIntervention, OnionInterventionOptions, Replaced
+from lru.analysis.methods.probes import (
+    GRUProbeOptions,
+    GRUProbing,
+    LinearProbe,
+    MLPProbe,
+    OnionProbing,
+)
+from lru.analysis.methods.repetition import encoded, free_running
+from lru.tasks.repeat import scored
+from lru.training.optimizer import AdamW
+from tests.repeat.cases import (
+    analysis,
+    batch,
+    batch_of,
+    case,
+    exported,
+    gradients,
+    in_double,
+    loaded,
+    recorded,
+    starting_with,
+    valid,
+)
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+class Built(NamedTuple):
+    """An analysis of a case, its module with the recorded weights, and the batch."""
+
+    task: object
+    model: object
+    rows: object
+    symbols: object
+
+
+def built(given, kind, options=None, prefix="p_", rows=None):
+    task = analysis(given, kind, options)
+    model = loaded(in_double(task.build_model(nnx.Rngs(0))), starting_with(prefix, given.arrays))
+    rows = batch_of(given) if rows is None else rows
+    return Built(task, model, rows, task.prepare(rows.inputs))
+
+
+def close(found, expected, tolerance=1e-12, name=""):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=name)
+
+
+def check(given, found, restored, pull=lambda model: 0.0):
+    """Scores, loss and gradients are the recorded ones.
+
+    Args:
+        given: the case.
+        found: the analysis.
+        restored: scores of a model.
+        pull: regulariser of a model.
+    """
+    arrays = given.arrays
+    real = valid(arrays["in"], given.lens)
+    scores = np.asarray(restored(found.model))
+    close(scores[real], arrays["logits"].swapaxes(0, 1)[real], name="logits")
+
+    def loss(model):
+        outcome = scored(restored(model), found.symbols, found.rows, ())
+        return outcome.loss.total / outcome.loss.weight
+
+    close(loss(found.model), arrays["loss"], name="loss")
+    total, grads = gradients(lambda model: loss(model) + pull(model), found.model)
+    close(total, arrays.get("total", arrays["loss"]), name="total")
+    expected = starting_with("g_", arrays)
+    assert expected
+    for name, gradient in expected.items():
+        close(grads[name], gradient, 1e-10, name)
+    right = (scores.argmax(-1) == np.asarray(found.symbols)) | ~real
+    assert right.all(axis=1).tolist() == arrays["ok"].tolist()
+
+
+@pytest.mark.parametrize("name", ["onion/scale", "onion/noscale", "onion/init"])
+def test_onion_intervention_is_the_recorded_one(name):
+    given = case(name)
+    arrays = given.arrays
+    found = built(given, OnionIntervention, OnionInterventionOptions(no_scale=not given.scale))
+    replaced = Replaced(jnp.asarray(arrays["pos"]), jnp.asarray(arrays["tok_corrupt"]))
+    h, _ = encoded(found.model.subject, jnp.asarray(arrays["modified_in"]).T, found.rows.lengths)
+    close(h, arrays["h"])
+    close(found.model(h, *map(jnp.asarray, (arrays["tok_orig"], *replaced[::-1]))), arrays["h_new"])
+    check(given, found, lambda model: found.task.restored(model, *found[3:], found.rows, replaced))
+
+
+def linear(name):
+    """A linear intervention of a case, and its recorded exchange and noise."""
+    given = case(name)
+    arrays = {n: jnp.asarray(v) for n, v in given.arrays.items()}
+    kind = {"auto": "learned", "fixed": "fixed"}[given.kind]
+    options = LinearInterventionOptions(ngram=given.ngram, assignment=kind)
+    found = built(given, LinearIntervention, options)
+    if given.ngram == 1:
+        where = arrays["swap_mask"].T
+        exchange = swapped(found.symbols, found.rows.lengths, arrays["pairing"], where)
+    else:
+        others = arrays["rand_in"].T
+        exchange = replaced_in_windows(
+            found.symbols, found.rows.lengths, arrays["pos"], others, given.ngram
+        )
+    return given, found, exchange, arrays.get("gumbel") if given.train else None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("unigram/train", "unigram/train_len", "unigram/eval", "fixed/unigram"),
+        *("bigram/train", "bigram/eval", "trigram/right_windows"),
+    ],
+)
+def test_linear_intervention_is_the_recorded_one(name):
+    given, found, exchange, gumbel = linear(name)
+    arrays = given.arrays
+    real = valid(arrays["enc_in"], arrays["enc_len"])
+    assert np.array_equal(np.asarray(exchange.symbols)[real], arrays["enc_in"].T[real])
+    if name == "trigram/right_windows":
+        assert np.array_equal(exchange.moved, arrays["window_mask_used"].T.astype(bool))
+    close(found.model.rotation, arrays["Q"])
+    h, _ = encoded(found.model.subject, exchange.symbols, exchange.lengths)
+    close(h @ found.model.rotation.T, arrays["u"])
+    new = found.model(h[: len(found.symbols)], h[exchange.source], exchange.moved, gumbel)
+    close(new, arrays["h_new"])
+    if "sample" in arrays:
+        close(found.model.assignment(gumbel), arrays["sample"])
+    check(
+        given,
+        found,
+        lambda model: found.task.restored(model, *found[3:], found.rows, exchange, gumbel),
+        lambda model: model.pull() if given.train else 0.0,
+    )
+
+
+@pytest.mark.parametrize("name", ["n2_L9", "n3_L9", "n2_L5", "n3_L5", "n4_L9"])
+def test_windows_that_move_are_those_with_the_changed_place(name):
+    given = case(f"ngram_ranges/{name}")
+    n, steps, places = given.n, given.L, jnp.arange(given.L)
+    moved = np.asarray(windows_with(places, n, steps))
+    every = [[first <= t < first + n for first in range(steps - n + 1)] for t in range(steps)]
+    assert moved.tolist() == every
+    assert np.array_equal(moved, given.arrays["contains_t"])
+    assert np.array_equal(moved, given.arrays["copied_asrun"]) == (n == 2)
+    # Symbols 1 are those of the row, and 2 the others.
+    exchange: Exchange = replaced_in_windows(
+        jnp.ones((steps, steps), int),
+        jnp.full(steps, steps),
+        places,
+        jnp.full((steps, steps), 2),
+        n,
+    )
+    assert np.array_equal(exchange.symbols[:steps] == 2, given.arrays["corrupted_at"])
+    assert np.array_equal(exchange.symbols[exchange.source] == 1, given.arrays["source_keeps"])
+
+
+PROBES = {
+    "probe/linear": (LinearProbe, None),
+    "probe/mlp": (MLPProbe, None),
+    "probe/onion": (OnionProbing, None),
+    "probe/gru_ar": (GRUProbing, None),
+    "probe/gru_noinput": (GRUProbing, GRUProbeOptions(no_input=True)),
+}
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_probe_is_the_recorded_one(name):
+    given = case(name)
+    arrays = given.arrays
+    found = built(given, *PROBES[name])
+    h, _ = encoded(found.model.subject, found.symbols, found.rows.lengths)
+    close(h, arrays["h"])
+    check(given, found, lambda model: model(h, found.symbols))
+    rows = len(h)
+    if "logits_all" in arrays:
+        everything = found.model(h, jnp.zeros((rows, given.L), int))
+        close(everything, arrays["logits_all"].swapaxes(0, 1))
+    else:
+        said = free_running(lambda symbols: found.model(h, symbols), rows, given.L)
+        close(found.model(h, said), arrays["logits_free"].swapaxes(0, 1))
+
+
+class Drawn(NamedTuple):
+    """What was drawn for an update."""
+
+    rows: object
+    how: tuple
+
+
+def five_updates(given, found, draws):
+    """Losses without regulariser, and the module after five updates of its parameters."""
+    rule = AdamW(weight_decay=0.1).build(lambda count: 1e-3)
+    graphdef, params, rest = nnx.split(found.model, nnx.Param, ...)
+    state = rule.init(params)
+
+    @jax.jit
+    def update(params, state, drawn):
+        def loss(params):
+            model = nnx.merge(graphdef, params, rest)
+            symbols = found.task.prepare(drawn.rows.inputs)
+            scores = found.task.restored(model, symbols, drawn.rows, *drawn.how)
+            outcome = scored(scores, symbols, drawn.rows, ()).loss
+            mean = outcome.total / outcome.weight
+            return mean + (model.pull() if hasattr(model, "pull") else 0), mean
+
+        (_, mean), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, state = rule.update(grads, state, params)
+        return jax.tree.map(jnp.add, params, updates), state, mean
+
+    losses = []
+    for drawn in draws:
+        params, state, loss = update(params, state, drawn)
+        losses.append(loss)
+    close(losses, given.arrays["losses"], 1e-10)
+    after = exported(nnx.merge(graphdef, params, rest))
+    for name, value in starting_with("p5_", given.arrays).items():
+        close(after[name], value, 1e-10, name)
+
+
+def test_five_updates_of_the_onion_intervention_are_the_recorded_ones():
+    given = case("adamw/onion")
+    arrays = {n: jnp.asarray(v) for n, v in given.arrays.items()}
+    rows = [batch(i, n) for i, n in zip(given.arrays["ins"], given.arrays["lens"], strict=True)]
+    found = built(given, OnionIntervention, prefix="p0_", rows=rows[0])
+    replaced = map(Replaced, arrays["pos"], arrays["tok_corrupt"])
+    five_updates(given, found, [Drawn(r, (x,)) for r, x in zip(rows, replaced, strict=True)])
+
+
+def test_five_updates_of_the_linear_intervention_are_the_recorded_ones():
+    given = case("adamw/unigram")
+    given.arrays["base"] = recorded()["adamw/unigram/p_base"]
+    arrays = {n: jnp.asarray(v) for n, v in given.arrays.items()}
+    full = np.full(given.B, given.L)
+    rows = [batch(symbols, full) for symbols in given.arrays["ins"]]
+    given.arrays["p0_base"] = given.arrays["p_base"]
+    found = built(given, LinearIntervention, prefix="p0_", rows=rows[0])
+    draws = [
+        Drawn(
+            r,
+            (
+                swapped(found.task.prepare(r.inputs), r.lengths, partner, where.T),
+                gumbel,
+            ),
+        )
+        for r, partner, where, gumbel in zip(
+            rows, arrays["pairing"], arrays["swap_mask"], arrays["gumbel"], strict=True
+        )
+    ]
+    five_updates(given, found, draws)
