@@ -1,5 +1,15 @@
-"""Looking at runs and models: states as vectors, spectra and plots."""
+"""Looking at runs and models: states and their edits, read-outs, spectra and plots."""
 
-from lru.analysis.states import flatten_states
+from lru.analysis.edits import ablate, patch, run_edited
+from lru.analysis.readouts import Probe, probe
+from lru.analysis.states import flatten_states, recurrent_layers
 
-__all__ = ["flatten_states"]
+__all__ = [
+    "Probe",
+    "ablate",
+    "flatten_states",
+    "patch",
+    "probe",
+    "recurrent_layers",
+    "run_edited",
+]

@@ -1,4 +1,4 @@
-"""States of any recurrence as real vectors, one a row, and back."""
+"""The recurrent layers of a model, and states of any recurrence as real vectors and back."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float
+
+from lru.layers import RecurrentLayer
 
 Unflatten = Callable[[Array], Any]
 
@@ -65,3 +68,12 @@ def flatten_states(state: Any) -> tuple[Float[Array, "B M"], Unflatten]:
         return jax.tree.unflatten(structure, made)
 
     return vectors, unflatten
+
+
+def recurrent_layers(model: nnx.Module) -> list[RecurrentLayer]:
+    """The recurrent layers of a model, in order; those inside of a bidirectional one not apart."""
+    return [
+        module
+        for path, module in nnx.iter_modules(model)
+        if isinstance(module, RecurrentLayer) and "forward" not in path and "backward" not in path
+    ]

@@ -13,6 +13,7 @@ import numpy as np
 
 from lru.layers.cell import CellLayer
 from lru.layers.gated import GatedRNN
+from lru.layers.gru import GRU
 from lru.layers.qrnn import QRNN
 from lru.layers.stack import Stack
 from lru.scan.pooling import GATES
@@ -90,6 +91,13 @@ def _cells(module: QRNN | GatedRNN | Stack) -> Iterator[tuple[QRNN | GatedRNN, d
             f"module {kind}{wide} reads its state of width {wide[1]} out to width {wide[0]}, for "
             f"which PyTorch has no weights: take {kind}Cell{wide} or a stack, which give it out"
         )
+    for cell in module.cells if isinstance(module, Stack) else [module]:
+        # Without both gates it is an Elman network, which PyTorch has.
+        if isinstance(cell, GRU) and cell.use_reset != cell.use_update:
+            raise ValueError(
+                f"module {type(module).__name__} has use_reset={cell.use_reset} and "
+                f"use_update={cell.use_update}, but PyTorch has a GRU with both gates alone"
+            )
     if not isinstance(module, Stack):
         yield module, _names(module, "" if isinstance(module, QRNN) else "_l0", "")
         return

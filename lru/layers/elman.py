@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from lru.layers.base import LAYERS
 from lru.layers.gated import GatedRNN
-from lru.scan import GatedCell, States
+from lru.scan import Gate, GatedCell, States, unforced
 
 
 class ElmanState(NamedTuple):
@@ -20,8 +20,10 @@ class ElmanState(NamedTuple):
     h: Float[Array, "B N"]
 
 
-def _forward(pre_activations: Float[Array, "B S"], before: States) -> tuple[States, States]:
-    del before  # It is in the pre-activations.
+def _forward(
+    pre_activations: Float[Array, "B S"], before: States, gate: Gate = unforced
+) -> tuple[States, States]:
+    del before, gate  # The state is in the pre-activations, and there is no gate.
     return (), (jnp.tanh(pre_activations),)
 
 

@@ -4,15 +4,19 @@ Gates are W_ih x_t + b_ih + W_hh h_{t-1} + b_hh under a nonlinearity, with the w
 gates and the initial values of PyTorch. The products W_ih x_t are made for all of time at once.
 """
 
+from collections.abc import Mapping
+from itertools import count
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Integer
 
 from lru.layers.base import RecurrentParam, reset_marks, zeros
 from lru.layers.cell import CellLayer, uniform, without_padding
 from lru.layers.convolution import product
+from lru.registry import UnknownNameError, known_names
 from lru.scan import GatedCell, gated_scan, gated_steps
 from lru.scan.methods import step_counts
 
@@ -25,7 +29,8 @@ class GatedRNN(CellLayer):
         state_type: of its states, the first of which is h.
         state_names: of these, and
         gate_names: of its activations, as `observe` has them.
-        n_gates: number of gates G.
+        n_gates: number of gates G of the cell; parameters have columns of those that are not
+            constant.
         apart: how many of the last gates take x and h in apart; the others take their sum.
         weight_ih: input weights [D, G N].
         weight_hh: recurrent weights [N, G N].
@@ -64,13 +69,18 @@ class GatedRNN(CellLayer):
         super().__init__(d_model, d_hidden, compute_dtype=compute_dtype, rngs=rngs)
         if biases not in (0, 1, 2):
             raise ValueError(f"biases must be 0, 1 or 2, got {biases}")
-        width = self.n_gates * d_hidden
+        width = (self.n_gates - len(self.constant_gates)) * d_hidden
         self.weight_ih = nnx.Param(uniform(rngs.params(), (d_model, width), d_hidden))
         self.weight_hh = RecurrentParam(uniform(rngs.params(), (d_hidden, width), d_hidden))
         self.bias_ih, self.bias_hh = (
             nnx.Param(uniform(rngs.params(), (width,), d_hidden)) if biases > i else None
             for i in range(2)
         )
+
+    @property
+    def constant_gates(self) -> dict[int, float]:
+        """Pre-activations of the gates without parameters, by place in the order of gates."""
+        return {}
 
     @zeros
     def initial_state(self, batch_size: int) -> tuple[Float[Array, "B N"], ...]:
@@ -101,13 +111,49 @@ class GatedRNN(CellLayer):
         lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
         reverse: bool = False,
+        force: Mapping[str, ArrayLike] | None = None,
     ) -> dict[str, Float[Array, "B T N"]]:
-        """See `RecurrentLayer.observe`."""
+        """Record by name what happens inside at every step, with gates that are forced.
+
+        Args:
+            x: inputs, as all arguments but the last those of `RecurrentLayer.observe`.
+            state: where to start.
+            lengths: number of valid steps of each row; at padding nothing has a meaning.
+            resets: True where a row starts afresh.
+            reverse: run from the last valid step to the first.
+            force: values [B, T, N] that gates have, by name, instead of their own, with which all
+                that follows is computed; where they are NaN the gate is left as it is.
+
+        Returns:
+            The states and the gates.
+
+        Raises:
+            ValueError: if an argument has the wrong shape or dtype, or if there is no such gate.
+        """
         arguments, options = self._problem(x, state, lengths, resets, reverse)
-        states, activations = gated_steps(*arguments, **options)
+        forced = self._forced(force or {}, x, arguments[1].dtype)
+        states, activations = gated_steps(*arguments, **options, forced=forced)
         # Beside the gates a cell may keep what its gradient needs.
         gates = dict(zip(self.gate_names, activations, strict=False))
         return dict(zip(self.state_names, states, strict=True)) | gates
+
+    def _forced(
+        self, force: Mapping[str, ArrayLike], x: Array, dtype: DTypeLike
+    ) -> dict[str, Array]:
+        """The forced values, checked and of one type."""
+        allowed = (*x.shape[:2], self.d_hidden)
+        for name, values in force.items():
+            if name not in self.gate_names:
+                kind = type(self).__name__
+                raise UnknownNameError(
+                    f"force has no gate {name!r} in {kind}; {known_names(name, self.gate_names)}"
+                )
+            if jnp.shape(values) != allowed:
+                raise ValueError(
+                    f"force has {name} of shape {jnp.shape(values)}, but [B, T, N] = {allowed} is "
+                    "allowed"
+                )
+        return {name: jnp.asarray(values, dtype) for name, values in force.items()}
 
     def _problem(
         self,
@@ -123,7 +169,14 @@ class GatedRNN(CellLayer):
         start, fresh = self.start(x, state), self.reset_state(x.shape[0])
         dtype = start[0].dtype
         pre_activations = self._inputs(without_padding(x, lengths)).astype(dtype)
-        return (self.cell, pre_activations, self.weight_hh[...].astype(dtype), tuple(start)), {
+        weight_hh = self.weight_hh[...].astype(dtype)
+        if self.constant_gates:
+            pre_activations = self._with_gates(pre_activations, self.apart, self.constant_gates)
+            # W has the last columns alone, and so can do without the first gates.
+            first = next(gate for gate in count() if gate not in self.constant_gates)
+            later = {gate - first: 0.0 for gate in self.constant_gates if gate > first}
+            weight_hh = self._with_gates(weight_hh, 0, later)
+        return (self.cell, pre_activations, weight_hh, tuple(start)), {
             "lengths": lengths,
             "resets": reset_marks(resets, lengths, reverse),
             "reverse": reverse,
@@ -131,8 +184,17 @@ class GatedRNN(CellLayer):
             "reset_to": None if fresh is None else tuple(fresh),
         }
 
+    def _with_gates(
+        self, x: Float[Array, "... S"], first: int, values: Mapping[int, float]
+    ) -> Float[Array, "... M"]:
+        """X with columns of more gates, N of one value each, where the gates begin at the first."""
+        blocks = jnp.split(x, x.shape[-1] // self.d_hidden, axis=-1)
+        for gate, value in values.items():
+            blocks.insert(first + gate, jnp.full_like(blocks[0], value))
+        return jnp.concatenate(blocks, axis=-1)
+
     def _inputs(self, x: Float[Array, "B T D"]) -> Float[Array, "B T S"]:
-        """Inputs of each step beside h W_hh, which has G N columns and joins the last ones.
+        """Inputs of each step beside h W_hh, which joins the last columns.
 
         The input parts of the gates that take it in apart come first and leave room at the end.
         """

@@ -2,18 +2,22 @@
 
 r, z = sigmoid of gates as in `gated.py`, n_t = tanh(W_in x_t + b_in + r_t (W_hn h_{t-1} + b_hn)),
 in the order r, z, n. Cho et al. 2014 (arXiv 1406.1078), with the reset gate after the matrix as in
-the fast versions (PyTorch, cuDNN).
+the fast versions (PyTorch, cuDNN). Without its reset gate r = 1, without its update gate z = 0.
 """
 
 from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float
 
 from lru.layers.base import LAYERS
 from lru.layers.gated import GatedRNN
-from lru.scan import GatedCell, States
+from lru.scan import Gate, GatedCell, States, unforced
+
+# A pre-activation whose sigmoid is 1, and that of its negative 0, in every type of floats.
+OPEN = 1000.0
 
 
 class GRUState(NamedTuple):
@@ -22,10 +26,12 @@ class GRUState(NamedTuple):
     h: Float[Array, "B N"]
 
 
-def _forward(pre_activations: Float[Array, "B S"], before: States) -> tuple[States, States]:
+def _forward(
+    pre_activations: Float[Array, "B S"], before: States, gate: Gate = unforced
+) -> tuple[States, States]:
     n, r, z, recurrent = jnp.split(pre_activations, 4, axis=-1)
-    r, z = jax.nn.sigmoid(r), jax.nn.sigmoid(z)
-    n = jnp.tanh(n + r * recurrent)
+    r, z = gate("reset_gate", jax.nn.sigmoid(r)), gate("update_gate", jax.nn.sigmoid(z))
+    n = gate("candidate", jnp.tanh(n + r * recurrent))
     return (r, z, n, recurrent), ((1 - z) * n + z * before[0],)
 
 
@@ -41,7 +47,11 @@ def _backward(
 
 @LAYERS.register("gru")
 class GRU(GatedRNN):
-    """Gated Recurrent Unit, as in PyTorch; gates r, z, n."""
+    """Gated Recurrent Unit, as in PyTorch; gates r, z, n.
+
+    Attributes:
+        use_reset, use_update: the options; a gate that is not used has no weights.
+    """
 
     cell = GatedCell(_forward, _backward, activations=4, native="gru")
     state_type = GRUState
@@ -49,6 +59,39 @@ class GRU(GatedRNN):
     gate_names = ("reset_gate", "update_gate", "candidate")
     n_gates = 3
     apart = 1
+
+    def __init__(
+        self,
+        d_model: int,
+        d_hidden: int,
+        *,
+        use_reset: bool = True,
+        use_update: bool = True,
+        biases: int = 2,
+        compute_dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
+        """Draw the parameters.
+
+        Args:
+            d_model: width D of inputs and outputs.
+            d_hidden: width N of the state.
+            use_reset: let a gate scale what the candidate reads of the state; without, it reads all
+                of it.
+            use_update: let a gate keep a share of the state; without, the candidate is the state.
+            biases: number of bias vectors of each gate.
+            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
+                stay float32.
+            rngs: source of the initial parameters.
+        """
+        self.use_reset, self.use_update = use_reset, use_update
+        super().__init__(d_model, d_hidden, biases=biases, compute_dtype=compute_dtype, rngs=rngs)
+
+    @property
+    def constant_gates(self) -> dict[int, float]:
+        """See `GatedRNN.constant_gates`."""
+        switches = ((self.use_reset, OPEN), (self.use_update, -OPEN))
+        return {gate: value for gate, (used, value) in enumerate(switches) if not used}
 
 
 class GRUCell(GRU):

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from lru.layers.base import LAYERS
 from lru.layers.gated import GatedRNN
-from lru.scan import GatedCell, States
+from lru.scan import Gate, GatedCell, States, unforced
 
 
 class LSTMState(NamedTuple):
@@ -22,9 +22,12 @@ class LSTMState(NamedTuple):
     c: Float[Array, "B N"]
 
 
-def _forward(pre_activations: Float[Array, "B S"], before: States) -> tuple[States, States]:
+def _forward(
+    pre_activations: Float[Array, "B S"], before: States, gate: Gate = unforced
+) -> tuple[States, States]:
     i, f, g, o = jnp.split(pre_activations, 4, axis=-1)
-    i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+    i, f = gate("input_gate", jax.nn.sigmoid(i)), gate("forget_gate", jax.nn.sigmoid(f))
+    g, o = gate("candidate", jnp.tanh(g)), gate("output_gate", jax.nn.sigmoid(o))
     c = f * before[1] + i * g
     return (i, f, g, o), (o * jnp.tanh(c), c)
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Integer, Key
+from jaxtyping import Array, Bool, Float, Inexact, Integer, Key
 
 from lru.layers import Bidirectional, make_layer
 from lru.layers.base import State, noise
@@ -113,6 +113,18 @@ class Block(nnx.Module):
         y = x + self._drop(self._gated(y), keys[1])
         return (y if self.prenorm else self._normalise(y, mask, train)), state
 
+    def observe(
+        self,
+        x: Float[Array, "B T D"],
+        state: State = None,
+        *,
+        lengths: Integer[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+    ) -> dict[str, Inexact[Array, "B T N"]]:
+        """Record what happens inside the recurrence; see `Body.observe`."""
+        y = self._normalise(x) if self.prenorm else x
+        return self.recurrence.observe(y, state, lengths=lengths, resets=resets)
+
     def step(self, x_t: Float[Array, "B D"], state: State) -> tuple[Float[Array, "B D"], State]:
         """Advance one step in evaluation mode.
 
@@ -162,6 +174,22 @@ class Encoder(Body):
             x, new = block(x, before, lengths=lengths, resets=resets, train=train, key=block_key)
             after.append(new)
         return x, after
+
+    def observe(
+        self,
+        x: Float[Array, "B T D"],
+        state: list[State] | None = None,
+        *,
+        lengths: Integer[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+    ) -> list[dict[str, Inexact[Array, "B T N"]]]:
+        """Record what happens inside each recurrence; see `Body.observe`."""
+        states = [None] * len(self.blocks) if state is None else state
+        observed = []
+        for block, before in zip(self.blocks, states, strict=True):
+            observed.append(block.observe(x, before, lengths=lengths, resets=resets))
+            x, _ = block(x, before, lengths=lengths, resets=resets)
+        return observed
 
     def step(
         self, x_t: Float[Array, "B D"], state: list[State]

@@ -8,7 +8,7 @@ all that passes between them: the network of the repeat task (Csordás et al. 20
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, Integer, Key
+from jaxtyping import Array, Float, Inexact, Int, Integer, Key
 
 from lru.layers.base import State
 from lru.layers.cell import uniform_linear
@@ -122,3 +122,24 @@ class EncoderDecoder(nnx.Module):
 
         start = (state, jnp.full(rows, self.n_symbols))
         return jax.lax.scan(say, start, None, length=steps)[1].T
+
+    def observe(
+        self, symbols: Integer[Array, "B T"], lengths: Integer[Array, " B"] | None = None
+    ) -> list[dict[str, Inexact[Array, "B T N"]]]:
+        """States and gates inside each layer by name: while it reads, then while it repeats.
+
+        Args:
+            symbols: ids from 0.
+            lengths: number of symbols of each row; None if all are valid.
+
+        Returns:
+            Of each layer, steps of the encoder [B, T, N] followed by those of the decoder.
+        """
+        table, state = self.embedding[...], self.encode(symbols, lengths=lengths)
+        read = self.body.observe(table[symbols], lengths=lengths)
+        inputs = table[self.decoder_inputs(symbols)]
+        said = self.body.observe(inputs, state, lengths=lengths)
+        return [
+            {name: jnp.concatenate([x, said[k][name]], axis=1) for name, x in layer.items()}
+            for k, layer in enumerate(read)
+        ]

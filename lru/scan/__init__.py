@@ -16,7 +16,7 @@ from lru.scan import (
     sharded,
 )
 from lru.scan.forget import forget_mult
-from lru.scan.gated import GatedCell, States, gated_scan, gated_steps
+from lru.scan.gated import Gate, GatedCell, States, gated_scan, gated_steps, unforced
 from lru.scan.linear import dense_scan, linear_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, TIME_SPLITTING_METHODS
 from lru.scan.parts import join, split
@@ -28,6 +28,7 @@ __all__ = [
     "DENSE_METHODS",
     "LINEAR_METHODS",
     "TIME_SPLITTING_METHODS",
+    "Gate",
     "GatedCell",
     "States",
     "associative",
@@ -49,4 +50,5 @@ __all__ = [
     "sequential",
     "sharded",
     "split",
+    "unforced",
 ]

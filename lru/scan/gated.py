@@ -5,7 +5,7 @@ time. On a CPU the loop of a cell that `lru.scan.cpu` knows runs there; elsewher
 out of which the gradient of W is taken, as one product over all of time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -33,17 +33,27 @@ class GatedCell(NamedTuple):
 
     Attributes:
         forward: pre-activations [B, S] and the state before, to the activations, each [B, N], and
-            the state after.
+            the state after. An optional last argument, a `Gate`, takes the name and the value of
+            each gate and returns the value with which the cell goes on.
         backward: the activations, the states before and after, and the gradient of the state after,
             to the gradients of the pre-activations and of the state before.
         activations: how many the gradient needs.
         native: its name in `cpu/gated.cc`; empty if it is not there.
     """
 
-    forward: Callable[[Float[Array, "B S"], States], tuple[States, States]]
+    forward: Callable[..., tuple[States, States]]
     backward: Callable[[States, States, States, States], tuple[Float[Array, "B S"], States]]
     activations: int
     native: str = ""
+
+
+Gate = Callable[[str, Float[Array, "B N"]], Float[Array, "B N"]]
+
+
+def unforced(name: str, value: Float[Array, "B N"]) -> Float[Array, "B N"]:
+    """The `Gate` that leaves every gate as it is."""
+    del name
+    return value
 
 
 class How(NamedTuple):
@@ -111,11 +121,18 @@ def gated_steps(
     lengths: Integer[Array, " B"] | None = None,
     reset_to: States | None = None,
     compute_dtype: str = "float32",
+    forced: Mapping[str, Float[Array, "B T N"]] | None = None,
 ) -> tuple[tuple[Float[Array, "B T N"], ...], tuple[Float[Array, "B T N"], ...]]:
-    """The states and the activations after each step; arguments as for `gated_scan`."""
+    """The states and the activations after each step; arguments as for `gated_scan`.
+
+    Gates that are forced, by their names in the cell, have the values given instead of their own,
+    except where those are NaN.
+    """
     arguments = _masked(x, resets, lengths, reset_to)
     how = _how(cell, reverse, compute_dtype, x, W, state, arguments[1])
-    return _over_time_once(how, arguments[0], W, state, *arguments[1:])[1:]
+    # The loop in C++ forces nothing.
+    how = how._replace(native=how.native and not forced)
+    return _over_time_once(how, arguments[0], W, state, *arguments[1:], dict(forced or {}))[1:]
 
 
 def _how(
@@ -183,12 +200,13 @@ def _over_time(
     fresh: Arrays | None,
     keep: Array | None,
     valid: Array | None,
+    forced: Mapping[str, Array] | None = None,
 ) -> tuple[Arrays, Arrays, Arrays]:
     """The last state, and the states and activations of all steps."""
     arguments = x, W, first, fresh, keep, valid
     plain = partial(_over_time_plain, how)
     if not how.native:
-        return plain(*arguments)
+        return plain(*arguments, forced)
 
     def here(x: Array, W: Array, first: Arrays, fresh: None, keep: Any, valid: Any) -> tuple:
         states, activations = len(first), how.cell.activations
@@ -209,6 +227,12 @@ def _over_time(
     return on_cpu(here, plain, *arguments)
 
 
+def _gate(forced: Mapping[str, Array], name: str, value: Array) -> Array:
+    """The `Gate` of a step with the values that some gates are given."""
+    given = forced.get(name, jnp.nan)
+    return jnp.where(jnp.isnan(given), value, given)
+
+
 def _over_time_plain(
     how: How,
     x: Array,
@@ -217,6 +241,7 @@ def _over_time_plain(
     fresh: Arrays | None,
     keep: Array | None,
     valid: Array | None,
+    forced: Mapping[str, Array] | None = None,
 ) -> tuple[Arrays, Arrays, Arrays]:
     cell, columns, reverse, compute_dtype, _ = how
     unmixed, steps = columns - W.shape[1], x.shape[1]
@@ -227,7 +252,9 @@ def _over_time_plain(
         before = _kept(_mask_at(keep, t), state, fresh)
         mixed = product(before[0], W, compute_dtype)
         pre_activations = _at(x, t) + jnp.pad(mixed, ((0, 0), (unmixed, 0)))
-        active, state = cell.forward(pre_activations, before)
+        at_t = {name: _at(values, t) for name, values in (forced or {}).items()}
+        gates = (partial(_gate, at_t),) if forced else ()
+        active, state = cell.forward(pre_activations, before, *gates)
         state = _select(_mask_at(valid, t), state, before)
         return state, _put(states, state, t), _put(activations, active, t)
 

@@ -33,6 +33,9 @@ OF_THE_SCAN = [
         ("lru", {"parametrization": name, "gamma": gamma})
         for name, gamma in zip(PARAMETRIZATIONS, (True, False, False), strict=True)
     ),
+    ("gru", {"use_reset": False}),
+    ("gru", {"use_update": False}),
+    ("gru", {"use_reset": False, "use_update": False}),
 ]
 # What needs no more than every kind of layer.
 FEW = [*((name, {}) for name in LAYERS), ("lru", {"chunk_length": 3})]
@@ -73,7 +76,8 @@ def named(value):
     if isinstance(value, bool):
         return "both" if value else "forward"
     name, options = value
-    return "-".join(map(str, (name, *options.values())))
+    values = (key if value is False else value for key, value in options.items())
+    return "-".join(map(str, (name, *values)))
 
 
 def each_case(variants):

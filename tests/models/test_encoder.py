@@ -250,6 +250,23 @@ def test_steps_equal_the_whole_in_evaluation(prenorm):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), state, last)
 
 
+@pytest.mark.parametrize("prenorm", [True, False])
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_what_is_observed_ends_in_the_states_of_a_call(bidirectional, prenorm):
+    model, x = encoder(BlockOptions(bidirectional, prenorm=prenorm)), features()
+    start = jax.tree.map(lambda leaf: leaf + 0.5, model.initial_state(B))
+    resets = jnp.zeros((B, T), bool).at[0, 2].set(True)
+    observe = nnx.jit(lambda model, x, n: model.observe(x, start, lengths=n, resets=resets))
+    observed = observe(model, x, LENGTHS)
+    _, states = run(model, x, start, LENGTHS, resets)
+    assert len(observed) == len(states)
+    for found, state in zip(observed, states, strict=True):
+        forwards = found["forward state" if bidirectional else "state"]
+        last = state[0] if bidirectional else state
+        assert found.keys() == ({"forward state", "backward state"} if bidirectional else {"state"})
+        np.testing.assert_allclose(forwards[np.arange(B), LENGTHS - 1], last, rtol=2e-5, atol=2e-5)
+
+
 def test_a_reset_is_a_fresh_start_in_every_block():
     module, x = encoder(), features()
     resets = np.zeros((B, T), bool)
