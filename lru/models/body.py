@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Integer, Key
+from jaxtyping import Array, Bool, Float, Inexact, Integer, Key
 
 from lru.layers import LAYERS
 from lru.layers.base import State
@@ -71,6 +71,27 @@ class Body(nnx.Module):
 
         Returns:
             Features, and the state of every layer after the last valid step.
+        """
+        raise NotImplementedError
+
+    def observe(
+        self,
+        x: Float[Array, "B T D"],
+        state: list[State] | None = None,
+        *,
+        lengths: Integer[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+    ) -> list[dict[str, Inexact[Array, "B T N"]]]:
+        """Record what happens inside each layer during a call in evaluation mode.
+
+        Args:
+            x: features, as all arguments those of a call.
+            state: one state a layer.
+            lengths: number of valid steps of each row.
+            resets: True where a row starts afresh.
+
+        Returns:
+            States and gates of each layer by name; see `RecurrentLayer.observe`.
         """
         raise NotImplementedError
 
