@@ -1,16 +1,17 @@
-"""Pictures of runs and models: learning curves, eigenvalues on the unit disk, gates by word."""
+"""Pictures of runs and models: learning curves, eigenvalues, states and gates by step."""
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
@@ -19,8 +20,9 @@ COLOURS = {"train": "#8c9bb0", "val": "#2a6fbb", "test": "#d9822b"}
 INITIAL_COLOUR = "#9a9a9a"
 TRAINED_COLOUR = COLOURS["val"]
 
-# Above so many points a curve is drawn faint, with its running mean on top.
-_DENSE = 150
+DENSE = 150
+"""Above so many points a curve is drawn faint, with its running mean on top."""
+
 _MAX_COLUMNS = 4
 
 # Tokens that would leave no mark on the paper.
@@ -40,7 +42,7 @@ def plot_curves(records: Sequence[Mapping[str, Any]], path: str | os.PathLike) -
     quantities = ("loss", "perplexity" if of_text else "accuracy")
     for axes, quantity in zip(figure.subplots(1, 2), quantities, strict=True):
         drawn = [_draw_curve(axes, records, split, quantity) for split in COLOURS]
-        _style(axes)
+        style(axes)
         axes.set(xlabel="step", title=quantity)
         axes.xaxis.get_major_locator().set_params(integer=True)
         if any(drawn):
@@ -121,57 +123,77 @@ def plot_eigenvalues(
     save_figure(figure, path)
 
 
-def plot_gates(
-    forget: ArrayLike,
-    candidate: ArrayLike,
-    state: ArrayLike,
-    words: Sequence[str],
-    path: str | os.PathLike,
+def plot_observed(
+    observed: Mapping[str, ArrayLike], words: Sequence[str] | None, path: str | os.PathLike
 ) -> None:
-    """Draw what one layer does at every word: forget gate, candidate and state of every unit.
+    """Draw what happens inside one layer at every step: a heat map of its units for each name.
+
+    Gates have colours from 0 to 1, complex values those of their modulus, and others colours that
+    are symmetric about zero.
 
     Args:
-        forget: how much of its state each unit keeps, from 0 to 1 [T, N].
-        candidate: what it would take in instead [T, N].
-        state: after the word [T, N].
-        words: what was read [T].
+        observed: by name, such as "state" and "forget_gate", values of one shape [T, N].
+        words: what was read [T]; None to number the steps.
         path: the picture to write; its suffix is the format. Atomic.
 
     Raises:
         ValueError: if there is nothing to draw, or the shapes differ.
     """
-    panels = [np.asarray(values, float) for values in (forget, candidate, state)]
-    shapes = [values.shape for values in panels]
-    if len({*shapes}) > 1 or len(shapes[0]) != 2 or 0 in shapes[0] or len(panels[0]) != len(words):
+    panels = {name: np.asarray(values) for name, values in observed.items()}
+    shapes = [values.shape for values in panels.values()]
+    steps = shapes[0][0] if shapes and len(shapes[0]) == 2 else 0
+    differ = len({*shapes}) != 1 or (words is not None and len(words) != steps)
+    if differ or steps == 0 or 0 in shapes[0]:
+        read = "" if words is None else f" for {len(words)} words"
         raise ValueError(
-            "forget, candidate and state must have one shape [T, N], T the number of words, got "
-            f"{', '.join(map(str, shapes))} for {len(words)} words"
+            "observed must have values of one shape [T, N], T the number of words, got "
+            f"{', '.join(map(str, shapes)) or 'none'}{read}"
         )
-    width = min(max(0.17 * len(words) + 1.6, 4.8), 200)
-    figure = Figure(figsize=(width, 8.4), layout="constrained")
-    grid = figure.subplots(3, 1, sharex=True)
-    for axes, name, values in zip(grid, ("forget gate", "candidate", "state"), panels, strict=True):
-        colours: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": 1}
-        if name != "forget gate":
-            # The same colour for the same distance from zero.
-            extent = max(1.0, np.abs(values[np.isfinite(values)]).max(initial=0))
-            colours = {"cmap": "RdBu_r", "vmin": -extent, "vmax": extent}
-        image = axes.imshow(values.T, aspect="auto", interpolation="nearest", **colours)
+    width = min(max(0.17 * steps + 1.6, 4.8), 200)
+    height = min(max(0.09 * shapes[0][1] + 0.4, 1.3), 2.6)
+    figure = Figure(figsize=(width, height * len(panels) + 0.6), layout="constrained")
+    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, values) in zip(grid, panels.items(), strict=True):
+        is_complex = np.iscomplexobj(values)
+        values = np.abs(values) if is_complex else values
+        image = axes.imshow(
+            values.T, aspect="auto", interpolation="nearest", **_colours(name, values, is_complex)
+        )
         bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.05, aspect=14)
         bar.ax.tick_params(length=0, labelsize=7, labelcolor=INK)
         bar.outline.set_visible(False)
-        axes.set_title(name, fontsize=9, loc="left", color=INK)
+        title = name.replace("_", " ")
+        axes.set_title(f"|{title}|" if is_complex else title, fontsize=9, loc="left", color=INK)
         axes.set_ylabel("unit", color=INK)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.tick_params(length=0, labelsize=7, labelcolor=INK)
         axes.spines[:].set_visible(False)
-    labels = [_VISIBLE.get(word, word) for word in words]
-    rotation = 90 if max(map(len, labels)) > 1 else 0
-    grid[-1].set_xticks(range(len(words)), labels, rotation=rotation)
-    for label in grid[-1].get_xticklabels():
-        # A dollar sign is a word here.
-        label.set_parse_math(False)
+    if words is None:
+        grid[-1].set_xlabel("step", color=INK)
+        grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    else:
+        labels = [_VISIBLE.get(word, word) for word in words]
+        rotation = 90 if max(map(len, labels)) > 1 else 0
+        grid[-1].set_xticks(range(steps), labels, rotation=rotation)
+        as_text(grid[-1].get_xticklabels())
     save_figure(figure, path)
+
+
+def _colours(name: str, values: np.ndarray, is_modulus: bool) -> dict[str, Any]:
+    """The colours of a heat map, and the values at their ends."""
+    if name.endswith("gate") and not is_modulus:
+        return {"cmap": "Blues", "vmin": 0, "vmax": 1}
+    extent = np.abs(values[np.isfinite(values)]).max(initial=0) or 1
+    if is_modulus:
+        return {"cmap": "Blues", "vmin": 0, "vmax": extent}
+    # The same colour for the same distance from zero.
+    return {"cmap": "RdBu_r", "vmin": -extent, "vmax": extent}
+
+
+def as_text(labels: Iterable[Text]) -> None:
+    """Keep names as they are: a dollar sign in them begins no formula."""
+    for label in labels:
+        label.set_parse_math(False)
 
 
 def _draw_curve(
@@ -184,17 +206,17 @@ def _draw_curve(
     if not np.isfinite(values).any():
         return False
     line: dict[str, Any] = {"color": COLOURS[split], "label": split, "linewidth": 1.6}
-    if len(points) > _DENSE:
+    if len(points) > DENSE:
         axes.plot(steps, values, color=COLOURS[split], linewidth=0.7, alpha=0.35)
-        axes.plot(steps, _running_mean(values, len(points) // 40), **line)
+        axes.plot(steps, running_mean(values, len(points) // 40), **line)
     else:
         few = len(points) <= 40
         axes.plot(steps, values, marker="o" if few else None, markersize=3.2, **line)
     return True
 
 
-def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """The mean over the finite ones of the last `window` values."""
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """The mean over the finite ones of the last `window` values, at each of them."""
     finite = np.isfinite(values)
     total = np.cumsum(np.where(finite, values, 0.0))
     count = np.cumsum(finite)
@@ -207,11 +229,17 @@ def _radius(values: np.ndarray) -> float:
     return float(np.abs(values).max())
 
 
-def _style(axes: Axes) -> None:
+def style(axes: Axes, grid: Literal["x", "y"] = "y") -> None:
+    """Draw axes thin, with lines across them.
+
+    Args:
+        axes: to change.
+        grid: the axis whose ticks have lines.
+    """
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(INK)
     axes.tick_params(color=INK, labelcolor=INK)
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
+    axes.grid(axis=grid, color="#e6e6e6", linewidth=0.7)
     axes.set_axisbelow(True)
 
 

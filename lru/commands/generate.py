@@ -52,6 +52,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--plot_gates",
         action="store_true",
-        help="draw the gates of a qrnn against the text, into plots/ in the run's folder",
+        help="draw states and gates of every layer against the text, into plots/ in its folder",
     )
     return parser

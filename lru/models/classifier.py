@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Integer, Key
+from jaxtyping import Array, Bool, Float, Inexact, Int, Integer, Key
 
 from lru.layers.base import State
 from lru.models.body import make_body
@@ -216,6 +216,19 @@ class Classifier(nnx.Module):
         )
         x, pooled = pool(self.encoder.drop_outputs(x, key), lengths, self.pooling, pooled)
         return self.head(x), ClassifierState(blocks, pooled)
+
+    def observe(
+        self,
+        inputs: Integer[Array, "B T"] | Float[Array, "B T F"],
+        lengths: Integer[Array, " B"] | None = None,
+    ) -> list[dict[str, Inexact[Array, "B T N"]]]:
+        """Record what happens inside each layer; see `Body.observe`.
+
+        Args:
+            inputs: token ids, or real values.
+            lengths: number of valid steps of each row.
+        """
+        return self.encoder.observe(self.encode(inputs), lengths=lengths)
 
     def initial_state(self, batch_size: int) -> ClassifierState:
         """The state before the first step."""

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 
 import jax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Integer, Key
+from jaxtyping import Array, Bool, Float, Inexact, Integer, Key
 
 from lru.layers.base import State
 from lru.layers.dropout import drop_features, embed
@@ -175,6 +175,17 @@ class LanguageModel(nnx.Module):
             tokens, state, lengths=lengths, resets=resets, key=key if train else None
         )
         return self.head.log_probabilities(features.dropped), state
+
+    def observe(
+        self, tokens: Integer[Array, "B T"], lengths: Integer[Array, " B"] | None = None
+    ) -> list[dict[str, Inexact[Array, "B T N"]]]:
+        """Record what happens inside each layer; see `Body.observe`.
+
+        Args:
+            tokens: their ids.
+            lengths: number of valid tokens of each row.
+        """
+        return self.body.observe(self.embedding[...][tokens], lengths=lengths)
 
     def step(
         self, tokens_t: Integer[Array, " B"], state: list[State]

@@ -1,4 +1,4 @@
-"""Text from the model of a run, and what the gates do while it is read."""
+"""Text from the model of a run, and what states and gates do while it is read."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from flax import nnx
 
-from lru.analysis.plots import plot_gates
+from lru.analysis.plots import plot_observed
 from lru.layers.base import State
-from lru.models import Cells
 from lru.models.generation import generate
 from lru.models.sampling import Sampler
 from lru.text.loading import TrainedText
@@ -73,7 +72,7 @@ def write(loaded: TrainedText, prompt: str, n_tokens: int, sampler: Sampler, see
 
 
 def draw_gates(loaded: TrainedText, tokens: Sequence[str], folder: Path) -> list[Path]:
-    """Draw forget gate, candidate and state of every layer against the tokens.
+    """Draw states and gates of every layer against the tokens.
 
     Args:
         loaded: the model.
@@ -84,22 +83,21 @@ def draw_gates(loaded: TrainedText, tokens: Sequence[str], folder: Path) -> list
         The pictures, layer by layer.
 
     Raises:
-        ValueError: if the model has no such gates, or there is no token in the vocabulary.
+        ValueError: if the body of the model cannot be observed, or there is no token.
     """
-    body = loaded.model.body
-    model = loaded.trained.config.model.model
-    if not isinstance(body, Cells):
-        raise ValueError(f"gates are drawn of cells, but model {model!r} has a body of blocks")
     if not tokens:
         raise ValueError("prompt must have a token to draw gates against, got nothing")
-    read = loaded.encode(tokens)
+    try:
+        layers = loaded.model.observe(jnp.asarray(loaded.encode(tokens)))
+    except NotImplementedError:
+        model = loaded.trained.config.model
+        raise ValueError(
+            "gates are drawn of bodies that can be observed, got a body of "
+            f"{type(loaded.model.body).__name__} with model {model.model!r}"
+        ) from None
     pictures = []
-    for layer, found in enumerate(body.observe(loaded.model.embedding[...][read]), 1):
+    for layer, found in enumerate(layers, 1):
         path = folder / f"gates-{layer}.png"
-        names = ("forget_gate", "candidate", "state")
-        if "forget_gate" not in found:
-            raise ValueError(f"gates are drawn of models with a forget gate, got {model!r}")
-        forget, candidate, state = (np.asarray(found[name][0, 1:]) for name in names)
-        plot_gates(forget, candidate, state, tokens, path)
+        plot_observed({name: values[0, 1:] for name, values in found.items()}, tokens, path)
         pictures.append(path)
     return pictures

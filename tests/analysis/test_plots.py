@@ -7,23 +7,9 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from lru.analysis import plots
-from lru.analysis.plots import plot_curves, plot_eigenvalues, plot_gates
+from lru.analysis.plots import plot_curves, plot_eigenvalues, plot_observed, running_mean
 
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@pytest.fixture
-def figure(monkeypatch):
-    """A function that runs a plot and gives the figure that it would have saved."""
-    saved = []
-    monkeypatch.setattr(plots, "save_figure", lambda figure, path: saved.append(figure))
-
-    def run(plot, *args):
-        plot(*args, "unused.png")
-        return saved.pop()
-
-    return run
 
 
 def records(n):
@@ -74,9 +60,7 @@ def test_a_long_curve_is_a_running_mean_over_the_raw_one(figure):
 
 def test_running_mean_steps_over_what_is_not_finite():
     values = np.array([math.nan, 1.0, math.inf, 3.0, math.nan, math.nan])
-    np.testing.assert_allclose(
-        plots._running_mean(values, 2), [math.nan, 1.0, 1.0, 3.0, 3.0, math.nan]
-    )
+    np.testing.assert_allclose(running_mean(values, 2), [math.nan, 1.0, 1.0, 3.0, 3.0, math.nan])
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -128,51 +112,66 @@ def test_layers_that_differ_are_refused(initial, trained, tmp_path):
         plot_eigenvalues(layers(initial), layers(trained), tmp_path / "eigenvalues.png")
 
 
-def gates(steps, units, seed=0):
+def observed(steps, units, seed=0):
     rng = np.random.default_rng(seed)
-    return [rng.uniform(0, 1, (steps, units)), *rng.uniform(-3, 3, (2, steps, units))]
+    return {
+        "state": rng.uniform(-0.3, 0.3, (steps, units)),
+        "forget_gate": rng.uniform(0, 1, (steps, units)),
+        "modes": rng.normal(size=(steps, units)) + 1j * rng.normal(size=(steps, units)),
+    }
 
 
-def test_gates_stand_above_their_words(figure):
-    forget, candidate, state = gates(4, 6)
-    panels = figure(plot_gates, forget, candidate, state, ["pay", "$", "a$b$", "N"]).axes[:3]
+def test_what_happens_inside_stands_above_its_words(figure):
+    values = observed(4, 6)
+    panels = figure(plot_observed, values, ["pay", "$", "a$b$", "N"]).axes[:3]
     drawn = {axes.get_title("left"): axes.images[0] for axes in panels}
-    assert list(drawn) == ["forget gate", "candidate", "state"]
-    for image, values in zip(drawn.values(), (forget, candidate, state), strict=True):
-        np.testing.assert_array_equal(image.get_array(), values.T)
+    assert list(drawn) == ["state", "forget gate", "|modes|"]
+    for image, expected in zip(drawn.values(), values.values(), strict=True):
+        shown = np.abs(expected) if np.iscomplexobj(expected) else expected
+        np.testing.assert_array_equal(image.get_array(), shown.T)
+    extent = np.abs(values["state"]).max()
+    assert drawn["state"].get_clim() == (-extent, extent)
     assert drawn["forget gate"].get_clim() == (0, 1)
-    low, high = drawn["state"].get_clim()
-    assert -low == high == np.abs(state).max()
+    assert drawn["|modes|"].get_clim() == (0, np.abs(values["modes"]).max())
     labels = panels[-1].get_xticklabels()
     assert [label.get_text() for label in labels] == ["pay", "$", "a$b$", "N"]
     assert not any(label.get_parse_math() for label in labels)
 
 
 def test_characters_without_ink_are_made_visible(figure):
-    axes = figure(plot_gates, *gates(4, 2), list("a b\n")).axes[2]
+    axes = figure(plot_observed, observed(4, 2), list("a b\n")).axes[2]
     labels = axes.get_xticklabels()
     assert [label.get_text() for label in labels] == ["a", "␣", "b", "↵"]
     assert {label.get_rotation() for label in labels} == {0}
 
 
-def test_gates_of_one_word_and_unit(tmp_path):
-    plot_gates([[0.5]], [[math.nan]], [[0.2]], ["$x$"], tmp_path / "gates.png")
-    assert (tmp_path / "gates.png").read_bytes().startswith(PNG)
+def test_steps_without_words_have_numbers(figure):
+    assert figure(plot_observed, observed(30, 2), None).axes[2].get_xlabel() == "step"
+
+
+def test_a_state_of_one_word_and_unit_that_is_no_number(tmp_path):
+    plot_observed({"state": [[math.nan]]}, ["$x$"], tmp_path / "inside.png")
+    assert (tmp_path / "inside.png").read_bytes().startswith(PNG)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [((0, (3, 2)), 4), ((2, (4, 3)), 4), ((1, (4,)), 4), ((0, (4, 2)), 3)]
+    ("change", "words"),
+    [
+        ({"state": np.zeros((3, 2))}, 4),
+        ({"modes": np.zeros((4, 3))}, 4),
+        ({"state": np.zeros(4)}, 4),
+        ({}, 3),
+        (dict.fromkeys(observed(4, 2), np.zeros((0, 2))), 0),
+    ],
 )
-def test_gates_of_other_shapes_are_refused(tmp_path, change, words):
-    arrays = gates(4, 2)
-    arrays[change[0]] = np.zeros(change[1])
-    with pytest.raises(ValueError, match=r"must have one shape \[T, N\].* got .* for \d words"):
-        plot_gates(*arrays, ["a"] * words, tmp_path / "gates.png")
+def test_other_shapes_inside_are_refused(tmp_path, change, words):
+    with pytest.raises(ValueError, match=r"must have .* shape \[T, N\].* got \(.* for \d words"):
+        plot_observed(observed(4, 2) | change, ["a"] * words, tmp_path / "inside.png")
 
 
-def test_no_gates_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"got \(0, 2\), \(0, 2\), \(0, 2\) for 0 words"):
-        plot_gates(*gates(0, 2), [], tmp_path / "gates.png")
+def test_nothing_inside_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"got none$"):
+        plot_observed({}, None, tmp_path / "inside.png")
 
 
 def test_a_failed_write_leaves_the_old_picture(tmp_path, monkeypatch):

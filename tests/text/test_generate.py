@@ -10,6 +10,7 @@ import pytest
 
 from lru.commands import main, run_train
 from lru.export import load
+from lru.models.body import Body
 from lru.models.sampling import Sampler
 from lru.text import draw_gates, write
 from lru.text.loading import load_text
@@ -106,14 +107,21 @@ def test_bad_arguments_are_one_clear_sentence(qrnn_run, capsys, arguments, messa
     assert len(error.splitlines()) == 1
 
 
-def test_any_body_writes_but_not_every_one_has_gates_to_draw(make_run, capsys):
-    for model, message in (("lru", "has a body of blocks"), ("gru", "a forget gate, got 'gru'")):
+def test_any_body_writes_and_any_cell_has_states_to_draw(make_run):
+    for model, drawn in (("lru", []), ("gru", ["--plot_gates"])):
         folder = make_run(model, "--model", model, "--max_steps", "1")
-        command = ["generate", str(folder), "--n_tokens", "5"]
-        assert main(command) == 0
-        assert main([*command, "--plot_gates", "--prompt", "to"]) == 2
-        assert message in capsys.readouterr().err
+        command = ["generate", str(folder), "--n_tokens", "5", "--prompt", "to"]
+        assert main([*command, *drawn]) == 0
+    pictures = sorted(path.name for path in (folder / "plots").iterdir())
+    assert pictures == ["gates-1.png", "gates-2.png"]
     assert load_text(Run(folder)).card.name == "shakespeare-lm"
+
+
+def test_a_body_that_cannot_be_observed_writes_but_draws_nothing(loaded, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(loaded.model.body), "observe", Body.observe)
+    assert write(loaded, "to", 3, GREEDY, seed=0).tokens[:2] == ["t", "o"]
+    with pytest.raises(ValueError, match="can be observed, got a body of Cells with model 'qrnn'"):
+        draw_gates(loaded, ["t"], tmp_path)
 
 
 def test_a_data_set_that_cuts_no_texts_is_refused(loaded):

@@ -1,0 +1,205 @@
+"""Pictures of several trainings: learning curves, and results by option or by group.
+
+Trainings that repeat each other are drawn as their mean ± one sample standard deviation.
+"""
+
+import itertools
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import color_sequences, colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lru.analysis.plots import DENSE, INK, as_text, running_mean, save_figure, style
+
+_PALETTE = color_sequences["tab10"]
+
+_WIDE = 100
+"""Ratio of the largest to the smallest loss from which its axis is logarithmic."""
+
+_MOST_TICKS = 12
+
+
+class Curve(NamedTuple):
+    """Mean and deviation of a quantity over repetitions, by step.
+
+    Attributes:
+        steps: at which any of them has it [T].
+        mean: of those that have it [T].
+        deviation: sample standard deviation, 0 where only one has it [T].
+    """
+
+    steps: np.ndarray
+    mean: np.ndarray
+    deviation: np.ndarray
+
+
+def curve_of(repetitions: Sequence[Sequence[Mapping[str, Any]]], name: str) -> Curve:
+    """The curve of a quantity.
+
+    Args:
+        repetitions: records of each training, with "step" and quantities by name.
+        name: of the quantity; records without it, or where it is not finite, are left out.
+    """
+    found: dict[int, list[float]] = {}
+    for records in repetitions:
+        for record in records:
+            if name in record and math.isfinite(record[name]):
+                found.setdefault(record["step"], []).append(record[name])
+    steps = sorted(found)
+    values = [np.array(found[step]) for step in steps]
+    deviation = [each.std(ddof=1) if len(each) > 1 else 0.0 for each in values]
+    return Curve(np.array(steps), np.array([each.mean() for each in values]), np.array(deviation))
+
+
+def plot_learning_curves(
+    groups: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
+    names: Sequence[str],
+    path: str | os.PathLike,
+) -> None:
+    """Draw quantities against updates: a panel for each, one colour a group.
+
+    Args:
+        groups: by their labels, the records of each training; see `curve_of`.
+        names: of the quantities, such as "train/loss".
+        path: the picture to write; its suffix is the format. Atomic.
+    """
+    figure = Figure(figsize=(6.4, 2.9 * len(names) + 0.5), layout="constrained")
+    grid = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, name in zip(grid, names, strict=True):
+        smallest, largest = math.inf, -math.inf
+        for label, colour in zip(groups, _colours(len(groups)), strict=True):
+            curve = curve_of(groups[label], name)
+            if not len(curve.steps):
+                # Without a line here, the legend still names it.
+                axes.plot([], [], color=colour, label=label)
+                continue
+            _draw(axes, curve, colour, label)
+            smallest, largest = min(smallest, curve.mean.min()), max(largest, curve.mean.max())
+        if name.endswith("loss") and 0 < smallest * _WIDE < largest:
+            axes.set_yscale("log")
+        style(axes)
+        axes.set_ylabel(name)
+    grid[-1].set_xlabel("update")
+    grid[-1].xaxis.get_major_locator().set_params(integer=True)
+    _legend(figure, grid[0])
+    save_figure(figure, path)
+
+
+def _draw(axes: Axes, curve: Curve, colour: Any, label: str) -> None:
+    """Draw a curve and its band; of many points the running mean, with the points behind it."""
+    steps, mean, deviation = curve
+    if len(steps) > DENSE:
+        axes.plot(steps, mean, color=colour, linewidth=0.6, alpha=0.3)
+        window = len(steps) // 40
+        mean, deviation = running_mean(mean, window), running_mean(deviation, window)
+    if deviation.any():
+        axes.fill_between(
+            steps, mean - deviation, mean + deviation, color=colour, alpha=0.2, linewidth=0
+        )
+    marker = "o" if len(steps) <= 40 else None
+    axes.plot(steps, mean, color=colour, label=label, linewidth=1.6, marker=marker, markersize=3)
+
+
+def plot_by_option(
+    lines: Mapping[str, Mapping[int | float, Sequence[float]]],
+    option: str,
+    quantity: str,
+    path: str | os.PathLike,
+) -> None:
+    """Draw a quantity against a numeric option: a line for each combination of the others.
+
+    Args:
+        lines: by their labels, the values of the repetitions at each value of the option, at least
+            one; a line without any keeps its colour.
+        option: its name.
+        quantity: its name.
+        path: the picture to write; its suffix is the format. Atomic.
+    """
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for (label, line), colour in zip(lines.items(), _colours(len(lines)), strict=True):
+        if not line:
+            continue
+        points = sorted((x, *_mean_and_bar(values)) for x, values in line.items())
+        x, mean, bar = np.array(points).T
+        axes.errorbar(
+            *(x, mean),
+            yerr=bar,
+            color=colour,
+            label=label,
+            marker="o",
+            markersize=4,
+            linewidth=1.6,
+            capsize=3,
+        )
+    ticks = sorted({x for line in lines.values() for x in line})
+    if ticks[0] > 0 and ticks[-1] / ticks[0] >= 8:
+        axes.set_xscale("log")
+        axes.minorticks_off()
+    if len(ticks) <= _MOST_TICKS:
+        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    style(axes)
+    axes.set(xlabel=option, ylabel=quantity)
+    _legend(figure, axes)
+    save_figure(figure, path)
+
+
+def plot_bars(
+    values: Mapping[str, Sequence[float]], quantity: str, path: str | os.PathLike
+) -> None:
+    """Draw a quantity as a bar for each group, with a dot for each repetition.
+
+    Args:
+        values: of the repetitions, by label of the group; one without any keeps its colour.
+        quantity: its name.
+        path: the picture to write; its suffix is the format. Atomic.
+    """
+    colours = dict(zip(values, _colours(len(values)), strict=True))
+    values = {label: each for label, each in values.items() if each}
+    figure = Figure(figsize=(6.4, 0.5 * len(values) + 1.1), layout="constrained")
+    axes = figure.subplots()
+    for place, (label, each) in enumerate(values.items()):
+        mean, bar = _mean_and_bar(each)
+        axes.barh(place, mean, 0.6, xerr=bar or None, color=colours[label], alpha=0.55, capsize=3)
+        # Side by side, so that equal values show.
+        offsets = np.linspace(-0.2, 0.2, len(each)) if len(each) > 1 else np.zeros(1)
+        axes.plot(each, place + offsets, "o", color=INK, markersize=3)
+    axes.set_yticks(range(len(values)), list(values))
+    as_text(axes.get_yticklabels())
+    axes.invert_yaxis()
+    style(axes, grid="x")
+    axes.set_xlabel(quantity)
+    save_figure(figure, path)
+
+
+def _mean_and_bar(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation of the finite ones; of a single one 0."""
+    finite = np.array([value for value in values if math.isfinite(value)])
+    if not len(finite):
+        return math.nan, 0.0
+    return float(finite.mean()), float(finite.std(ddof=1)) if len(finite) > 1 else 0.0
+
+
+def _colours(count: int) -> list[Any]:
+    """So many colours, which can be told apart while they are few."""
+    if count <= len(_PALETTE):
+        return list(itertools.islice(_PALETTE, count))
+    return list(colormaps["turbo"](np.linspace(0.05, 0.95, count)))
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    longest = max(map(len, labels))
+    width = figure.get_figwidth()
+    # A character is about a fourteenth of an inch wide, and a key as wide as eight.
+    rows = math.ceil(len(labels) / max(1, int(14 * width / (longest + 8))))
+    columns = math.ceil(len(labels) / rows)
+    legend = figure.legend(
+        *(handles, labels), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+    )
+    as_text(legend.get_texts())
