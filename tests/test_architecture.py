@@ -16,7 +16,7 @@ ORDER = [
     [("commands",)],
     [("flags",)],
     [("origins",)],
-    [("export",), ("text",), ("interop",)],
+    [("export",), ("text",), ("interop",), ("reports",)],
     [("experiment",)],
     [("config",)],
     [("training",)],

@@ -1,17 +1,15 @@
 """Print runs side by side: the values that differ, and the results."""
 
 import argparse
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from lru.commands import add_plugins, plugins_of
-from lru.config import Config, chosen
+from lru.config import Config
 from lru.experiment import load_plugins_of
-from lru.tasks import TASKS
+from lru.reports.results import best_line, lines_of, task_of
 from lru.training.report import format_columns, formatted
-from lru.training.runs import Run, find_run
-from lru.training.trackers import read_jsonl
+from lru.training.runs import find_run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,27 +34,14 @@ def run(arguments: Sequence[str]) -> int:
         for name in names
         if len({str(each.get(name, "-")) for each in values}) > 1
     ]
-    results = [best_line(found, config) for found, config in zip(runs, configs, strict=True)]
+    results = [
+        best_line(lines_of(found), task_of(config))
+        for found, config in zip(runs, configs, strict=True)
+    ]
     for name in dict.fromkeys(name for result in results for name in result):
         rows.append([name, *(_shown(name, result.get(name)) for result in results)])
     print(format_columns(["", *(found.path.name for found in runs)], rows))
     return 0
-
-
-def best_line(run: Run, config: Config) -> dict[str, Any]:
-    """The evaluation of a run that its task would select; nothing before the first."""
-    task = TASKS[chosen(config.flat())["task"]]
-    objective = f"{task.selects_on}/{task.objective}"
-    lines = read_jsonl(run.metrics_file) if run.metrics_file.exists() else []
-    evaluations = [line for line in lines if objective in line]
-    if not evaluations:
-        return {}
-
-    def score(line: dict[str, Any]) -> float:
-        value = line[objective] if task.higher_is_better else -line[objective]
-        return value if math.isfinite(value) else -math.inf
-
-    return max(evaluations, key=score)
 
 
 def _shown(name: str, value: Any) -> str:

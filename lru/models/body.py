@@ -82,16 +82,16 @@ class Body(nnx.Module):
         lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
     ) -> list[dict[str, Inexact[Array, "B T N"]]]:
-        """Record what happens inside each layer during a call in evaluation mode.
+        """Record by name what happens inside each layer during a call in evaluation mode.
 
         Args:
-            x: features, as all arguments those of a call.
-            state: one state a layer.
-            lengths: number of valid steps of each row.
+            x: features.
+            state: one state a layer; None to start afresh.
+            lengths: number of valid steps of each row; at padding nothing has a meaning.
             resets: True where a row starts afresh.
 
         Returns:
-            States and gates of each layer by name; see `RecurrentLayer.observe`.
+            What `RecurrentLayer.observe` gives, of each layer.
         """
         raise NotImplementedError
 

@@ -9,6 +9,7 @@ the checkpoint before.
 """
 
 import glob
+import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
@@ -88,6 +89,16 @@ class Checkpoints:
         """The kind of the checkpoint to resume from; None if there is none."""
         found: list[Kind] = [kind for kind in TO_RESUME if self.latest_step(kind) is not None]
         return max(found, key=lambda kind: self.latest_step(kind) or 0, default=None)
+
+    def n_parameters(self, kind: Kind) -> int | None:
+        """Number of real parameters in a checkpoint, of all lanes; None if there is none."""
+        step = self.latest_step(kind)
+        if step is None:
+            return None
+        arrays = self._manager(kind).item_metadata(step)["state"]
+        return sum(
+            math.prod(array.shape) for name, array in arrays.items() if _field(name) == "params"
+        )
 
     def save(self, kind: Kind, step: int, state: TrainState, progress: dict[str, Any]) -> None:
         """Write in the background; a checkpoint that exists at this step stays as it is."""

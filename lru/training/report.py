@@ -1,6 +1,5 @@
 """The last words of a run: tables of its numbers."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,6 +8,9 @@ from lru.tasks import Task
 from lru.training.loop import Summary
 
 Report = Mapping[str, float]
+
+_SMALL = 1e-3
+"""Below this, four decimals would say too little."""
 
 
 def format_table(rows: Mapping[str, str]) -> str:
@@ -27,7 +29,19 @@ def format_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def formatted(name: str, value: float) -> str:
     """A metric as it is shown."""
-    return f"{value:,.0f}" if name.endswith("/tokens") else f"{value:.4f}"
+    if name.endswith("/tokens"):
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if 0 < abs(value) < _SMALL else f"{value:.4f}"
+
+
+def with_deviation(name: str, values: Sequence[float]) -> str:
+    """The mean ± sample standard deviation of a metric, or its only value, as it is shown."""
+    # Infinities have no deviation, and not always a mean.
+    with np.errstate(invalid="ignore"):
+        mean = formatted(name, float(np.mean(values)))
+        if len(values) == 1:
+            return mean
+        return f"{mean} ± {formatted(name, float(np.std(values, ddof=1)))}"
 
 
 def report_rows(reports: Sequence[Report]) -> dict[str, str]:
@@ -41,8 +55,7 @@ def report_rows(reports: Sequence[Report]) -> dict[str, str]:
         rows[name] = formatted(name, values[0])
         if len(reports) > 1:
             each = ", ".join(formatted(name, r[name]) if name in r else "-" for r in reports)
-            deviation = np.std(values, ddof=1) if len(values) > 1 else math.nan
-            rows[name] = f"{np.mean(values):.4f} ± {deviation:.4f}  ({each})"
+            rows[name] = f"{with_deviation(name, values)}  ({each})"
     return rows
 
 
