@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lru.commands import add_plugins, plugins_of
 from lru.reports import grouped, repetitions_of, write_report
-from lru.reports.write import PAGE, default_folder
+from lru.reports.write import default_folder
 from lru.training.runs import find_run
 
 
@@ -55,5 +55,5 @@ def run(arguments: Sequence[str]) -> int:
         by=given.by,
         last=given.last,
     )
-    print(f"  {folder}, with {PAGE}")
+    print(f"  {folder}")
     return 0

@@ -261,10 +261,10 @@ class _Report:
         return table(header, rows, {*header} - {*words})
 
     def _comparison(self, metric: str, name: str, folder: Path) -> list[str]:
-        """A picture of one metric of all groups, if there are several."""
-        if len(self.groups) == 1:
-            return []
+        """A picture of one metric of all groups, if several have it."""
         values = self._values(metric)
+        if len([each for each in values if each]) < 2:
+            return []
         if self.by is None:
             plot_bars(dict(zip(self.labels, values, strict=True)), metric, folder / name)
             what, marks = f"{code(metric)} of each group", "Dots are single trainings"
@@ -346,9 +346,7 @@ def _label(options: Mapping[str, Any], names: Sequence[str]) -> str:
 
 def _shown(value: Any) -> str:
     """The value of an option as it is shown."""
-    if value is None:
-        return "-"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return "-" if value is None else str(value)
 
 
 def _without(options: Mapping[str, Any], name: str) -> dict[str, Any]:

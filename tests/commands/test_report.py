@@ -167,6 +167,8 @@ def test_other_tasks_have_a_dash_and_many_options_a_table(record, report):
     further = rows_of(text, "Further options in which the groups differ:")
     assert further[0] == ["", "qrnn", "lru"]
     assert ["lr_base", "0.1", "0.001"] in further
+    # Neither has another to stand beside.
+    assert "###" not in text.split("## Learning curves")[0]
     # It comes with the model.
     assert "r_min" not in text
 
