@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lru.analysis.plots import plot_observed
-from lru.dataloaders import DATASETS, Card, dataset_from_options
+from lru.dataloaders import DATASETS, dataset_from_options
 from lru.experiment import load_model
 from lru.reports.results import Repetition
 
@@ -65,27 +65,17 @@ def draw_inside(training: Repetition, name: str, folder: Path) -> Inside:
     batch = next(iter(sources[task.selects_on].epoch())).batch
     if not hasattr(batch, "inputs"):
         raise NotObservedError(f"batches of its task {config.task.task} have no inputs")
-    stored = batch.inputs[:1]
     lengths = getattr(batch, "lengths", None)
-    lengths = None if lengths is None else lengths[:1]
+    stored = batch.inputs[:1, : None if lengths is None else int(lengths[0])]
     try:
-        layers = model.observe(task.prepare(stored), lengths)
+        layers = model.observe(task.prepare(stored))
     except NotImplementedError:
         raise NotObservedError(f"the body of its {type(model).__name__} has no observe") from None
-    steps = stored.shape[1] if lengths is None else int(lengths[0])
-    words = _words(data.card, np.asarray(stored[0]), min(steps, MOST_STEPS))
+    words = task.words(np.asarray(stored[0]))
     pictures = []
     for number, layer in enumerate(layers, 1):
         pictures.append(folder / f"{name}-{number}.png")
-        shown = {n: v[0, : min(steps, MOST_STEPS), :MOST_UNITS] for n, v in layer.items()}
-        plot_observed(shown, words, pictures[-1])
-    widths = [next(iter(layer.values())).shape[-1] for layer in layers]
-    return Inside(pictures, step, steps, widths)
-
-
-def _words(card: Card, inputs: np.ndarray, steps: int) -> list[str] | None:
-    """The tokens of an example; None for values."""
-    if inputs.ndim != 1:
-        return None
-    ids = inputs[:steps].tolist()
-    return [card.vocabulary[token] if card.vocabulary else str(token) for token in ids]
+        shown = {n: v[0, :MOST_STEPS, :MOST_UNITS] for n, v in layer.items()}
+        plot_observed(shown, words and words[:MOST_STEPS], pictures[-1])
+    shapes = [next(iter(layer.values())).shape for layer in layers]
+    return Inside(pictures, step, shapes[0][1], [shape[-1] for shape in shapes])

@@ -207,7 +207,7 @@ class _Report:
         if repeated:
             what += ", whose members differ in their seeds alone: values are means ± sample "
             what += "standard deviations over the n members"
-        which = "the last one" if self.last else " or ".join(map(_best, self.tasks))
+        which = "the last one" if self.last else " or ".join(dict.fromkeys(map(_best, self.tasks)))
         shared = [name for name in _SPEAKING if name not in self.names]
         options = self.groups[0].options
         same = ", ".join(f"{name} {code(str(options[name]))}" for name in shared if name in options)
@@ -241,6 +241,8 @@ class _Report:
         found = zip(*map(self._values, metrics), strict=True)
         rows = []
         for group, size, values in zip(self.groups, self.sizes, found, strict=True):
+            if not any(values):
+                continue
             rows.append(
                 [
                     *(_shown(group.options.get(name)) for name in names),
@@ -339,8 +341,9 @@ def _speaking_first(names: Sequence[str]) -> list[str]:
 def _label(options: Mapping[str, Any], names: Sequence[str]) -> str:
     """The values of some options in words."""
     return ", ".join(
-        _shown(options.get(name)) if name in _SPEAKING else f"{name} {_shown(options.get(name))}"
+        _shown(options[name]) if name in _SPEAKING else f"{name} {_shown(options[name])}"
         for name in names
+        if name in options
     )
 
 

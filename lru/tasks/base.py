@@ -217,6 +217,20 @@ class Task(ABC):
         """Facts to read the results against, by name, for the last table of a run."""
         return {}
 
+    def words(self, inputs: np.ndarray) -> list[str] | None:
+        """Names of the steps at which a model is observed that reads one example.
+
+        Args:
+            inputs: stored ones of the example [T, ...].
+
+        Returns:
+            Its tokens; None for values.
+        """
+        if inputs.ndim != 1:
+            return None
+        known = self.card.vocabulary
+        return [known[token] if known else str(token) for token in inputs.tolist()]
+
     def prepare(self, inputs: jax.Array) -> jax.Array:
         """Inputs as the network reads them, from stored ones: [B, T, ...] or one step."""
         return inputs

@@ -24,6 +24,9 @@ from lru.models import NETWORKS, EncoderDecoder, ModelConfig
 from lru.tasks.base import TASKS, Findings, Outcome, Table, Task
 from lru.tasks.metrics import Mean
 
+START = ">"
+"""Name of the first input of a decoder."""
+
 MOST_SHOWN = 100
 """Rows of a table of mistakes."""
 
@@ -79,6 +82,11 @@ class Repetition(Task):
     def n_symbols(self) -> int:
         """Number V of symbols."""
         return (self.card.vocab_size or 1) - 1
+
+    def words(self, inputs: np.ndarray) -> list[str] | None:
+        """See `Task.words`: what the encoder reads, then what the decoder does."""
+        read = super().words(inputs) or []
+        return [*read, START, *read[:-1]]
 
     def prepare(self, inputs: jax.Array) -> jax.Array:
         """See `Task.prepare`: symbols from ids, of which 0 is padding."""
