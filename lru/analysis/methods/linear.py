@@ -6,6 +6,7 @@ another by exchanging their coordinates (Csordás et al. 2024, arXiv 2408.10920,
 2023, arXiv 2303.02536).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -16,8 +17,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from lru.analysis.methods.base import Frozen, Opened
 from lru.analysis.methods.repetition import RepetitionAnalysis, decoded, encoded
-from lru.batches import Batch
-from lru.dataloaders import Card
+from lru.batches import Batch, DataConfig, Source
+from lru.dataloaders import Card, Prepared
 from lru.models import ModelConfig
 from lru.models.config import one_of
 from lru.tasks import TASKS, Mean, Outcome
@@ -272,6 +273,21 @@ class LinearIntervention(RepetitionAnalysis):
                 f"of ngram = {self.options.ngram} of {self.steps} symbols, but that of the run has "
                 f"{self.width}"
             )
+
+    def sources(
+        self, data: Prepared, config: DataConfig, *, seed: int, on_device: bool | None
+    ) -> Mapping[str, Source]:
+        """See `Task.sources`.
+
+        Raises:
+            ValueError: if the rows of a batch cannot be paired.
+        """
+        if self.options.ngram == 1 and config.batch_size % 2:
+            raise ValueError(
+                "batch_size must be even, as rows are paired to exchange their symbols, got "
+                f"{config.batch_size}"
+            )
+        return super().sources(data, config, seed=seed, on_device=on_device)
 
     def build_model(self, rngs: nnx.Rngs) -> LinearEdit:
         """See `Task.build_model`."""

@@ -35,6 +35,7 @@ class RepetitionAnalysis(Analysis, Repetition):
                 "method must fit the task of the run: this one looks at models of task repeat, not "
                 f"of {type(opened.task).__name__}"
             )
+        # One symbol is enough to know the shapes.
         h, _ = encoded(opened.models[0], jnp.zeros((1, 1), int), None)
         self.width = h.shape[1]
 

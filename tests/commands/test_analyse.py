@@ -1,0 +1,136 @@
+"""`lru analyse`: a trained run is opened, intervened on and probed; what does not fit is refused."""
+
+import json
+
+import pytest
+
+import lru
+from lru.commands import main
+from lru.experiment import load_models
+from lru.flags import parse
+from lru.training.runs import Run
+from lru.training.trackers import read_jsonl
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where runs and data go."""
+    return tmp_path_factory.mktemp("repeat")
+
+
+@pytest.fixture(scope="module")
+def repeats(folder):
+    """A run of the small recipe."""
+    words = ["--recipe", "repeat-smoke", "--runs_dir", f"{folder}/runs", "--name", "small"]
+    words += ["--dir_name", f"{folder}/cache_dir", "--plots", "False"]
+    assert main(["train", *words]) == 0
+    return folder / "runs" / "small"
+
+
+def last(run):
+    """The last evaluation of a run."""
+    return read_jsonl(Run(run).metrics_file)[-1]
+
+
+def analysed(run, *words, steps=1000):
+    """The last evaluation of an analysis."""
+    rest = ["--steps", str(steps), "--eval_every", str(steps), "--lr_base", "0.005"]
+    assert main(["analyse", str(run), "--method", *words, *rest, "--plots", "False"]) == 0
+    newest = max((run / "analyses").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    return last(newest)
+
+
+def test_a_gru_that_repeats_has_an_onion_code(repeats):
+    assert last(repeats)["val/exact_match"] > 0.95
+    onion = analysed(repeats, "onion-intervention")
+    flat = analysed(repeats, "onion-intervention", "--no_scale")
+    assert onion["val/exact_match"] > 0.8
+    assert flat["val/exact_match"] < onion["val/exact_match"] - 0.2
+    assert analysed(repeats, "onion-probe")["val/exact_match"] > 0.95
+    assert analysed(repeats, "linear-probe")["val/exact_match"] < 0.7
+    assert analysed(repeats, "linear-intervention", steps=200)["fixed/exact_match"] < 0.4
+
+
+def test_analyses_of_lanes_look_at_the_models_of_lanes(folder, repeats):
+    words = ["--recipe", "repeat-smoke", "--runs_dir", f"{folder}/runs", "--name", "lanes"]
+    words += ["--dir_name", f"{folder}/cache_dir", "--plots", "False"]
+    few = ["--max_steps", "2", "--eval_every", "2", "--n_seeds", "2"]
+    assert main(["train", *words, *few]) == 0
+    run = folder / "runs" / "lanes"
+    models, summary = lru.analyse(run, "linear-probe", max_steps=3, eval_every=3)
+    assert summary.steps == 3
+    for model, subject in zip(models, load_models(run).models, strict=True):
+        # What is looked at is as it was trained.
+        assert (model.subject.embedding[...] == subject.embedding[...]).all()
+    assert (models[0].subject.embedding[...] != models[1].subject.embedding[...]).any()
+
+
+def test_an_analysis_goes_on_where_it_was_stopped(repeats):
+    undisturbed, _ = lru.analyse(repeats, "onion-probe", max_steps=4, eval_every=2, name="whole")
+    lru.analyse(repeats, "onion-probe", max_steps=4, eval_every=2, name="cut", stop_at_loss=9.0)
+    lines = [read_jsonl(repeats / "analyses" / n / "metrics.jsonl") for n in ("whole", "cut")]
+    assert lines[1] == lines[0][: len(lines[1])]
+    assert undisturbed
+
+
+def refused(capsys, *words):
+    """The sentence with which a command is refused."""
+    assert main(list(words)) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    return said.removeprefix(f"lru {words[0]}: ")
+
+
+def test_what_does_not_fit_is_refused_in_a_sentence(capsys, folder, repeats, tmp_path):
+    run = str(repeats)
+    assert refused(capsys, "analyse", run, "--method", "unionprobe").startswith(
+        "unknown method 'unionprobe'; known: gru-probe, linear-intervention, "
+    )
+    assert refused(capsys, "analyse", f"{folder}/none", "--method", "onion-probe").startswith(
+        f"there is no run '{folder}/none'"
+    )
+    message = refused(capsys, "analyse", run, "--method", "linear-intervention", "--ngram", "5")
+    assert message == "ngram must be at most 4, the length of the sequences, got 5"
+    message = refused(
+        capsys, "analyse", run, "--method", "linear-intervention", "--batch_size", "33"
+    )
+    assert message.startswith("batch_size must be even")
+    words = ["--task", "onion-probe", "--dataset", "repeat", "--model", "gru"]
+    where = ["--runs_dir", f"{tmp_path}/runs", "--dir_name", f"{folder}/cache_dir"]
+    small = ["--data_options", "n_symbols=10", "max_length=4", "n_train=8000"]
+    small += ["n_val=500", "n_more=200"]
+    assert refused(capsys, "train", *words, *where, *small) == (
+        "task onion-probe looks at a trained model: lru analyse RUN --method onion-probe opens it"
+    )
+
+
+def test_a_state_must_have_a_number_for_every_window(capsys, folder, tmp_path):
+    words = ["--recipe", "repeat-smoke", "--d_model", "3", "--max_steps", "1", "--name", "tiny"]
+    words += ["--runs_dir", str(tmp_path), "--dir_name", f"{folder}/cache_dir", "--plots", "False"]
+    assert main(["train", *words]) == 0
+    message = refused(capsys, "analyse", str(tmp_path / "tiny"), "--method", "linear-intervention")
+    assert message == (
+        "a state must have at least 4 real numbers, one for each window of ngram = 1 of 4 symbols, "
+        "but that of the run has 3"
+    )
+
+
+def test_a_model_of_another_task_is_refused(capsys, tmp_path):
+    words = ["--dataset", "copy-classification", "--data_options", "n_train=8", "n_val=4"]
+    words += ["n_test=4", "delay=2", "pattern_length=2", "--n_layers", "1", "--d_model", "4"]
+    words += ["--d_hidden", "4", "--max_steps", "1", "--name", "copy", "--plots", "False"]
+    words += ["--runs_dir", str(tmp_path), "--dir_name", f"{tmp_path}/cache_dir"]
+    assert main(["train", *words]) == 0
+    message = refused(capsys, "analyse", str(tmp_path / "copy"), "--method", "onion-probe")
+    assert message == (
+        "method must fit the task of the run: this one looks at models of task repeat, not of "
+        "Classification"
+    )
+
+
+def test_networks_and_methods_are_named(capsys):
+    with pytest.raises(SystemExit):
+        main(["analyse", "--help"])
+    assert "onion-intervention" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="task must be repeat for model 'vector-sum', got 'class"):
+        parse(["--model", "vector-sum", "--task", "classification"])
+    assert json.dumps(parse(["--model", "vector-sum"])[1].flat()["task"]) == '"repeat"'
