@@ -63,7 +63,7 @@ def measured(run: Run) -> dict[str, Any]:
     lanes = repetitions_of(run)
     objective = objective_of(lanes[0].task)
     checkpoints = Checkpoints(run.checkpoints, read_only=True)
-    count = checkpoints.n_parameters("best")
+    count = checkpoints.n_parameters("best") or 0
     checkpoints.close()
     found = [lane.evaluation() for lane in lanes]
     names = [n for n in found[0] if n.endswith(("/exact_match", "/token_accuracy"))]
@@ -158,7 +158,7 @@ def _percent(values: list[float]) -> str:
 
 def main() -> None:
     """Run the networks that are named, or all."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", default=[*NETWORKS])
     parser.add_argument("--folder", type=Path, default=Path("repeat"))
     parser.add_argument("--train", type=int, default=40_000)

@@ -1,7 +1,8 @@
 """Recurrent sequence models that train in parallel over time, in JAX and Flax NNX.
 
 `lru.layers` has the recurrences as layers, `lru.scan` as functions of arrays. `fit` trains a model
-on a data set, `load_model` opens a trained one, and the command `lru` does both.
+on a data set, `load_model` opens a trained one, `analyse` looks at its states, and the command
+`lru` does all of it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,9 @@ from lru.version import __version__
 
 if TYPE_CHECKING:
     from lru.config import Config
-    from lru.experiment import fit, load_model
+    from lru.experiment import analyse, fit, load_model
 
-__all__ = ["Config", "__version__", "fit", "load_model"]
+__all__ = ["Config", "__version__", "analyse", "fit", "load_model"]
 
 
 def __getattr__(name: str) -> Any:

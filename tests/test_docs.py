@@ -168,6 +168,12 @@ def test_a_command_of_the_pages_is_understood(command, workplace, monkeypatch):
         else:
             parse(words)
         return
+    if verb == "analyse":
+        (workplace / "runs" / words[0]).mkdir(parents=True)
+        config = Config.from_flat({"dataset": "repeat", "model": "gru"})
+        config.save(workplace / "runs" / words[0] / "config.yaml")
+        verbs()[verb].configuration(words)
+        return
     understand = argparse.ArgumentParser.parse_args
 
     def parse_args(*arguments):

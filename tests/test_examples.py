@@ -22,12 +22,15 @@ from lru.training.optimizer import OPTIMIZERS
 from lru.training.trackers import read_jsonl
 
 FOLDER = Path(__file__).parents[1] / "examples"
-EXAMPLES = sorted(FOLDER.glob("own_*.py"))
+EXAMPLES = sorted(FOLDER.glob("*.py"))
+OWN = [path.stem for path in EXAMPLES if path.stem.startswith("own_")]
 
 SMALL = {
     "own_dataset": ["--data_options", "n_train=20"],
     "own_recordings": ["--data_options", "samples_per_step=16"],
     "own_task": ["--steps", "6", "--updates_per_epoch", "3"],
+    "patch_review": ["--data_options", "max_length=6", "n_val=4", "min_frequency=1"],
+    "patch_text": ["--data_options", "n_val=100", "n_test=100", "--bptt", "6"],
 }
 """What makes an example small; the others are on the adding problem."""
 SMALL_DATA = ["--data_options", "n_train=20", "n_val=10", "n_test=10", "length=12"]
@@ -77,7 +80,7 @@ def recordings(raw_dir):
     return raw_dir
 
 
-@pytest.mark.parametrize("example", [path.stem for path in EXAMPLES])
+@pytest.mark.parametrize("example", OWN)
 def test_the_command_of_an_example_trains(example, tmp_path):
     status, log = train(example, tmp_path)
     assert (status, log[-1]["step"]) == (0, 4)
@@ -213,3 +216,40 @@ def test_the_optimiser_moves_every_parameter_by_its_rate():
     updates, _ = rule.update(grads, rule.init(params), params)
     np.testing.assert_allclose(updates["C"][...], 0.01, rtol=1e-6)
     np.testing.assert_allclose(updates["nu_log"][...], 0.0025, rtol=1e-6)
+
+
+def opened(example, run, words, n_lines, capsys):
+    """The last lines that a program prints of a run."""
+    load_plugins(str(FOLDER / f"{example}.py"))
+    sys.modules[f"plugin {FOLDER / example}.py"].main([str(run), *words])
+    return capsys.readouterr().out.splitlines()[-n_lines:]
+
+
+def test_verdicts_that_follow_a_patch_are_counted(tmp_path, few_files, capsys):
+    status, _ = train("patch_review", tmp_path, "--raw_dir", few_files, "--max_steps", "40")
+    assert status == 0
+    lines = opened("patch_review", tmp_path / "run", ["--steps", "4"], 3, capsys)
+    found = {name: share for share, name in (line.strip().split("  ") for line in lines)}
+    assert list(found) == ["layer 0", "all layers", "all layers and what was pooled"]
+    assert all(0 <= float(share.rstrip("%")) <= 100 for share in found.values())
+    # Of one layer, whose last features alone are read.
+    assert len(set(found.values())) == 1
+    with pytest.raises(
+        ValueError, match="steps must leave two rows with different verdicts, got 9"
+    ):
+        opened("patch_review", tmp_path / "run", ["--steps", "9"], 3, capsys)
+
+
+def test_bits_that_a_patch_costs_are_measured_by_distance(tmp_path, few_files, capsys):
+    status, _ = train("patch_text", tmp_path, "--raw_dir", few_files)
+    assert status == 0
+    head, *lines = opened("patch_text", tmp_path / "run", ["--steps", "20"], 3, capsys)
+    assert head.split() == ["1", "to", "2", "3", "to", "8", "9", "to", "10"]
+    ranges, found = sys.modules[f"plugin {FOLDER / 'patch_text'}.py"].costs(tmp_path / "run", 20, 9)
+    assert ranges == [range(2), range(2, 8), range(8, 10)]
+    assert list(found) == [line[:12].strip() for line in lines] == ["layer 0", "all layers"]
+    assert found["layer 0"] == found["all layers"]
+    assert np.all(np.isfinite(found["layer 0"]))
+    assert found["layer 0"][0] != 0
+    with pytest.raises(ValueError, match="steps must be at least 4 and leave two passages, got 60"):
+        opened("patch_text", tmp_path / "run", ["--steps", "60"], 3, capsys)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from lru.analysis.methods import Analysis
 from lru.commands.train import carry_out
+from lru.config import Config
 from lru.experiment import analysis_values, load_plugins_of
 from lru.flags import parse
 from lru.options import first_line
@@ -32,6 +33,11 @@ def parser() -> argparse.ArgumentParser:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the verb."""
+    return carry_out(configuration(arguments))
+
+
+def configuration(arguments: Sequence[str]) -> Config:
+    """The configuration of the analysis that a command line asks for."""
     given, rest = parser().parse_known_args(arguments)
     found = find_run(given.run)
     load_plugins_of(found, typed_values(rest, "plugins")["plugins"])
@@ -39,4 +45,4 @@ def run(arguments: Sequence[str]) -> int:
     if given.steps is not None:
         values["max_steps"] = given.steps
     start = Start(values, f"the run in {found.path}")
-    return carry_out(parse(rest, start, "lru analyse")[1])
+    return parse(rest, start, "lru analyse")[1]

@@ -125,7 +125,7 @@ class EncoderDecoder(nnx.Module):
 
     def observe(
         self, symbols: Integer[Array, "B T"], lengths: Integer[Array, " B"] | None = None
-    ) -> list[dict[str, Inexact[Array, "B T N"]]]:
+    ) -> list[dict[str, Inexact[Array, "B 2*T N"]]]:
         """States and gates inside each layer by name: while it reads, then while it repeats.
 
         Args:
@@ -133,7 +133,7 @@ class EncoderDecoder(nnx.Module):
             lengths: number of symbols of each row; None if all are valid.
 
         Returns:
-            Of each layer, steps of the encoder [B, T, N] followed by those of the decoder.
+            Of each layer, the T steps of the encoder followed by those of the decoder.
         """
         table, state = self.embedding[...], self.encode(symbols, lengths=lengths)
         read = self.body.observe(table[symbols], lengths=lengths)

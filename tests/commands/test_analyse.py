@@ -1,4 +1,4 @@
-"""`lru analyse`: a trained run is opened, intervened on and probed; what does not fit is refused."""
+"""`lru analyse`: a trained run is opened, intervened on and probed; what does not fit is said."""
 
 import json
 
@@ -83,7 +83,7 @@ def refused(capsys, *words):
 def test_what_does_not_fit_is_refused_in_a_sentence(capsys, folder, repeats, tmp_path):
     run = str(repeats)
     assert refused(capsys, "analyse", run, "--method", "unionprobe").startswith(
-        "unknown method 'unionprobe'; known: gru-probe, linear-intervention, "
+        "unknown method 'unionprobe'; known: linear-intervention, onion-intervention, "
     )
     assert refused(capsys, "analyse", f"{folder}/none", "--method", "onion-probe").startswith(
         f"there is no run '{folder}/none'"
