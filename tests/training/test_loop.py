@@ -191,6 +191,15 @@ def test_several_updates_in_a_call_give_the_same_numbers(flags, monkeypatch, mor
     jax.tree.map(lambda x, y: np.testing.assert_allclose(y, x, rounding, rounding), *states)
 
 
+def test_batches_that_are_sent_are_not_several_a_call(flags):
+    config, trainer = make_trainer([*flags, "--on_device", "False"])
+    trainer.close()
+    parts = trainer.task, trainer.sources, config.train, config.make_optimizer()
+    message = r"steps_per_call must be 1 for copy-classification, whose batches are sent .* got 7"
+    with pytest.raises(ValueError, match=message):
+        run_state.RunState(*parts, steps_per_call=7)
+
+
 @pytest.mark.parametrize(("asked", "saved"), [(3, 2), (8, 5)], ids=["updates", "evaluation"])
 def test_a_hook_stops_between_two_updates_or_two_batches_of_an_evaluation(flags, asked, saved):
     class Stop(Hook):
