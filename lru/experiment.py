@@ -169,15 +169,18 @@ def open_experiment(config: Config, data: Prepared | None = None) -> Iterator[Ex
 
 def make_trainer(config: Config, data: Prepared, task: Task, run: Run) -> Trainer:
     """The trainer of a run before its first update; nothing is written."""
-    train = config.train
+    train, run_config = config.train, config.run
+    # Several updates in a call take their batches from there.
+    on_device = True if run_config.steps_per_call > 1 else run_config.on_device
     return Trainer(
         task,
-        task.sources(data, config.data, seed=train.order_seed, on_device=config.run.on_device),
+        task.sources(data, config.data, seed=train.order_seed, on_device=on_device),
         train,
         config.make_optimizer(),
-        Checkpoints(run.checkpoints, read_only=config.run.eval_only),
+        Checkpoints(run.checkpoints, read_only=run_config.eval_only),
         data={"data": data.card.checksum, "vocabulary": _vocabulary_checksum(data)},
-        save_every=config.run.checkpoint_every,
+        save_every=run_config.checkpoint_every,
+        steps_per_call=run_config.steps_per_call,
     )
 
 
@@ -259,13 +262,13 @@ def _default_name(config: Config) -> str:
 
 
 def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
-    """Values that change a result and differ between the two, by name."""
+    """Values that change a result and differ between the two, by name.
+
+    An option that only one has comes with a class that differs, which is enough to say.
+    """
     mine, theirs = one.result_values(), other.result_values()
-    return {
-        name: (mine.get(name), theirs.get(name))
-        for name in sorted({*mine, *theirs})
-        if mine.get(name) != theirs.get(name)
-    }
+    names = sorted(mine.keys() & theirs.keys())
+    return {name: (mine[name], theirs[name]) for name in names if mine[name] != theirs[name]}
 
 
 def _listed(found: Mapping[str, tuple[Any, Any]]) -> str:

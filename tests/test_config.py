@@ -154,6 +154,11 @@ STEPS = {"cosine_anneal": False}
         ({"bptt": 0, "dataset": "ptb-lm"}, "bptt must be at least 1, got 0"),
         ({"clip_norm": 0.0}, "clip_norm must be positive, got 0.0"),
         ({"checkpoint_every": 0}, "checkpoint_every must be at least 1, got 0"),
+        ({"steps_per_call": 0}, "steps_per_call must be at least 1, got 0"),
+        (
+            {"steps_per_call": 7, "on_device": False},
+            "steps_per_call must be 1 with on_device False, .*; got 7",
+        ),
         ({"name": ""}, "name must be a plain folder name, got ''"),
         ({"name": ".."}, r"name must be a plain folder name, got '\.\.'"),
         ({"name": "a/b"}, "name must be a plain folder name, got 'a/b'"),

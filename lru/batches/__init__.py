@@ -1,6 +1,6 @@
 """Batches: which examples, in which order, padded how, and how they get to the device."""
 
-from lru.batches.feed import Fed, Feed, Source, on_device_by_default
+from lru.batches.feed import Fed, Feed, Series, Source, on_device_by_default
 from lru.batches.rows import Batch, Batches, DataConfig
 from lru.batches.text import StreamFeed, Streams, TextBatch
 
@@ -10,6 +10,7 @@ __all__ = [
     "DataConfig",
     "Fed",
     "Feed",
+    "Series",
     "Source",
     "StreamFeed",
     "Streams",

@@ -3,8 +3,9 @@
 Both ways give the same batches, value for value, of the plan of `lru.batches.plan`.
 """
 
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import jax
@@ -24,15 +25,31 @@ LARGEST_INDEX = 2**31 - 1
 
 
 class Fed(NamedTuple):
-    """One batch for an update.
+    """One batch for an update, or several for as many.
 
     Attributes:
-        batch: on the device.
+        batch: on the device; a `Series` of several.
         examples: number of its rows that are examples, known without waiting for the device.
+        count: number of batches.
     """
 
     batch: Any
     examples: int
+    count: int = 1
+
+
+class Series:
+    """Batches of one shape that the program of the updates makes by itself; a tree of arrays.
+
+    Attributes:
+        count: number of batches, a scalar array.
+    """
+
+    count: Any
+
+    def batch(self, k: Any) -> Any:
+        """Batch number k, which may be traced; anything of the same shape from `count` on."""
+        raise NotImplementedError
 
 
 class Source:
@@ -55,6 +72,20 @@ class Source:
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Fed]:
         """The batches of an epoch from batch `start` on; the same whenever they are asked for."""
         raise NotImplementedError
+
+    def series(
+        self, epoch: int = 0, start: int = 0, *, most: int, wanted: Callable[[], int]
+    ) -> Iterator[Fed]:
+        """The same batches, for programs that take several at once; one by one if not on_device.
+
+        Args:
+            epoch: counted from 0.
+            start: number of the first batch.
+            most: batches of a `Series` at most.
+            wanted: tells, when it is asked for the next ones, how many are wanted at most.
+        """
+        del most, wanted
+        return self.epoch(epoch, start)
 
 
 def on_device_by_default(splits: Mapping[str, Split]) -> bool:
@@ -86,26 +117,41 @@ class Feed(Source):
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Fed]:
         """The batches of an epoch from batch `start` on."""
-        selections = self.batches.selections(epoch)
         if self._arrays is None:
-            return read_ahead(selections, self._send, start)
-        return (self._gather(selections[k]) for k in range(start, len(selections)))
+            return read_ahead(self.batches.selections(epoch), self._send, start)
+        alone = self._gathered(epoch, start, 1, lambda: 1)
+        return (fed._replace(batch=_first(fed.batch)) for fed in alone)
+
+    def series(
+        self, epoch: int = 0, start: int = 0, *, most: int, wanted: Callable[[], int]
+    ) -> Iterator[Fed]:
+        """See `Source.series`."""
+        if self._arrays is None or most == 1:
+            return self.epoch(epoch, start)
+        return self._gathered(epoch, start, min(most, self.steps_per_epoch), wanted)
 
     def description(self) -> str:
         """See `Source.description`."""
         return self.batches.description()
 
     def _send(self, selection: Selection) -> Fed:
-        return Fed(jax.device_put(self.batches.read(selection)), _examples(selection))
+        examples = int((selection.rows != PADDING_ROW).sum())
+        return Fed(jax.device_put(self.batches.read(selection)), examples)
 
-    def _gather(self, selection: Selection) -> Fed:
-        rows = selection.rows.astype(np.int32)
-        batch = _gathered(self._arrays, rows, length=selection.length, full=selection.full)
-        return Fed(batch, _examples(selection))
-
-
-def _examples(selection: Selection) -> int:
-    return int((selection.rows != PADDING_ROW).sum())
+    def _gathered(
+        self, epoch: int, start: int, most: int, wanted: Callable[[], int]
+    ) -> Iterator[Fed]:
+        selections = self.batches.selections(epoch)
+        while start < len(selections):
+            end = min(start + min(wanted(), most), len(selections))
+            ahead = map(selections.__getitem__, range(start, end))
+            first = next(ahead)
+            alike = [first, *takewhile(lambda other, first=first: other[1:] == first[1:], ahead)]
+            rows = np.full((most, len(first.rows)), PADDING_ROW, np.int32)
+            rows[: len(alike)] = [selection.rows for selection in alike]
+            series = Gathered(self._arrays, rows, np.int32(len(alike)), first.length, first.full)
+            yield Fed(series, int((rows != PADDING_ROW).sum()), len(alike))
+            start += len(alike)
 
 
 def _arrays_of(split: Split) -> dict[str, Any]:
@@ -126,26 +172,50 @@ def _put(split: Split) -> dict[str, Any]:
     return jax.device_put(arrays)
 
 
-@partial(jax.jit, static_argnames=("length", "full"))
-def _gathered(arrays: dict[str, Any], rows: Int[Array, " B"], *, length: int, full: bool) -> Batch:
-    """The batch of a selection; the counterpart of `Batches.read`."""
-    inputs, lengths = _padded(arrays, rows, length)
-    labels = arrays.get("first", arrays)["labels"][rows]
-    if are_of_steps(labels):
-        labels = labels[:, :length]
-        beyond = ((0, 0), (0, length - labels.shape[1]), (0, 0))[: labels.ndim]
-        labels = jnp.pad(labels, beyond, constant_values=no_target(labels))
-    example = rows != PADDING_ROW
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Gathered(Series):
+    """Batches that are gathered from a split on the device.
 
-    def fill(array: Array) -> Array:
-        return jnp.where(example.reshape(-1, *(1,) * (array.ndim - 1)), array, 0)
+    Attributes:
+        arrays: of the split, by name.
+        rows: indices of the examples of every batch [K, B]; see `Selection`.
+        count: number of batches.
+        length: see `Selection`.
+        full: see `Selection`.
+    """
 
-    return Batch(
-        inputs=fill(inputs),
-        labels=fill(labels),
-        weights=example.astype(jnp.float32),
-        lengths=None if full else fill(lengths),
-    )
+    arrays: Any
+    rows: Any
+    count: Any
+    length: int = field(metadata={"static": True})
+    full: bool = field(metadata={"static": True})
+
+    def batch(self, k: Any) -> Batch:
+        """See `Series.batch`; the counterpart of `Batches.read`."""
+        rows, length = self.rows[k], self.length
+        inputs, lengths = _padded(self.arrays, rows, length)
+        labels = self.arrays.get("first", self.arrays)["labels"][rows]
+        if are_of_steps(labels):
+            labels = labels[:, :length]
+            beyond = ((0, 0), (0, length - labels.shape[1]), (0, 0))[: labels.ndim]
+            labels = jnp.pad(labels, beyond, constant_values=no_target(labels))
+        example = rows != PADDING_ROW
+
+        def fill(array: Array) -> Array:
+            return jnp.where(example.reshape(-1, *(1,) * (array.ndim - 1)), array, 0)
+
+        return Batch(
+            inputs=fill(inputs),
+            labels=fill(labels),
+            weights=example.astype(jnp.float32),
+            lengths=None if self.full else fill(lengths),
+        )
+
+
+@jax.jit
+def _first(series: Series) -> Any:
+    return series.batch(0)
 
 
 def _padded(arrays: dict[str, Any], rows: Int[Array, " B"], length: int) -> tuple[Array, Array]:

@@ -155,8 +155,10 @@ class Selections(Sequence):
         index, count = self.shard
         share = self.batch_size // count
         mine = rows[index * share : (index + 1) * share]
+        filled = np.full(share, PADDING_ROW)
+        filled[: len(mine)] = mine
         return Selection(
-            rows=np.pad(mine, (0, share - len(mine)), constant_values=PADDING_ROW),
+            rows=filled,
             length=length,
             # The whole global batch must be full, so that all processes compile one program.
             full=self.one_length and len(rows) == self.batch_size,

@@ -110,7 +110,8 @@ class LanguageModelling(Task):
         """
         if on_device:
             raise ValueError(
-                f"on_device must be False for {self.card.name}, whose batches are small; got True"
+                f"on_device must be False for {self.card.name}, whose batches are small, and so "
+                "steps_per_call 1; got True"
             )
         return {
             name: StreamFeed(self.streams(split, config, seed if name == "train" else None))

@@ -176,6 +176,8 @@ class RunConfig:
     """Evaluate the best checkpoint of the run and stop."""
     on_device: bool | None = None
     """Keep the data on the device and gather batches there; unset: if it takes little memory."""
+    steps_per_call: int = 1
+    """Most updates in one call of the compiled program, for data that lives on the device."""
     checkpoint_every: int = 1000
     """Updates between two checkpoints; one follows each evaluation as well."""
     tensorboard: bool = False
@@ -195,8 +197,14 @@ class RunConfig:
         Raises:
             ValueError: if a value is out of range.
         """
-        if self.checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every must be at least 1, got {self.checkpoint_every}")
+        for name in ("steps_per_call", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.steps_per_call > 1 and self.on_device is False:
+            raise ValueError(
+                "steps_per_call must be 1 with on_device False, as several updates in a call need "
+                f"the data on the device; got {self.steps_per_call}"
+            )
         if self.name is not None and (self.name in ("", ".", "..") or os.sep in self.name):
             raise ValueError(f"name must be a plain folder name, got {self.name!r}")
         if self.reset and self.eval_only:

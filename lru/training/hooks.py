@@ -1,8 +1,10 @@
 """Concerns between updates and after evaluations: each a hook with a state of its own.
 
 The loop (`lru.training.loop`) asks every hook, in order, after each update and each evaluation, and
-between two updates and two batches of an evaluation if it is to stop there. The states of all hooks
-are part of every checkpoint, so that a resumed run goes on as if undisturbed.
+between two updates and two batches of an evaluation if it is to stop there. Where a call of the
+compiled program makes several updates, no hook is asked within it, and it ends wherever a hook has
+to be asked (`Hook.every`). The states of all hooks are part of every checkpoint, so that a resumed
+run goes on as if undisturbed.
 Numbers of several lanes are lists, one entry a lane.
 """
 
@@ -37,9 +39,12 @@ class Hook:
 
     Attributes:
         name: of its state in a checkpoint.
+        every: updates between two after which it has to be asked, counted from the first of the
+            run; None if it does not matter after which.
     """
 
     name: str
+    every: int | None = None
 
     def state(self) -> dict[str, Any]:
         """All that it must know after a restart, as JSON."""
@@ -47,6 +52,10 @@ class Hook:
 
     def load(self, saved: dict[str, Any]) -> None:
         """Take over what `state` gave."""
+
+    def due(self, step: int) -> bool:
+        """True if it has to be asked after this update."""
+        return self.every is not None and step % self.every == 0
 
     def stops(self, run: "SavedRun") -> bool:
         """True, from then on, to save and stop the run where it is asked.
@@ -57,7 +66,7 @@ class Hook:
         return False
 
     def after_update(self, run: "SavedRun") -> None:
-        """Between an update and the next one, or the evaluation."""
+        """Between an update, the last of a call, and the next one, or the evaluation."""
 
     def after_evaluation(self, run: "SavedRun", reports: list[Report]) -> None:
         """After an evaluation of all splits; a report a lane, by `split/metric`."""
@@ -87,12 +96,12 @@ class Log(Hook):
             every: updates between two lines.
             rates: learning rate of an update without factors, of each lane.
         """
-        self._every, self._rates = every, rates
+        self.every, self._rates = every, rates
         self._pending: list[_Interval] = []
 
     def after_update(self, run: "SavedRun") -> None:
         """Take the sums of an interval that is over."""
-        if run.step % self._every == 0 or run.at_evaluation:
+        if self.due(run.step) or run.at_evaluation:
             self.flush(run)
             # A copy of the flag: the next update reuses the state's buffers.
             bad = run.state.first_bad_step + 0
@@ -339,11 +348,11 @@ class Save(Hook):
     name = "save"
 
     def __init__(self, every: int):
-        self._every = every
+        self.every = every
 
     def after_update(self, run: "SavedRun") -> None:
         """Save at an interval; before an evaluation the one after it is enough."""
-        if run.step % self._every == 0 and not run.at_evaluation:
+        if self.due(run.step) and not run.at_evaluation:
             run.save_last()
 
     def after_evaluation(self, run: "SavedRun", reports: list[Report]) -> None:

@@ -20,7 +20,7 @@ from lru.training.lanes import lane_of, of_all, stacked
 from lru.training.progress import Progress, Stopwatch
 from lru.training.saved_run import SavedRun
 from lru.training.trackers import Trackers
-from lru.training.update import Weights, start_evaluation
+from lru.training.update import Weights, over_series, start_evaluation
 
 
 class Summary(NamedTuple):
@@ -47,8 +47,8 @@ class Trainer(SavedRun):
     def fit(self, trackers: Trackers) -> Summary:
         """Train until the last step or an early stop, from wherever the state is.
 
-        A first Ctrl-C saves and stops between two updates or two batches of an evaluation, a second
-        one stops at once.
+        A first Ctrl-C saves and stops between two calls of the program that makes updates or two
+        batches of an evaluation, a second one stops at once.
 
         Args:
             trackers: what is told of every log line.
@@ -59,7 +59,7 @@ class Trainer(SavedRun):
         """
         self._trackers = trackers
         progress = self._progress = Progress(self.total_steps, self.step)
-        train = self._compiled(self._functions.train, 1, progress.paused)
+        train = self._compiled(over_series(self._functions.train), 1, progress.paused)
         feed: Iterator[Fed] = iter(())
         with closing(progress), noted_interrupts() as self._interrupt.noted:
             while not (self.finished or self.stopping):
@@ -69,11 +69,15 @@ class Trainer(SavedRun):
                 with progress.waiting.running():
                     fed = next(feed, None)
                     if fed is None:
-                        feed = self.sources["train"].epoch(*divmod(self.step, self._per_epoch))
+                        feed = self.sources["train"].series(
+                            *divmod(self.step, self._per_epoch),
+                            most=self._steps_per_call,
+                            wanted=lambda: self.next_boundary - self.step,
+                        )
                         fed = next(feed)
                 self._state = train(self._state, fed.batch)
-                self.step += 1
-                progress.step(fed.examples * len(self.lanes))
+                self.step += fed.count
+                progress.step(fed.examples * len(self.lanes), fed.count)
                 for hook in self.hooks:
                     hook.after_update(self)
             if not self.finished:

@@ -65,10 +65,10 @@ class Progress:
         """Time spent on updates so far, waiting for data included."""
         return time.perf_counter() - self._start - self.paused.seconds
 
-    def step(self, examples: int) -> None:
-        """Count one update."""
+    def step(self, examples: int, updates: int = 1) -> None:
+        """Count updates, and all their examples."""
         self._examples += examples
-        self._bar.update()
+        self._bar.update(updates)
         self._refresh_if_due()
 
     def timing(self) -> dict[str, float]:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from lru.batches import Source
+from lru.batches import Series, Source
 from lru.tasks import Findings, Task
 from lru.training.averaging import averaged_params
 from lru.training.config import TrainConfig
@@ -89,6 +89,7 @@ class RunState:
         optimizer: Optimizer,
         *,
         save_every: int = 1000,
+        steps_per_call: int = 1,
     ):
         """Build the state before the first update.
 
@@ -98,16 +99,25 @@ class RunState:
             train: the training.
             optimizer: the rule of the updates.
             save_every: updates between two checkpoints.
+            steps_per_call: most updates in a call of the compiled program.
 
         Raises:
-            ValueError: if the lanes cannot be read, or the device has no room for the state.
+            ValueError: if the lanes cannot be read, the device has no room for the state, or there
+                are to be several updates in a call for data that is not on the device.
         """
+        if steps_per_call > 1 and not sources["train"].on_device:
+            raise ValueError(
+                f"steps_per_call must be 1 for {task.card.name}, whose batches are sent to the "
+                f"device one by one; got {steps_per_call}"
+            )
+        self._steps_per_call = steps_per_call
         self.lanes = lanes_of(train, optimizer, task.of_draw)
         if len(self.lanes) == 1:
             train, optimizer = self.lanes[0].train(train), self.lanes[0].optimizer(optimizer)
         self.task, self.sources = task, sources
         self._train, self._optimizer = train, optimizer
         self._per_epoch = sources["train"].steps_per_epoch
+        self._eval_every = train.eval_every or self._per_epoch
         self.total_steps = train.max_steps or train.epochs * self._per_epoch
         self.step, self._evaluated = 0, 0
         self.active = [True] * len(self.lanes)
@@ -191,8 +201,13 @@ class RunState:
     @property
     def at_evaluation(self) -> bool:
         """True if an evaluation follows the last update."""
-        every = self._train.eval_every or self._per_epoch
-        return self.step == self.total_steps or self.step % every == 0
+        return self.step == self.total_steps or self.step % self._eval_every == 0
+
+    @property
+    def next_boundary(self) -> int:
+        """The next update after which there is an evaluation, or a hook must be asked."""
+        every = [self._eval_every, *(hook.every for hook in self.hooks if hook.every)]
+        return min(self.total_steps, *(self.step - self.step % n + n for n in every))
 
     @property
     def finished(self) -> bool:
@@ -213,7 +228,7 @@ class RunState:
         """A function of one lane, for all, compiled for each shape of batch; takes its state over.
 
         Args:
-            function: of (state, ..., batch).
+            function: of (state, ..., batch or series).
             n_own: number of its first arguments that differ between lanes.
             stopwatch: runs while it is compiled.
         """
@@ -222,8 +237,10 @@ class RunState:
         def call(*args: Any) -> Any:
             nonlocal compiled
             if self._method is None:
-                platform = jax.default_backend()
-                self._method = method_for(self.n, self.n_parameters, args[-1], platform)
+                platform, batch = jax.default_backend(), args[-1]
+                if isinstance(batch, Series):
+                    batch = jax.eval_shape(lambda series: series.batch(0), batch)
+                self._method = method_for(self.n, self.n_parameters, batch, platform)
                 if self.n > 1:
                     logger.info("%d lanes %s", self.n, PHRASES[self._method])
             if compiled is None and self._method == "map":

@@ -35,6 +35,7 @@ class SavedRun(RunState):
         *,
         data: Mapping[str, str] | None = None,
         save_every: int = 1000,
+        steps_per_call: int = 1,
     ):
         """Build the state before the first update.
 
@@ -46,11 +47,16 @@ class SavedRun(RunState):
             checkpoints: of the run.
             data: checksums of the "data" and of its "vocabulary", known again when a run goes on.
             save_every: updates between two checkpoints.
+            steps_per_call: most updates in a call of the compiled program.
 
         Raises:
-            ValueError: if the lanes cannot be read.
+            ValueError: see `RunState`.
         """
-        super().__init__(task, sources, train, optimizer, save_every=save_every)
+        super().__init__(
+            *(task, sources, train, optimizer),
+            save_every=save_every,
+            steps_per_call=steps_per_call,
+        )
         self._checkpoints = checkpoints
         self._data = {"data": "", "vocabulary": ""} if data is None else dict(data)
         self._best: TrainState | None = None

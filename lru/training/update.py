@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from lru.batches import Series
 from lru.tasks import Mean, Metrics, Outcome, Task
 from lru.tasks.base import no_metrics
 from lru.tasks.metrics import merged
@@ -267,6 +268,28 @@ def _over_parts(part: Callable, total: Any, rows: Any, size: int) -> tuple[Any, 
     return total, outputs
 
 
+def over_series(step: Callable) -> Callable:
+    """A function of a state and a batch, for a `Series` of batches too: one after the other.
+
+    Args:
+        step: (state, batch) -> state.
+    """
+
+    def steps(state: Any, batch: Any) -> Any:
+        if not isinstance(batch, Series):
+            return step(state, batch)
+
+        def body(k: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+            state, this = carry
+            return step(state, this), batch.batch(k + 1)
+
+        # A step reads its batch from what the loop carries, so that it is the program of a batch
+        # that was sent, and rounds as that. One program serves any count, as it is an argument.
+        return jax.lax.fori_loop(0, batch.count, body, (state, batch.batch(0)))[0]
+
+    return steps
+
+
 class CompiledByShape:
     """A function compiled ahead of time for every shape of batch, so that compiling is timed."""
 
@@ -274,7 +297,7 @@ class CompiledByShape:
         """Prepare to compile.
 
         Args:
-            function: of (state, ..., batch); the buffers of the state are taken over.
+            function: of (state, ..., batch or series); the buffers of the state are taken over.
             stopwatch: runs while it is compiled.
         """
         self._function = jax.jit(function, donate_argnums=0)
@@ -287,8 +310,9 @@ class CompiledByShape:
 
     def program(self, *args: Any) -> Callable:
         """The program for arguments of these shapes, compiled if it is new."""
-        shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), args[-1])
-        if shapes not in self._compiled:
+        leaves, structure = jax.tree.flatten(args[-1])
+        key = structure, *((leaf.shape, leaf.dtype) for leaf in leaves)
+        if key not in self._compiled:
             with self._stopwatch.running():
-                self._compiled[shapes] = self._function.lower(*args).compile()
-        return self._compiled[shapes]
+                self._compiled[key] = self._function.lower(*args).compile()
+        return self._compiled[key]

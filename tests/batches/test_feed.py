@@ -65,9 +65,28 @@ def test_the_device_gets_the_batches_of_the_host(split, on_device):
         fed = list(feed.epoch(epoch, start))
         host = list(batches.epoch(epoch, start))
         assert len(fed) == len(host) == 3 - start
-        for (batch, examples), expected in zip(fed, host, strict=True):
+        for (batch, examples, count), expected in zip(fed, host, strict=True):
             assert_same(batch, expected)
-            assert examples == expected.weights.sum()
+            assert (examples, count) == (expected.weights.sum(), 1)
+
+
+@pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
+def test_series_are_the_batches_of_one_shape_that_follow_as_far_as_wanted(split):
+    batches = Batches(split, DataConfig(batch_size=2, n_buckets=2), seed=1)
+    host, at, wanted = list(batches.epoch(3, 1)), 0, 1
+    made = jax.jit(lambda series, k: series.batch(k))
+    series = Feed(batches, on_device=True).series(3, 1, most=4, wanted=lambda: wanted)
+    for fed in series:
+        allowed = host[at : at + min(wanted, 4)]
+        shapes = [(batch.inputs.shape, batch.lengths is None) for batch in allowed]
+        alike = [shape == shapes[0] for shape in shapes]
+        expected = allowed[: [*alike, False].index(False)]
+        assert fed.count == fed.batch.count == len(expected)
+        assert fed.examples == sum(batch.weights.sum() for batch in expected)
+        for k, batch in enumerate(expected):
+            assert_same(made(fed.batch, k), batch)
+        at, wanted = at + fed.count, 9
+    assert at == len(host)
 
 
 def test_processes_gather_their_shares_of_each_batch():

@@ -16,11 +16,14 @@ import pytest
 from lru import experiment
 from lru.dataloaders import Dataset
 from lru.flags import parse
+from lru.training import lanes as lanes_module
+from lru.training import run_state
 from lru.training.averaging import is_averaging
 from lru.training.checkpoints import Checkpoints
 from lru.training.hooks import Hook, NonFiniteError
 from lru.training.runs import open_trackers
 from lru.training.trackers import Trackers, read_jsonl
+from lru.training.update import CompiledByShape
 
 RUN_TRAIN = Path(__file__).parents[2] / "run_train.py"
 
@@ -83,12 +86,18 @@ def test_logs_every_interval_and_every_epoch(flags):
     assert {"test/accuracy", "test/loss", "val/accuracy", "val/loss"} <= set(records[-1])
 
 
-def test_evaluation_pads_to_the_lengths_of_training(flags):
-    options = ["n_train=200", "n_val=60", "n_test=60", "min_length=5", "max_length=60"]
+def of_many_lengths(flags, n_train, n_eval):
+    """The flags, with data whose rows have up to 60 steps."""
+    options = [f"n_train={n_train}", f"n_val={n_eval}", f"n_test={n_eval}"]
+    options += ["min_length=5", "max_length=60"]
     arguments = [flag for flag in flags if "=" not in flag]
     arguments[arguments.index("copy-classification")] = "listops-classification"
     at = arguments.index("--data_options") + 1
-    _, trainer = make_trainer([*arguments[:at], *options, *arguments[at:]])
+    return [*arguments[:at], *options, *arguments[at:]]
+
+
+def test_evaluation_pads_to_the_lengths_of_training(flags):
+    _, trainer = make_trainer(of_many_lengths(flags, 200, 60))
     trainer.close()
     bounds = {name: feed.batches.bounds for name, feed in trainer.sources.items()}
     assert len(bounds["train"]) == 8
@@ -121,8 +130,74 @@ def test_data_on_the_device_gives_the_same_numbers_and_may_move_there_at_any_tim
     assert resident == streamed
     with pytest.raises(KilledError):
         train([*flags, "--name", "moved", "--on_device", "False"], kill_after=6)
-    _, moved = train([*flags, "--name", "moved", "--on_device", "True"])
+    _, moved = train([*flags, "--name", "moved", "--on_device", "True", "--steps_per_call", "7"])
     assert moved == streamed
+
+
+@pytest.mark.parametrize(
+    ("more", "method"),
+    [
+        ([], None),
+        (["--n_seeds", "3", "--n_microbatch", "3"], "vmap"),
+        (["--n_seeds", "3"], "map"),
+    ],
+    ids=["one lane", "lanes joined", "lanes in turn"],
+)
+def test_several_updates_in_a_call_give_the_same_numbers(flags, monkeypatch, more, method):
+    common = [*of_many_lengths(flags, 80, 8), "--n_buckets", "2", "--epochs", "2", *more]
+    common += ["--log_every", "5", "--checkpoint_every", "7"]
+    # Lanes in turn are loops in a loop, which are compiled in another way.
+    rounding = 1e-5 if method == "map" else 0
+    compiled, calls = [], []
+
+    class Noted(CompiledByShape):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            compiled.append(self._compiled)
+
+    def prepare(trainer):
+        trainer._method = method
+        series = trainer.sources["train"].series
+
+        def noted(*place, **limits):
+            for fed in series(*place, **limits):
+                calls.append(range(trainer.step + 1, trainer.step + fed.count + 1))
+                yield fed
+
+        trainer.sources["train"].series = noted
+
+    for module in (lanes_module, run_state):
+        monkeypatch.setattr(module, "CompiledByShape", Noted)
+    _, single = train([*common, "--name", "single"], change=prepare)
+    assert {len(call) for call in calls} == {1}
+    programs = [len(found) for found in compiled]
+    with pytest.raises(KilledError):
+        train([*common, "--name", "several", "--steps_per_call", "4"], 3, change=prepare)
+    compiled.clear()
+    calls.clear()
+    _, several = train([*common, "--name", "several", "--steps_per_call", "4"], change=prepare)
+    assert [line.keys() for line in several] == [line.keys() for line in single]
+    for one, other in zip(single, several, strict=True):
+        assert other == pytest.approx(one, rel=rounding, abs=0)
+    assert [len(found) for found in compiled] == programs
+    assert max(len(call) for call in calls) > 1
+    within = [step for call in calls for step in call[:-1]]
+    assert not any(step % every == 0 for step in within for every in (5, 7, 10))
+    states = []
+    for name in ("single", "several"):
+        _, trainer = make_trainer([*common, "--name", name])
+        states.append(jax.device_get(trainer.state))
+        trainer.close()
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(y, x, rounding, rounding), *states)
+
+
+def test_batches_that_are_sent_are_not_several_a_call(flags):
+    config, trainer = make_trainer([*flags, "--on_device", "False"])
+    trainer.close()
+    parts = trainer.task, trainer.sources, config.train, config.make_optimizer()
+    message = r"steps_per_call must be 1 for copy-classification, whose batches are sent .* got 7"
+    with pytest.raises(ValueError, match=message):
+        run_state.RunState(*parts, steps_per_call=7)
 
 
 @pytest.mark.parametrize(("asked", "saved"), [(3, 2), (8, 5)], ids=["updates", "evaluation"])

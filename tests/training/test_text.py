@@ -98,6 +98,10 @@ def test_the_number_of_evaluated_tokens_is_logged_and_printed(flags, capsys):
     assert "majority" not in printed
 
 
-def test_a_text_does_not_live_on_the_device(flags, capsys):
-    assert main([*flags, "--name", "two", "--on_device", "True"]) == 2
-    assert "on_device must be False for shakespeare-lm" in capsys.readouterr().err
+@pytest.mark.parametrize("given", [("--on_device", "True"), ("--steps_per_call", "7")])
+def test_a_text_does_not_live_on_the_device(flags, capsys, given):
+    assert main([*flags, "--name", "two", *given]) == 2
+    error = capsys.readouterr().err
+    assert "on_device must be False for shakespeare-lm" in error
+    assert "and so steps_per_call 1" in error
+    assert len(error.splitlines()) == 1
