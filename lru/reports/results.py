@@ -6,7 +6,8 @@ Nothing here needs the data, or a checkpoint.
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lru.config import Config, chosen
+from lru.analysis.methods import Analysis
+from lru.config import Config, chosen, own_fields
 from lru.experiment import load_plugins_of
 from lru.tasks import TASKS, Task
 from lru.training.hooks import Select
@@ -59,6 +60,7 @@ class Repetition(NamedTuple):
         lane: which of the lanes.
         lanes: their number.
         seed: of the parameters and the dropout.
+        subject: name of the training that is looked at, of an analysis.
         options: the values that change the result, but for seeds, by flag.
         lines: its log, with the names of a run of one lane.
     """
@@ -69,6 +71,7 @@ class Repetition(NamedTuple):
     lane: int
     lanes: int
     seed: int
+    subject: str
     options: Mapping[str, Any]
     lines: Sequence[Line]
 
@@ -127,13 +130,23 @@ def repetitions_of(run: Run, plugins: str | Sequence[str] | None = None) -> list
     named = [item.partition("=")[0] for item in config.train.lanes]
     lanes = lanes_of(config.train, config.make_optimizer(), named)
     lines, shared = lines_of(run), _options(config)
-    return [
-        Repetition(
-            *(run, config, plugins, k, len(lanes), lane.seed, {**shared, **lane.values}),
-            _of_lane(lines, k, lanes),
+    subjects: list[Repetition] = []
+    if issubclass(task_of(config), Analysis):
+        subjects = repetitions_of(Run(run.path.resolve().parents[1]), plugins)
+    found = []
+    for k, lane in enumerate(lanes):
+        options, subject = {**shared, **lane.values}, ""
+        if subjects:
+            of, own = subjects[k % len(subjects)], own_fields("train") | own_fields("run")
+            subject = f"{of.run.path.resolve()} {of.lane}"
+            # How it was trained; its model and its data are those of the analysis.
+            trained = {f"run.{n}": v for n, v in of.options.items() if n in own or n not in options}
+            options |= trained
+        of_lane = _of_lane(lines, k, lanes)
+        found.append(
+            Repetition(run, config, plugins, k, len(lanes), lane.seed, subject, options, of_lane)
         )
-        for k, lane in enumerate(lanes)
-    ]
+    return found
 
 
 def _options(config: Config) -> dict[str, Any]:
@@ -178,7 +191,7 @@ def grouped(repetitions: Sequence[Repetition]) -> tuple[list[Group], list[str]]:
             left_out.append(f"{each.name} has not been evaluated yet.")
             continue
         key = frozenset((name, _hashable(value)) for name, value in each.options.items())
-        seeds = (key, each.seed, each.config.train.order_seed)
+        seeds = (key, each.seed, each.config.train.order_seed, each.subject)
         if seeds in seen:
             left_out.append(f"{each.name} has the options and the seeds of {seen[seeds]}.")
             continue

@@ -25,7 +25,7 @@ def record(tmp_path):
     def write(name, lines, **values):
         defaults = {"dataset": "copy-classification", "dir_name": str(tmp_path / "no"), **SIZES}
         folder = tmp_path / name
-        folder.mkdir()
+        folder.mkdir(parents=True)
         Config.from_flat({**defaults, **values}).save(folder / "config.yaml")
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / "metrics.jsonl").write_text(text)
@@ -102,6 +102,17 @@ def test_trainings_that_differ_in_seeds_alone_are_one_row(record, report):
         ["lanes, lane 1", "1920", "3", "20", "20"],
         ["alone", "7", "7", "30", "20"],
     ]
+
+
+def test_analyses_are_told_apart_by_how_their_subjects_were_trained(record, report):
+    log = [{"step": 10, "train/loss": 1.0}, {"step": 10, "val/exact_match": 0.5}]
+    values = {"dataset": "repeat", "body": "cells", "model": "gru"}
+    analyses = []
+    for name, own in (("a", {}), ("b", {"lr_base": 0.1}), ("c", {"jax_seed": 3})):
+        record(name, log, **values, **own)
+        analyses.append(record(f"{name}/analyses/probe", log, **values, task="onion-probe"))
+    rows = rows_of(report(*analyses))
+    assert [row[:2] for row in rows] == [["run.lr_base", "n"], ["0.001", "2"], ["0.1", "1"]]
 
 
 def test_the_last_evaluation_counts_if_asked_for(record, report):
