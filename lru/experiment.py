@@ -370,16 +370,46 @@ def analysis_values(run: Run, method: str) -> dict[str, Any]:
         raise ValueError(f"unknown method {method!r}; {known_names(method, methods)}")
     config = Config.load(run.config_file)
     values = config.flat()
-    kept = {*fields_for("model", config.model.model), *own_fields("data")}
-    kept |= {n for choice in choices_of("model") for n in choice.values(config)}
     lanes = lanes_of(config.train, config.make_optimizer(), MODELS[config.model.model].of_draw)
+    taken_over = (*own_fields("data"), "dir_name", "raw_dir", "plugins", "on_device")
     return {
-        **{name: value for name, value in values.items() if name in kept},
-        **{name: values[name] for name in ("dir_name", "raw_dir", "plugins", "on_device")},
+        **subject_values(config),
+        **{name: values[name] for name in taken_over},
         "task": method,
         "n_seeds": len(lanes),
         "runs_dir": str(run.path / "analyses"),
     }
+
+
+def subject_values(config: Config) -> dict[str, Any]:
+    """The values by flag of what an analysis looks at: a model, and the data that it learned."""
+    names = {*fields_for("model", config.model.model), "dataset", "data_options"}
+    names |= {name for choice in choices_of("model") for name in choice.values(config)}
+    return {name: value for name, value in config.flat().items() if name in names}
+
+
+def check_analysis(config: Config, run: Run, method: str) -> None:
+    """Refuse an analysis of another model, or another data set, than that of the run.
+
+    Other options of the data make other data, which is refused where it is read.
+
+    Args:
+        config: of the analysis.
+        run: that it looks at.
+        method: name of the analysis.
+
+    Raises:
+        ValueError: if a value is not that of the run.
+    """
+    asked = config.flat()
+    looked_at = subject_values(Config.load(run.config_file))
+    fixed = {**looked_at, "task": method, "runs_dir": str(run.path / "analyses")}
+    for name, value in fixed.items():
+        if name != "data_options" and asked.get(name) != value:
+            raise ValueError(
+                f"{name} must be {value!r}, as an analysis looks at the model and the data of its "
+                f"run and lies in its folder, got {asked.get(name)!r}"
+            )
 
 
 def analyse(
@@ -403,6 +433,7 @@ def analyse(
     folder = run if isinstance(run, Run) else find_run(run)
     load_plugins_of(folder, flags.get("plugins"))
     config = Config.from_flat({**analysis_values(folder, method), **flags})
+    check_analysis(config, folder, method)
     with open_experiment(config, data) as experiment:
         summary = experiment.fit()
         trainer = experiment.trainer
@@ -476,7 +507,10 @@ def _evaluated(
     folder = run if isinstance(run, Run) else find_run(run)
     load_plugins_of(folder, plugins)
     config = Config.load(folder.config_file)
-    config = dataclasses.replace(config, run=dataclasses.replace(config.run, eval_only=True))
+    # The folder may have been moved, and the runs that lie in it with it.
+    place = folder.path.resolve()
+    here = {"eval_only": True, "runs_dir": str(place.parent), "name": place.name}
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, **here))
     data = load_data(config) if data is None else data
     trainer = make_trainer(config, data, make_task(config, data), folder)
     try:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from lru.analysis.methods import Analysis
 from lru.commands.train import carry_out
 from lru.config import Config
-from lru.experiment import analysis_values, load_plugins_of
-from lru.flags import parse
+from lru.experiment import analysis_values, check_analysis, load_plugins_of
+from lru.flags import CommandConfig, parse
 from lru.options import first_line
 from lru.origins import Start
 from lru.tasks import TASKS
@@ -33,16 +33,22 @@ def parser() -> argparse.ArgumentParser:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the verb."""
-    return carry_out(configuration(arguments))
+    return carry_out(*_parsed(arguments))
 
 
 def configuration(arguments: Sequence[str]) -> Config:
     """The configuration of the analysis that a command line asks for."""
+    return _parsed(arguments)[1]
+
+
+def _parsed(arguments: Sequence[str]) -> tuple[CommandConfig, Config]:
     given, rest = parser().parse_known_args(arguments)
     found = find_run(given.run)
     load_plugins_of(found, typed_values(rest, "plugins")["plugins"])
-    values = analysis_values(found, given.method)
-    if given.steps is not None:
-        values["max_steps"] = given.steps
-    start = Start(values, f"the run in {found.path}")
-    return parse(rest, start, "lru analyse")[1]
+    start = Start(analysis_values(found, given.method), f"the run in {found.path}")
+    # These count in an analysis that is resumed, too.
+    words = ["--task", given.method, "--runs_dir", str(start.values["runs_dir"])]
+    words += [] if given.steps is None else ["--max_steps", str(given.steps)]
+    command, config = parse([*words, *rest], start, "lru analyse")
+    check_analysis(config, found, given.method)
+    return command, config

@@ -10,7 +10,7 @@ from lru.analysis.spectra import eigenvalues
 from lru.config import CHOICES, Config
 from lru.dataloaders import DATASETS
 from lru.experiment import Experiment, facts, open_experiment
-from lru.flags import parse
+from lru.flags import CommandConfig, parse
 from lru.options import first_line
 from lru.origins import load_recipe, recipe_names
 from lru.training.memory import keep_freed_memory
@@ -22,15 +22,14 @@ logger = logging.getLogger("lru")
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command; the exit status."""
-    command, config = parse(arguments)
+    return carry_out(*parse(arguments))
+
+
+def carry_out(command: CommandConfig, config: Config) -> int:
+    """Do what a command line asks for: train, resume or evaluate, or list; the exit status."""
     if command.list:
         print(_listing())
         return 0
-    return carry_out(config)
-
-
-def carry_out(config: Config) -> int:
-    """Train, resume or evaluate the run of a configuration; the exit status."""
     keep_freed_memory()
     with open_experiment(config) as experiment:
         print(format_table(facts(experiment)))

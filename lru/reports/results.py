@@ -7,8 +7,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lru.analysis.methods import Analysis
-from lru.config import Config, chosen, own_fields
-from lru.experiment import load_plugins_of
+from lru.config import Config, chosen
+from lru.experiment import load_plugins_of, subject_values
 from lru.tasks import TASKS, Task
 from lru.training.hooks import Select
 from lru.training.lanes import Lane, lanes_of
@@ -132,16 +132,26 @@ def repetitions_of(run: Run, plugins: str | Sequence[str] | None = None) -> list
     lines, shared = lines_of(run), _options(config)
     subjects: list[Repetition] = []
     if issubclass(task_of(config), Analysis):
-        subjects = repetitions_of(Run(run.path.resolve().parents[1]), plugins)
+        of_run = Run(run.path.resolve().parents[1])
+        if not of_run.config_file.is_file():
+            raise FileNotFoundError(
+                f"the run that {run.path} looks at is gone: {of_run.path} has no "
+                f"{of_run.config_file.name}"
+            )
+        subjects = repetitions_of(of_run, plugins)
     found = []
     for k, lane in enumerate(lanes):
         options, subject = {**shared, **lane.values}, ""
         if subjects:
-            of, own = subjects[k % len(subjects)], own_fields("train") | own_fields("run")
+            of = subjects[k % len(subjects)]
             subject = f"{of.run.path.resolve()} {of.lane}"
-            # How it was trained; its model and its data are those of the analysis.
-            trained = {f"run.{n}": v for n, v in of.options.items() if n in own or n not in options}
-            options |= trained
+            # Its model and its data are those of the analysis, but for values of lanes.
+            model_and_data = subject_values(of.config).keys()
+            options |= {
+                f"run.{n}": value
+                for n, value in of.options.items()
+                if n.split(".")[0] not in model_and_data or options[n] != value
+            }
         of_lane = _of_lane(lines, k, lanes)
         found.append(
             Repetition(run, config, plugins, k, len(lanes), lane.seed, subject, options, of_lane)

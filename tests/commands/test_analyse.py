@@ -71,6 +71,10 @@ def test_an_analysis_goes_on_where_it_was_stopped(repeats):
     lines = [read_jsonl(repeats / "analyses" / n / "metrics.jsonl") for n in ("whole", "cut")]
     assert lines[1] == lines[0][: len(lines[1])]
     assert undisturbed
+    # By its name alone it is found again, with its settings.
+    words = ["--method", "onion-probe", "--name", "whole", "--plots", "False"]
+    assert main(["analyse", str(repeats), *words]) == 0
+    assert read_jsonl(repeats / "analyses" / "whole" / "metrics.jsonl") == lines[0]
 
 
 def refused(capsys, *words):
@@ -94,6 +98,19 @@ def test_what_does_not_fit_is_refused_in_a_sentence(capsys, folder, repeats, tmp
         capsys, "analyse", run, "--method", "linear-intervention", "--batch_size", "33"
     )
     assert message.startswith("batch_size must be even")
+    for name, other, own in (
+        ("model", "lstm", "gru"),
+        ("d_model", 16, 32),
+        ("dataset", "copy-classification", "repeat"),
+        ("task", "repeat", "onion-probe"),
+        ("runs_dir", str(tmp_path), f"{run}/analyses"),
+    ):
+        message = f"{name} must be {own!r}, as an analysis looks at the model and the data of its "
+        message += f"run and lies in its folder, got {other!r}"
+        words = [run, "--method", "onion-probe", f"--{name}", str(other)]
+        assert refused(capsys, "analyse", *words) == message
+    with pytest.raises(ValueError, match="d_hidden must be 64, as an analysis looks at"):
+        lru.analyse(run, "onion-probe", d_hidden=8)
     words = ["--task", "onion-probe", "--dataset", "repeat", "--model", "gru"]
     where = ["--runs_dir", f"{tmp_path}/runs", "--dir_name", f"{folder}/cache_dir"]
     small = ["--data_options", "n_symbols=10", "max_length=4", "n_train=8000"]

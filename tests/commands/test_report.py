@@ -104,7 +104,9 @@ def test_trainings_that_differ_in_seeds_alone_are_one_row(record, report):
     ]
 
 
-def test_analyses_are_told_apart_by_how_their_subjects_were_trained(record, report):
+def test_analyses_are_told_apart_by_how_their_subjects_were_trained(
+    record, report, tmp_path, capsys
+):
     log = [{"step": 10, "train/loss": 1.0}, {"step": 10, "val/exact_match": 0.5}]
     values = {"dataset": "repeat", "body": "cells", "model": "gru"}
     analyses = []
@@ -113,6 +115,17 @@ def test_analyses_are_told_apart_by_how_their_subjects_were_trained(record, repo
         analyses.append(record(f"{name}/analyses/probe", log, **values, task="onion-probe"))
     rows = rows_of(report(*analyses))
     assert [row[:2] for row in rows] == [["run.lr_base", "n"], ["0.001", "2"], ["0.1", "1"]]
+    # The probe has an option of this name, too.
+    record("d", log, **values, no_input=True)
+    probes = [
+        record(f"{name}/analyses/gru", log, **values, task="gru-probe") for name in ("a", "d")
+    ]
+    rows = rows_of(report(*probes))
+    assert [row[:2] for row in rows] == [["run.no_input", "n"], ["False", "1"], ["True", "1"]]
+    shutil.move(tmp_path / "a" / "analyses", tmp_path / "gone" / "analyses")
+    assert main(["report", str(tmp_path / "gone/analyses/gru")]) == 2
+    gone = f"the run that {tmp_path}/gone/analyses/gru looks at is gone: {tmp_path}/gone has no "
+    assert gone in capsys.readouterr().err
 
 
 def test_the_last_evaluation_counts_if_asked_for(record, report):

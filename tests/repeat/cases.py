@@ -1,7 +1,7 @@
 """Recorded cases of the repeat task and its analyses; see `tests/fixtures/README.md`."""
 
 import json
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -151,10 +151,22 @@ def loaded(module, weights):
     return module
 
 
+# These run once: their compilation is what takes time.
+compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
 def gradients(loss, module):
-    """Value and gradients of a loss of a module, by the recorded names."""
+    """What a function of a module gives, a loss and more, and the gradients by recorded names."""
     graphdef, params, rest = nnx.split(module, nnx.Param, ...)
-    value, grads = jax.value_and_grad(lambda p: loss(nnx.merge(graphdef, p, rest)))(params)
+
+    @compiled
+    def value_and_grad(params, rest):
+        def of_params(params):
+            return loss(nnx.merge(graphdef, params, rest))
+
+        return jax.value_and_grad(of_params, has_aux=True)(params)
+
+    value, grads = value_and_grad(params, rest)
     return value, exported(nnx.merge(graphdef, grads, rest))
 
 

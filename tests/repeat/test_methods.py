@@ -32,6 +32,7 @@ from tests.repeat.cases import (
     batch,
     batch_of,
     case,
+    compiled,
     exported,
     gradients,
     in_double,
@@ -64,27 +65,31 @@ def close(found, expected, tolerance=1e-12, name=""):
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=name)
 
 
-def check(given, found, restored, pull=lambda model: 0.0):
-    """Scores, loss and gradients are the recorded ones.
+def check(given, found, inside, restored, pull=lambda model: 0.0):
+    """What is inside, scores, loss and gradients are the recorded ones.
 
     Args:
         given: the case.
         found: the analysis.
+        inside: arrays of a model by their recorded names.
         restored: scores of a model.
         pull: regulariser of a model.
     """
     arrays = given.arrays
-    real = valid(arrays["in"], given.lens)
-    scores = np.asarray(restored(found.model))
-    close(scores[real], arrays["logits"].swapaxes(0, 1)[real], name="logits")
 
-    def loss(model):
-        outcome = scored(restored(model), found.symbols, found.rows, ())
-        return outcome.loss.total / outcome.loss.weight
+    def losses(model):
+        scores = restored(model)
+        outcome = scored(scores, found.symbols, found.rows, ())
+        loss = outcome.loss.total / outcome.loss.weight
+        return loss + pull(model), ({**inside(model), "loss": loss}, scores)
 
-    close(loss(found.model), arrays["loss"], name="loss")
-    total, grads = gradients(lambda model: loss(model) + pull(model), found.model)
+    (total, (named, scores)), grads = gradients(losses, found.model)
     close(total, arrays.get("total", arrays["loss"]), name="total")
+    for name, value in named.items():
+        close(value, arrays[name], name=name)
+    real = valid(arrays["in"], given.lens)
+    scores = np.asarray(scores)
+    close(scores[real], arrays["logits"].swapaxes(0, 1)[real], name="logits")
     expected = starting_with("g_", arrays)
     assert expected
     for name, gradient in expected.items():
@@ -99,10 +104,16 @@ def test_onion_intervention_is_the_recorded_one(name):
     arrays = given.arrays
     found = built(given, OnionIntervention, OnionInterventionOptions(no_scale=not given.scale))
     replaced = Replaced(jnp.asarray(arrays["pos"]), jnp.asarray(arrays["tok_corrupt"]))
-    h, _ = encoded(found.model.subject, jnp.asarray(arrays["modified_in"]).T, found.rows.lengths)
-    close(h, arrays["h"])
-    close(found.model(h, *map(jnp.asarray, (arrays["tok_orig"], *replaced[::-1]))), arrays["h_new"])
-    check(given, found, lambda model: found.task.restored(model, *found[3:], found.rows, replaced))
+    modified, right = (jnp.asarray(arrays[n]) for n in ("modified_in", "tok_orig"))
+
+    def inside(model):
+        h, _ = encoded(model.subject, modified.T, found.rows.lengths)
+        return {"h": h, "h_new": model(h, right, *replaced[::-1])}
+
+    check(
+        *(given, found, inside),
+        lambda model: found.task.restored(model, found.symbols, found.rows, replaced),
+    )
 
 
 def linear(name):
@@ -137,17 +148,16 @@ def test_linear_intervention_is_the_recorded_one(name):
     assert np.array_equal(np.asarray(exchange.symbols)[real], arrays["enc_in"].T[real])
     if name == "trigram/right_windows":
         assert np.array_equal(exchange.moved, arrays["window_mask_used"].T.astype(bool))
-    close(found.model.rotation, arrays["Q"])
-    h, _ = encoded(found.model.subject, exchange.symbols, exchange.lengths)
-    close(h @ found.model.rotation.T, arrays["u"])
-    new = found.model(h[: len(found.symbols)], h[exchange.source], exchange.moved, gumbel)
-    close(new, arrays["h_new"])
-    if "sample" in arrays:
-        close(found.model.assignment(gumbel), arrays["sample"])
+
+    def inside(model):
+        h, _ = encoded(model.subject, exchange.symbols, exchange.lengths)
+        new = model(h[: len(found.symbols)], h[exchange.source], exchange.moved, gumbel)
+        sample = {"sample": model.assignment(gumbel)} if "sample" in arrays else {}
+        return {"Q": model.rotation, "u": h @ model.rotation.T, "h_new": new, **sample}
+
     check(
-        given,
-        found,
-        lambda model: found.task.restored(model, *found[3:], found.rows, exchange, gumbel),
+        *(given, found, inside),
+        lambda model: found.task.restored(model, found.symbols, found.rows, exchange, gumbel),
         lambda model: model.pull() if given.train else 0.0,
     )
 
@@ -187,16 +197,20 @@ def test_probe_is_the_recorded_one(name):
     given = case(name)
     arrays = given.arrays
     found = built(given, *PROBES[name])
-    h, _ = encoded(found.model.subject, found.symbols, found.rows.lengths)
-    close(h, arrays["h"])
-    check(given, found, lambda model: model(h, found.symbols))
-    rows = len(h)
-    if "logits_all" in arrays:
-        everything = found.model(h, jnp.zeros((rows, given.L), int))
-        close(everything, arrays["logits_all"].swapaxes(0, 1))
-    else:
-        said = free_running(lambda symbols: found.model(h, symbols), rows, given.L)
-        close(found.model(h, said), arrays["logits_free"].swapaxes(0, 1))
+    rows = len(found.symbols)
+
+    def inside(model):
+        h, _ = encoded(model.subject, found.symbols, found.rows.lengths)
+        if "logits_all" in arrays:
+            everything = model(h, jnp.zeros((rows, given.L), int))
+            return {"h": h, "logits_all": everything.swapaxes(0, 1)}
+        said = free_running(lambda symbols: model(h, symbols), rows, given.L)
+        return {"h": h, "logits_free": model(h, said).swapaxes(0, 1)}
+
+    def scores(model):
+        return found.task.scores(model, found.symbols, found.rows, None, train=True)
+
+    check(given, found, inside, scores)
 
 
 class Drawn(NamedTuple):
@@ -212,7 +226,7 @@ def five_updates(given, found, draws):
     graphdef, params, rest = nnx.split(found.model, nnx.Param, ...)
     state = rule.init(params)
 
-    @jax.jit
+    @compiled
     def update(params, state, drawn):
         def loss(params):
             model = nnx.merge(graphdef, params, rest)

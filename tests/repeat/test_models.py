@@ -14,6 +14,7 @@ from tests.repeat.cases import (
     batch,
     batch_of,
     case,
+    compiled,
     exported,
     gradients,
     in_double,
@@ -32,25 +33,37 @@ def mean_loss(task, model, batch, train=True):
     return found.loss.total / found.loss.weight
 
 
-@pytest.mark.parametrize("name", ["repeat/ar", "repeat/noinput", "repeat/emb"])
-def test_network_is_the_recorded_one(name):
-    given = case(name)
-    arrays, rows = given.arrays, batch_of(given)
-    model = network(given, starting_with("p_", arrays))
-    repeat = task(given)
+def check(given, model, vectors):
+    """States, scores, loss and gradients of a network are the recorded ones.
+
+    Args:
+        given: the case.
+        model: with the recorded weights.
+        vectors: from the state of the network to [B, N].
+    """
+    arrays, rows, repeat = given.arrays, batch_of(given), task(given)
     symbols = repeat.prepare(rows.inputs)
-    (state,) = model.encode(symbols, lengths=rows.lengths)
-    np.testing.assert_allclose(state.h, arrays["h"], rtol=0, atol=1e-12)
+
+    def losses(model):
+        state = model.encode(symbols, lengths=rows.lengths)
+        scores = model(symbols, lengths=rows.lengths)
+        return mean_loss(repeat, model, rows), (vectors(state), scores)
+
+    (loss, (h, scores)), found = gradients(losses, model)
+    np.testing.assert_allclose(h, arrays["h"], rtol=0, atol=1e-12)
     real = valid(arrays["in"], given.lens)
-    scores = model(symbols, lengths=rows.lengths)
-    np.testing.assert_allclose(
-        np.asarray(scores)[real], arrays["logits"].swapaxes(0, 1)[real], rtol=0, atol=1e-12
-    )
-    loss, found = gradients(lambda model: mean_loss(repeat, model, rows), model)
+    expected = arrays["logits"].swapaxes(0, 1)
+    np.testing.assert_allclose(np.asarray(scores)[real], expected[real], rtol=0, atol=1e-12)
     np.testing.assert_allclose(loss, arrays["loss"], rtol=0, atol=1e-12)
     for key, gradient in starting_with("g_", arrays).items():
         own = found[key][tuple(map(slice, gradient.shape))]
         np.testing.assert_allclose(own, gradient, rtol=0, atol=1e-10, err_msg=key)
+
+
+@pytest.mark.parametrize("name", ["repeat/ar", "repeat/noinput", "repeat/emb"])
+def test_network_is_the_recorded_one(name):
+    given = case(name)
+    check(given, network(given, starting_with("p_", given.arrays)), lambda state: state[0].h)
 
 
 @pytest.mark.parametrize("name", ["repeat/ar", "repeat/noinput", "repeat/trained"])
@@ -61,10 +74,15 @@ def test_decoding_its_own_symbols_matches_exactly_where_the_true_ones_do(name):
     model = network(given, starting_with("p_", given.arrays))
     rows = batch(given.arrays[f"{part}in"], given.lens)
     symbols = task(given).prepare(rows.inputs)
-    state = model.encode(symbols, lengths=rows.lengths)
     real = valid(given.arrays[f"{part}in"], given.lens)
-    free = np.asarray(model.generate(state, symbols.shape[1]))
-    forced = np.asarray(model(symbols, lengths=rows.lengths).argmax(-1))
+
+    @compiled
+    def answers(symbols, lengths):
+        state = model.encode(symbols, lengths=lengths)
+        free = model.generate(state, symbols.shape[1])
+        return free, model(symbols, lengths=lengths).argmax(-1)
+
+    free, forced = map(np.asarray, answers(symbols, rows.lengths))
     right = [((found == symbols) | ~real).all(axis=1).tolist() for found in (free, forced)]
     assert right[0] == right[1]
     if name == "repeat/trained":
@@ -92,10 +110,11 @@ def test_evaluation_weighs_batches_by_their_symbols():
     given = case("repeat/trained")
     arrays = given.arrays
     model, sums = network(given, starting_with("p_", arrays)), None
+    given.lens = arrays["a_len"].tolist()
+    repeat = task(given)
+    evaluated = compiled(lambda rows: repeat.loss(model, rows, (), None, train=False))
     for part in "ab":
-        given.lens = arrays[f"{part}_len"].tolist()
-        rows = batch(arrays[f"{part}_in"], given.lens)
-        found = task(given).loss(model, rows, (), None, train=False)
+        found = evaluated(batch(arrays[f"{part}_in"], arrays[f"{part}_len"]))
         np.testing.assert_allclose(found.loss.result(), arrays[f"{part}_loss"], rtol=1e-7)
         sums = found.sums if sums is None else merged(sums, found.sums)
     assert sums["exact_match"].result() == pytest.approx(float(arrays["val_acc"]))
@@ -113,7 +132,7 @@ def test_five_updates_are_the_recorded_ones():
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
     state = rule.init(params)
 
-    @jax.jit
+    @compiled
     def update(params, state, rows):
         loss, grads = jax.value_and_grad(
             lambda p: mean_loss(task(given), nnx.merge(graphdef, p, rest), rows)
@@ -135,20 +154,5 @@ def test_five_updates_are_the_recorded_ones():
 @pytest.mark.parametrize("name", ["vecsum/base", "vecsum/gamma"])
 def test_vector_sum_is_the_recorded_one(name):
     given = case(name)
-    arrays, rows = given.arrays, batch_of(given)
-    weights = starting_with("p_", arrays)
     model = in_double(VectorSum(given.V, width=given.N, ratio=given.gamma, rngs=nnx.Rngs(0)))
-    loaded(model, weights)
-    repeat = task(given)
-    symbols = repeat.prepare(rows.inputs)
-    np.testing.assert_allclose(
-        model.encode(symbols, lengths=rows.lengths), arrays["h"], rtol=0, atol=1e-12
-    )
-    real = valid(arrays["in"], given.lens)
-    scores = np.asarray(model(symbols, lengths=rows.lengths))
-    expected = arrays["logits"].swapaxes(0, 1)
-    np.testing.assert_allclose(scores[real], expected[real], rtol=0, atol=1e-12)
-    loss, found = gradients(lambda model: mean_loss(repeat, model, rows), model)
-    np.testing.assert_allclose(loss, arrays["loss"], rtol=0, atol=1e-12)
-    for key, gradient in starting_with("g_", arrays).items():
-        np.testing.assert_allclose(found[key], gradient, rtol=0, atol=1e-10, err_msg=key)
+    check(given, loaded(model, starting_with("p_", given.arrays)), lambda state: state)
