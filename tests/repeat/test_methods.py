@@ -162,6 +162,18 @@ def test_linear_intervention_is_the_recorded_one(name):
     )
 
 
+def test_rows_are_not_paired_with_those_that_fill_up_a_batch():
+    given = case("unigram/train")
+    found = built(given, LinearIntervention)
+    symbols = jnp.tile(found.symbols, (4, 1))
+    rows = found.rows._replace(
+        weights=(jnp.arange(16) < 6).astype(float), lengths=jnp.where(jnp.arange(16) < 6, 4, 0)
+    )
+    partners = [found.task.draw(symbols, rows, jax.random.key(k)).source for k in range(5)]
+    assert all({*partner[:6].tolist()} == {*range(6)} for partner in partners)
+    assert len({tuple(partner.tolist()) for partner in partners}) > 1
+
+
 @pytest.mark.parametrize("name", ["n2_L9", "n3_L9", "n2_L5", "n3_L5", "n4_L9"])
 def test_windows_that_move_are_those_with_the_changed_place(name):
     given = case(f"ngram_ranges/{name}")

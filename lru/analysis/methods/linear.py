@@ -300,7 +300,10 @@ class LinearIntervention(RepetitionAnalysis):
         lengths = jnp.full(rows, steps) if batch.lengths is None else batch.lengths
         one, two = jax.random.split(key)
         if self.options.ngram == 1:
-            first, second = jax.random.permutation(one, rows).reshape(2, -1)
+            # Rows that fill up a batch are paired with one another: nothing could be exchanged.
+            fillers = batch.weights <= 0
+            order = jnp.argsort(fillers + jax.random.uniform(one, (rows,)))
+            first, second = order.reshape(-1, 2).T
             partner = jnp.zeros(rows, int).at[first].set(second).at[second].set(first)
             drawn = jax.random.bernoulli(two, shape=(rows, steps))
             where = drawn.at[second].set(drawn[first])
