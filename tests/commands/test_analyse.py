@@ -125,7 +125,9 @@ def test_what_does_not_fit_is_refused_in_a_sentence(capsys, folder, repeats, tmp
 def test_networks_and_methods_are_named(capsys):
     with pytest.raises(SystemExit):
         main(["analyse", "--help"])
-    assert "onion-intervention" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "  onion-intervention   One wrong symbol put right" in said
+    assert "  --ngram: Number of adjacent places that share a variable.\n" in said
     with pytest.raises(ValueError, match="task must be repeat for model 'vector-sum', got 'class"):
         parse(["--model", "vector-sum", "--task", "classification"])
     assert json.dumps(parse(["--model", "vector-sum"])[1].flat()["task"]) == '"repeat"'
