@@ -8,7 +8,7 @@ from lru.commands.train import carry_out
 from lru.config import Config
 from lru.experiment import analysis_values, check_analysis, load_plugins_of
 from lru.flags import CommandConfig, parse
-from lru.options import first_line
+from lru.options import first_line, of_dataclass
 from lru.origins import Start
 from lru.tasks import TASKS
 from lru.training.runs import find_run
@@ -17,17 +17,25 @@ from lru.words import typed_values
 
 def parser() -> argparse.ArgumentParser:
     """Command line of the verb."""
-    methods = {n: first_line(task) for n, task in TASKS.items() if issubclass(task, Analysis)}
+    methods = {n: task for n, task in TASKS.items() if issubclass(task, Analysis)}
     width = max(map(len, methods))
+    lines = []
+    for name, task in methods.items():
+        lines.append(f"  {name:{width}}  {first_line(task)}")
+        for flag, option in of_dataclass(task.Options).items():
+            lines.append(f"  {'':{width}}    --{flag}: {option.sentence}")
     parser = argparse.ArgumentParser(
         prog="lru analyse",
-        description=f"{__doc__} It takes the flags of training, too: --help_all prints them.",
-        epilog="methods:\n" + "\n".join(f"  {n:{width}}  {text}" for n, text in methods.items()),
+        description=f"{__doc__}\nIt takes the flags of training, too: "
+        "lru analyse RUN --method NAME --help_all prints them.",
+        epilog="\n".join(["methods, and flags of their own:", *lines]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", metavar="RUN", help="name of a run, or its folder")
-    parser.add_argument("--method", metavar="NAME", required=True, help="the analysis")
-    parser.add_argument("--steps", metavar="N", type=int, help="number of updates")
+    parser.add_argument("--method", metavar="NAME", required=True, help="name of the analysis")
+    parser.add_argument(
+        "--steps", metavar="N", type=int, help="number of updates; default: that of the method"
+    )
     return parser
 
 

@@ -83,7 +83,7 @@ class Repetition(NamedTuple):
 
     @property
     def task(self) -> type[Task]:
-        """What was learned."""
+        """The task that was learned."""
         return task_of(self.config)
 
     @property

@@ -14,7 +14,7 @@ from lru.analysis.methods import Opened
 from lru.batches import Batch
 from lru.dataloaders import Card
 from lru.interop.torch import load_state_dict, state_dict
-from lru.models import EncoderDecoder, ModelConfig
+from lru.models import NETWORKS, EncoderDecoder, ModelConfig
 from lru.tasks.repeat import Repeat, RepeatOptions
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "repeat_reference.npz"
@@ -38,7 +38,7 @@ def starting_with(prefix, arrays):
     return {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
 
 
-def task(case, kind=Repeat, options=None, *more):
+def task(case, kind=Repeat, options=None, *more, model="gru", n_layers=1):
     """A task on data like those of a case."""
     longest = max(getattr(case, "L", 0), *getattr(case, "lens", (2,)))
     split = {"examples": 1, "min_length": 2, "mean_length": 2.0, "max_length": longest}
@@ -53,7 +53,8 @@ def task(case, kind=Repeat, options=None, *more):
         max_length=longest,
         splits={n: {**split, "class_counts": []} for n in ("train", "fixed_train", "fixed")},
     )
-    config = ModelConfig("gru", n_layers=1, d_model=case.N, d_hidden=case.N, p_dropout=0.0)
+    sizes = {"n_layers": n_layers, "d_model": case.N, "d_hidden": case.N, "p_dropout": 0.0}
+    config = ModelConfig(model, **({} if model in NETWORKS else sizes))
     return kind(card, config, options, *more)
 
 
@@ -96,7 +97,7 @@ NAMES = {
         "lin": "scale.beta",
     },
     "LinearEdit": {n: n for n in ("skew", "base", "logits")},
-    "OnionProbe": {
+    "OnionReadout": {
         "emb.weight": "embedding",
         **{n: f"scale.{n}" for n in ("g", "b", "gamma")},
         "lin": "scale.beta",
@@ -105,8 +106,8 @@ NAMES = {
         "norm.weight": "norm.scale",
         "norm.bias": "norm.bias",
     },
-    "GRUProbe": {"emb.weight": "embedding", "gru": "gru", "cls": "head"},
-    "FeedForwardProbe": {"model.l0": "hidden", "model.l1": "head"},
+    "GRUReadout": {"emb.weight": "embedding", "gru": "gru", "cls": "head"},
+    "FeedForwardReadout": {"model.l0": "hidden", "model.l1": "head"},
 }
 """Places of the recorded names in our modules, of single variables and of layers."""
 
@@ -119,7 +120,7 @@ def _at(module, place):
 
 def _names(module):
     names = NAMES[type(module).__name__]
-    if type(module).__name__ == "FeedForwardProbe" and module.hidden is None:
+    if type(module).__name__ == "FeedForwardReadout" and module.hidden is None:
         return {"model.l0": "head"}
     return names
 
@@ -155,8 +156,8 @@ def loaded(module, weights):
 compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def gradients(loss, module):
-    """What a function of a module gives, a loss and more, and the gradients by recorded names."""
+def gradients_of(loss, module):
+    """What a function of a module gives, a loss and more, and the gradients of the loss."""
     graphdef, params, rest = nnx.split(module, nnx.Param, ...)
 
     @compiled
@@ -166,8 +167,14 @@ def gradients(loss, module):
 
         return jax.value_and_grad(of_params, has_aux=True)(params)
 
-    value, grads = value_and_grad(params, rest)
-    return value, exported(nnx.merge(graphdef, grads, rest))
+    return value_and_grad(params, rest)
+
+
+def gradients(loss, module):
+    """The same, with gradients by their recorded names."""
+    value, grads = gradients_of(loss, module)
+    nnx.update(module := nnx.clone(module), grads)
+    return value, exported(module)
 
 
 def batch(symbols, lengths):

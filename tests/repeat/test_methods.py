@@ -1,5 +1,7 @@
 """Interventions and probes against numbers recorded from the published code, in float64."""
 
+import re
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from lru.analysis.methods import Opened
 from lru.analysis.methods.linear import (
     Exchange,
     LinearIntervention,
@@ -18,11 +21,11 @@ from lru.analysis.methods.linear import (
 )
 from lru.analysis.methods.onion import OnionIntervention, OnionInterventionOptions, Replaced
 from lru.analysis.methods.probes import (
+    GRUProbe,
     GRUProbeOptions,
-    GRUProbing,
     LinearProbe,
     MLPProbe,
-    OnionProbing,
+    OnionProbe,
 )
 from lru.analysis.methods.repetition import encoded, free_running
 from lru.tasks.repeat import scored
@@ -39,6 +42,7 @@ from tests.repeat.cases import (
     loaded,
     recorded,
     starting_with,
+    task,
     valid,
 )
 
@@ -198,9 +202,9 @@ def test_windows_that_move_are_those_with_the_changed_place(name):
 PROBES = {
     "probe/linear": (LinearProbe, None),
     "probe/mlp": (MLPProbe, None),
-    "probe/onion": (OnionProbing, None),
-    "probe/gru_ar": (GRUProbing, None),
-    "probe/gru_noinput": (GRUProbing, GRUProbeOptions(no_input=True)),
+    "probe/onion": (OnionProbe, None),
+    "probe/gru_ar": (GRUProbe, None),
+    "probe/gru_noinput": (GRUProbe, GRUProbeOptions(no_input=True)),
 }
 
 
@@ -292,3 +296,23 @@ def test_five_updates_of_the_linear_intervention_are_the_recorded_ones():
         )
     ]
     five_updates(given, found, draws)
+
+
+def test_a_state_must_have_a_number_for_every_window():
+    given = SimpleNamespace(V=4, N=3, L=4)
+    subject = task(given).build_model(nnx.Rngs(0))
+    message = (
+        "a state must have at least 4 real numbers, one for each window of ngram = 1 of 4 symbols, "
+        "but that of the run has 3"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        task(given, LinearIntervention, LinearInterventionOptions(), Opened(task(given), [subject]))
+
+
+def test_a_model_that_does_not_repeat_is_refused():
+    given = SimpleNamespace(V=4, N=3, L=4)
+    subject = task(given).build_model(nnx.Rngs(0))
+    probe = task(given, OnionProbe, None, Opened(task(given), [subject]))
+    message = "method must fit the task of the run: this one looks at models of task repeat, not "
+    with pytest.raises(ValueError, match=f"^{message}of OnionProbe$"):
+        task(given, OnionProbe, None, Opened(probe, [probe.build_model(nnx.Rngs(0))]))

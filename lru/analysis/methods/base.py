@@ -20,7 +20,7 @@ class Frozen(nnx.Variable):
 
 
 class Opened(NamedTuple):
-    """What an analysis looks at.
+    """A task that was learned, and its models, for an analysis to look at.
 
     Attributes:
         task: that was learned.

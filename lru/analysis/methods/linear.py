@@ -53,7 +53,7 @@ class LinearEdit(nnx.Module):
         skew: A = tril(skew) - tril(skew)^T, and Q = base exp(A) [M, M].
         logits: of the variables W and of none, for each coordinate [M, W + 1]; one-hot for good if
             the assignment is fixed.
-        learned: whether it is not.
+        learned: whether the assignment is trained.
     """
 
     def __init__(

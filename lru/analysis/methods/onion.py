@@ -150,7 +150,7 @@ class OnionIntervention(RepetitionAnalysis):
         return decoded(model.subject, unflatten(h), symbols, batch.lengths)
 
 
-class OnionProbe(nnx.Module):
+class OnionReadout(nnx.Module):
     """Reads a symbol by W2 relu(W1 LN(h) + b1) + b2, takes E[symbol] s(p) off h, and goes on.
 
     Attributes:

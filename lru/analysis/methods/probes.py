@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from lru.analysis.methods.onion import OnionProbe
+from lru.analysis.methods.onion import OnionReadout
 from lru.analysis.methods.repetition import RepetitionAnalysis, encoded
 from lru.batches import Batch
 from lru.layers.cell import uniform_linear
@@ -22,7 +22,7 @@ from lru.layers.gru import GRUCell, GRUState
 from lru.tasks import TASKS
 
 
-class FeedForwardProbe(nnx.Module):
+class FeedForwardReadout(nnx.Module):
     """All places at once: one linear map, or two with a ReLU between them.
 
     Attributes:
@@ -62,7 +62,7 @@ class FeedForwardProbe(nnx.Module):
         return self.head(h).reshape(len(h), -1, self.n_symbols)[:, : symbols.shape[1]]
 
 
-class GRUProbe(nnx.Module):
+class GRUReadout(nnx.Module):
     """A GRU that starts from the state.
 
     Attributes:
@@ -102,7 +102,7 @@ class GRUProbe(nnx.Module):
         return self.head(self.gru(x, GRUState(h))[0])
 
 
-class Probe(RepetitionAnalysis):
+class RepetitionProbe(RepetitionAnalysis):
     """Base of the probes."""
 
     reads: ClassVar = {name: name for name in ("train", "val", "fixed")}
@@ -126,16 +126,16 @@ class Probe(RepetitionAnalysis):
 
 
 @TASKS.register("linear-probe")
-class LinearProbe(Probe):
+class LinearProbe(RepetitionProbe):
     """All symbols read from the state by one linear map."""
 
     hidden: ClassVar[bool] = False
 
-    def build_model(self, rngs: nnx.Rngs) -> FeedForwardProbe:
+    def build_model(self, rngs: nnx.Rngs) -> FeedForwardReadout:
         """See `Task.build_model`."""
         steps = self.card.splits["train"]["max_length"]
         sizes = (self.n_symbols, steps, self.width)
-        return FeedForwardProbe(self.subject, *sizes, hidden=self.hidden, rngs=rngs)
+        return FeedForwardReadout(self.subject, *sizes, hidden=self.hidden, rngs=rngs)
 
 
 @TASKS.register("mlp-probe")
@@ -146,12 +146,12 @@ class MLPProbe(LinearProbe):
 
 
 @TASKS.register("onion-probe")
-class OnionProbing(Probe):
+class OnionProbe(RepetitionProbe):
     """Symbols peeled off the state one after the other."""
 
-    def build_model(self, rngs: nnx.Rngs) -> OnionProbe:
+    def build_model(self, rngs: nnx.Rngs) -> OnionReadout:
         """See `Task.build_model`."""
-        return OnionProbe(self.subject, self.n_symbols, self.width, rngs=rngs)
+        return OnionReadout(self.subject, self.n_symbols, self.width, rngs=rngs)
 
 
 @dataclass(frozen=True)
@@ -163,12 +163,12 @@ class GRUProbeOptions:
 
 
 @TASKS.register("gru-probe")
-class GRUProbing(Probe):
+class GRUProbe(RepetitionProbe):
     """Symbols read by a GRU that starts from the state."""
 
     Options = GRUProbeOptions
 
-    def build_model(self, rngs: nnx.Rngs) -> GRUProbe:
+    def build_model(self, rngs: nnx.Rngs) -> GRUReadout:
         """See `Task.build_model`."""
         no_input = self.options.no_input
-        return GRUProbe(self.subject, self.n_symbols, self.width, no_input=no_input, rngs=rngs)
+        return GRUReadout(self.subject, self.n_symbols, self.width, no_input=no_input, rngs=rngs)

@@ -1,4 +1,4 @@
-"""What analyses of models that repeat have in common: states encoded, edited or read, decoded."""
+"""Base of the analyses of models that repeat: states encoded, edited or read, and decoded."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
