@@ -1,6 +1,7 @@
 """`lru analyse`: a trained run is opened, intervened on and probed; what does not fit is said."""
 
 import json
+import shutil
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_analyses_of_lanes_look_at_the_models_of_lanes(folder, repeats):
     assert (models[0].subject.embedding[...] != models[1].subject.embedding[...]).any()
 
 
-def test_an_analysis_goes_on_where_it_was_stopped(repeats):
+def test_an_analysis_goes_on_where_it_was_stopped(repeats, tmp_path):
     undisturbed, _ = lru.analyse(repeats, "onion-probe", max_steps=4, eval_every=2, name="whole")
     lru.analyse(repeats, "onion-probe", max_steps=4, eval_every=2, name="cut", stop_at_loss=9.0)
     lines = [read_jsonl(repeats / "analyses" / n / "metrics.jsonl") for n in ("whole", "cut")]
@@ -77,6 +78,13 @@ def test_an_analysis_goes_on_where_it_was_stopped(repeats):
     words = ["--method", "onion-probe", "--name", "whole", "--plots", "False"]
     assert main(["analyse", str(repeats), *words]) == 0
     assert read_jsonl(repeats / "analyses" / "whole" / "metrics.jsonl") == lines[0]
+    # It looks at the run in whose folder it lies, wherever that is.
+    moved = tmp_path / "moved"
+    shutil.copytree(repeats, moved, ignore=shutil.ignore_patterns("cut"))
+    config = moved / "analyses" / "whole" / "config.yaml"
+    config.write_text(config.read_text().replace(str(repeats), str(tmp_path / "gone")))
+    assert lru.load_model(moved / "analyses" / "whole").update in (2, 4)
+    assert str(repeats) not in config.read_text()
 
 
 def refused(capsys, *words):
