@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lru.analysis.comparisons import plot_bars, plot_by_option, plot_learning_curves
+from lru.analysis.methods import Analysis
 from lru.config import CHOICES
 from lru.dataloaders.store.cache import CacheError
 from lru.files import make_folder
@@ -302,6 +303,9 @@ class _Report:
         left_out: dict[str, list[str]] = {}
         for number, (label, group) in enumerate(zip(self.labels, self.groups, strict=True), 1):
             first = group.repetitions[0]
+            if issubclass(first.task, Analysis):
+                # What it looks at is drawn if its run is in the report.
+                continue
             try:
                 found = draw_inside(first, f"inside-{number}", folder)
             except (ValueError, OSError, CacheError) as error:
@@ -319,7 +323,7 @@ class _Report:
             for layer, picture in enumerate(found.pictures, 1):
                 parts += [f"Layer {layer}", f"![layer {layer} of {label}]({picture.name})"]
         parts += [f"Left out: {'; '.join(of)}: {why}." for why, of in left_out.items()]
-        return ["## Inside the models", *parts]
+        return ["## Inside the models", *parts] if parts else []
 
     def _trainings(self) -> str:
         header = ["group", "training", "seed", "seed of the order", "updates", "evaluation after"]

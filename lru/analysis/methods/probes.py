@@ -167,6 +167,8 @@ class GRUProbe(RepetitionProbe):
     """Symbols read by a GRU that starts from the state."""
 
     Options = GRUProbeOptions
+    # As published: every weight is decayed.
+    defaults: ClassVar = {**RepetitionProbe.defaults, "decay_recurrent": True}
 
     def build_model(self, rngs: nnx.Rngs) -> GRUReadout:
         """See `Task.build_model`."""
