@@ -21,9 +21,9 @@ from lru.origins import load_recipe
 RESULTS = Path(__file__).parent / "results" / "calls.json"
 
 WORKLOADS: dict[str, tuple[str, int, int]] = {
-    "30 symbols, length 9, N 64, B 256": ("repeat-gru", 256, 1000),
-    "10 symbols, length 4, N 32, B 256": ("repeat-smoke", 256, 3000),
-    "10 symbols, length 4, N 32, B 32": ("repeat-smoke", 32, 6000),
+    "30 symbols, length 9, N 64, B 256": ("repeat-gru", 256, 400),
+    "10 symbols, length 4, N 32, B 256": ("repeat-smoke", 256, 1500),
+    "10 symbols, length 4, N 32, B 32": ("repeat-smoke", 32, 3000),
 }
 """Recipe, rows of a batch and updates."""
 
