@@ -51,7 +51,6 @@ def test_a_gru_that_repeats_has_an_onion_code(repeats):
     assert flat["val/exact_match"] < onion["val/exact_match"] - 0.2
     assert analysed(repeats, "onion-probe")["val/exact_match"] > 0.95
     assert analysed(repeats, "linear-probe")["val/exact_match"] < 0.7
-    assert analysed(repeats, "linear-intervention", steps=200)["fixed/exact_match"] < 0.4
 
 
 def test_analyses_of_lanes_look_at_the_models_of_lanes(folder, repeats):
@@ -60,7 +59,7 @@ def test_analyses_of_lanes_look_at_the_models_of_lanes(folder, repeats):
     few = ["--max_steps", "2", "--eval_every", "2", "--n_seeds", "2"]
     assert main(["train", *words, *few]) == 0
     run = folder / "runs" / "lanes"
-    models, summary = lru.analyse(run, "linear-probe", max_steps=3, eval_every=3)
+    models, summary = lru.analyse(run, "linear-intervention", max_steps=3, eval_every=3)
     assert summary.steps == 3
     for model, subject in zip(models, load_models(run).models, strict=True):
         # What is looked at is as it was trained.
