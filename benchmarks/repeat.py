@@ -97,6 +97,11 @@ def call_timed(verb: str, words: list[str], stopwatch: Path) -> None:
     stopwatch.write_text(str(before + time.perf_counter() - start))
 
 
+def _name(method: list[str]) -> str:
+    """Name of the run of an analysis."""
+    return "".join(method).replace("--", "-")
+
+
 def run_network(name: str, folder: Path, train: int, analyse: int, seeds: int) -> None:
     """Train a network, and look at it by all methods."""
     flags = [word for k, v in NETWORKS[name][1].items() for word in (f"--{k}", str(v))]
@@ -108,10 +113,9 @@ def run_network(name: str, folder: Path, train: int, analyse: int, seeds: int) -
         call_timed("train", words, run.with_suffix(".seconds"))
         (run / "done").touch()
     for method in METHODS.values():
-        label = "".join(method).replace("--", "-")
-        mark = run / "analyses" / label
+        mark = run / "analyses" / _name(method)
         if not (mark / "done").exists():
-            words = [str(run), "--method", *method, "--steps", str(analyse), "--name", label]
+            words = [str(run), "--method", *method, "--steps", str(analyse), "--name", mark.name]
             call_timed("analyse", [*words, *COMMON], mark.with_suffix(".seconds"))
             (mark / "done").touch()
 
@@ -125,7 +129,7 @@ def collect(folder: Path) -> dict[str, Any]:
             continue
         methods = {}
         for shown, method in METHODS.items():
-            mark = run / "analyses" / "".join(method).replace("--", "-")
+            mark = run / "analyses" / _name(method)
             if (mark / "done").exists():
                 seconds = round(float(mark.with_suffix(".seconds").read_text()))
                 methods[shown] = {**measured(Run(mark)), "seconds": seconds}

@@ -16,6 +16,12 @@ from lru.models.body import make_body
 from lru.models.config import ModelConfig
 
 
+def after_start(symbols: Integer[Array, "B T"], start: int) -> Int[Array, "B T"]:
+    """Inputs of a decoder: the id of the start, then at every step the symbol before."""
+    first = jnp.full((symbols.shape[0], 1), start)
+    return jnp.concatenate([first, symbols[:, :-1].astype(int)], axis=1)
+
+
 class EncoderDecoder(nnx.Module):
     """Reads symbols, then predicts as many, one after the other.
 
@@ -105,9 +111,8 @@ class EncoderDecoder(nnx.Module):
 
     def decoder_inputs(self, symbols: Integer[Array, "B T"]) -> Int[Array, "B T"]:
         """Ids that the decoder reads: the start, then the symbols before, or a constant."""
-        rows, start = symbols.shape[0], self.n_symbols
-        later = jnp.full_like(symbols[:, 1:], start + 1) if self.no_input else symbols[:, :-1]
-        return jnp.concatenate([jnp.full((rows, 1), start), later.astype(int)], axis=1)
+        inputs = after_start(symbols, self.n_symbols)
+        return inputs.at[:, 1:].set(self.n_symbols + 1) if self.no_input else inputs
 
     def generate(self, state: list[State], steps: int) -> Int[Array, "B T"]:
         """The likeliest symbols from a state, each read before the next is said."""

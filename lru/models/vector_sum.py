@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Integer, Key
 
 from lru.layers.cell import uniform_linear
+from lru.models.encoder_decoder import after_start
 from lru.models.network import NETWORKS, Network
 
 
@@ -21,7 +22,7 @@ class VectorSum(Network):
     Attributes:
         embedding: vectors of the V symbols and of the start [V + 1, N].
         head: read-out to the scores of the symbols.
-        ratio: factor from place to place.
+        ratio: gamma, the factor from place to place.
     """
 
     task = "repeat"
@@ -83,9 +84,7 @@ class VectorSum(Network):
     ) -> Float[Array, "B T V"]:
         """Scores of as many symbols from a state; anything beyond the end of a row."""
         del lengths
-        rows, steps = symbols.shape
-        start = self.embedding[...].shape[0] - 1
-        said = jnp.concatenate([jnp.full((rows, 1), start), symbols[:, :-1].astype(int)], axis=1)
-        scales = self.ratio ** (jnp.arange(steps) - 1.0)
+        said = after_start(symbols, self.embedding.shape[0] - 1)
+        scales = self.ratio ** (jnp.arange(symbols.shape[1]) - 1.0)
         taken = jnp.cumsum(scales[:, None] * self.embedding[...][said], axis=1)
         return self.head(state[:, None] - taken)

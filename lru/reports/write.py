@@ -105,7 +105,7 @@ def _check_folder(folder: Path) -> None:
 
 
 class _Report:
-    """What a report says of its groups."""
+    """The content of a report on its groups."""
 
     def __init__(self, groups: Sequence[Group], metrics: Sequence[str], by: str | None, last: bool):
         self.groups, self.last = groups, last
@@ -185,7 +185,7 @@ class _Report:
         return lines
 
     def _values(self, metric: str) -> list[list[float]]:
-        """What the repetitions of each group have of a metric."""
+        """The values of a metric of each group, those of the repetitions that have it."""
         return [[line[metric] for line in group if metric in line] for group in self.lines]
 
     # The text.

@@ -142,7 +142,7 @@ class Repetition(Task):
         return Findings({name: Table(("input", "output"), r) for name, r in rows.items()})
 
     def _text(self, symbols: Int[np.ndarray, " T"]) -> str:
-        words = [(self.card.vocabulary or [])[symbol + 1] for symbol in symbols]
+        words = super().words(symbols + 1) or []
         return ("" if max(map(len, words)) == 1 else " ").join(words)
 
 

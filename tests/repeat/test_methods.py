@@ -27,7 +27,7 @@ from lru.analysis.methods.probes import (
     MLPProbe,
     OnionProbe,
 )
-from lru.analysis.methods.repetition import encoded, free_running
+from lru.analysis.methods.repetition import encoded
 from lru.tasks.repeat import scored
 from lru.training.optimizer import AdamW
 from tests.repeat.cases import (
@@ -197,6 +197,15 @@ def test_windows_that_move_are_those_with_the_changed_place(name):
     )
     assert np.array_equal(exchange.symbols[:steps] == 2, given.arrays["corrupted_at"])
     assert np.array_equal(exchange.symbols[exchange.source] == 1, given.arrays["source_keeps"])
+
+
+def free_running(scores, rows, steps):
+    """The likeliest symbols, each read before the next is said; `scores` are of all symbols."""
+
+    def say(step, said):
+        return said.at[:, step].set(scores(said)[:, step].argmax(axis=-1))
+
+    return jax.lax.fori_loop(0, steps, say, jnp.zeros((rows, steps), int))
 
 
 PROBES = {

@@ -16,7 +16,12 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from lru.analysis.methods.base import Frozen, Opened
-from lru.analysis.methods.repetition import RepetitionAnalysis, decoded, encoded
+from lru.analysis.methods.repetition import (
+    RepetitionAnalysis,
+    encoded,
+    lengths_of,
+    random_places,
+)
 from lru.batches import Batch, DataConfig, Source
 from lru.dataloaders import Card, Prepared
 from lru.models import ModelConfig
@@ -297,7 +302,7 @@ class LinearIntervention(RepetitionAnalysis):
     def draw(self, symbols: Int[Array, "B T"], batch: Batch, key: Key[Array, ""]) -> Exchange:
         """Random pairs and places; a random place and a random sequence of windows."""
         rows, steps = symbols.shape
-        lengths = jnp.full(rows, steps) if batch.lengths is None else batch.lengths
+        lengths = lengths_of(symbols, batch)
         one, two = jax.random.split(key)
         if self.options.ngram == 1:
             # Rows that fill up a batch are paired with one another: nothing could be exchanged.
@@ -308,7 +313,7 @@ class LinearIntervention(RepetitionAnalysis):
             drawn = jax.random.bernoulli(two, shape=(rows, steps))
             where = drawn.at[second].set(drawn[first])
             return swapped(symbols, lengths, partner, where)
-        place = jnp.floor(jax.random.uniform(one, (rows,)) * lengths).astype(int)
+        place = random_places(one, lengths)
         others = jax.random.randint(two, symbols.shape, 0, self.n_symbols)
         return replaced_in_windows(symbols, lengths, place, others, self.options.ngram)
 
@@ -339,7 +344,7 @@ class LinearIntervention(RepetitionAnalysis):
         """Scores of the symbols from states whose variables were set back."""
         h, unflatten = encoded(model.subject, exchange.symbols, exchange.lengths)
         h = model(h[: len(symbols)], h[exchange.source], exchange.moved, gumbel)
-        return decoded(model.subject, unflatten(h), symbols, batch.lengths)
+        return model.subject.decode(unflatten(h), symbols, lengths=batch.lengths)
 
     def loss(
         self,

@@ -15,7 +15,12 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from lru.analysis.methods.base import Frozen
-from lru.analysis.methods.repetition import RepetitionAnalysis, decoded, encoded
+from lru.analysis.methods.repetition import (
+    RepetitionAnalysis,
+    encoded,
+    lengths_of,
+    random_places,
+)
 from lru.batches import Batch
 from lru.layers.cell import uniform_linear
 from lru.tasks import TASKS
@@ -133,11 +138,9 @@ class OnionIntervention(RepetitionAnalysis):
 
     def draw(self, symbols: Int[Array, "B T"], batch: Batch, key: Key[Array, ""]) -> Replaced:
         """A place of each row, and a symbol to put there."""
-        rows, steps = symbols.shape
         at, other = jax.random.split(key)
-        lengths = steps if batch.lengths is None else batch.lengths
-        place = jnp.floor(jax.random.uniform(at, (rows,)) * lengths).astype(int)
-        return Replaced(place, jax.random.randint(other, (rows,), 0, self.n_symbols))
+        place = random_places(at, lengths_of(symbols, batch))
+        return Replaced(place, jax.random.randint(other, place.shape, 0, self.n_symbols))
 
     def restored(
         self, model: OnionEdit, symbols: Int[Array, "B T"], batch: Batch, replaced: Replaced
@@ -147,7 +150,7 @@ class OnionIntervention(RepetitionAnalysis):
         wrong = symbols.at[rows, replaced.place].set(replaced.symbol.astype(symbols.dtype))
         h, unflatten = encoded(model.subject, wrong, batch.lengths)
         h = model(h, symbols[rows, replaced.place], replaced.symbol, replaced.place)
-        return decoded(model.subject, unflatten(h), symbols, batch.lengths)
+        return model.subject.decode(unflatten(h), symbols, lengths=batch.lengths)
 
 
 class OnionReadout(nnx.Module):

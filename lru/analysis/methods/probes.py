@@ -5,7 +5,6 @@ another, from what is left or from a state of their own (Csordás et al. 2024, a
 section 5). They are trained, and scored, with the true symbols before each.
 """
 
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,6 +18,7 @@ from lru.analysis.methods.repetition import RepetitionAnalysis, encoded
 from lru.batches import Batch
 from lru.layers.cell import uniform_linear
 from lru.layers.gru import GRUCell, GRUState
+from lru.models.encoder_decoder import after_start
 from lru.tasks import TASKS
 
 
@@ -93,23 +93,17 @@ class GRUReadout(nnx.Module):
 
     def __call__(self, h: Float[Array, "B M"], symbols: Int[Array, "B T"]) -> Float[Array, "B T V"]:
         """Scores of each symbol, after the true ones before it."""
-        rows, steps = symbols.shape
         if self.embedding is None:
-            x = jnp.zeros((rows, steps, h.shape[1]), h.dtype)
+            x = jnp.zeros((*symbols.shape, h.shape[1]), h.dtype)
         else:
-            start = jnp.full((rows, 1), self.embedding.shape[0] - 1)
-            x = self.embedding[...][jnp.concatenate([start, symbols[:, :-1]], axis=1)]
+            x = self.embedding[...][after_start(symbols, self.embedding.shape[0] - 1)]
         return self.head(self.gru(x, GRUState(h))[0])
 
 
 class RepetitionProbe(RepetitionAnalysis):
-    """Base of the probes."""
+    """Base of the probes; a model maps states and symbols to scores."""
 
     reads: ClassVar = {name: name for name in ("train", "val", "fixed")}
-
-    @abstractmethod
-    def build_model(self, rngs: nnx.Rngs) -> Any:
-        """See `Task.build_model`: a module from states and symbols to scores."""
 
     def scores(
         self,

@@ -1,14 +1,14 @@
-"""Base of the analyses of models that repeat: states encoded, edited or read, and decoded."""
+"""Base of the analyses of models that repeat, and what they have in common."""
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from lru.analysis.methods.base import Analysis, Opened
 from lru.analysis.states import Unflatten, flatten_states
+from lru.batches import Batch
 from lru.dataloaders import Card
 from lru.models import ModelConfig
 from lru.tasks.repeat import Repeat, Repetition
@@ -47,25 +47,12 @@ def encoded(
     return flatten_states(jax.lax.stop_gradient(subject.encode(symbols, lengths=lengths)))
 
 
-def decoded(
-    subject: Any, state: Any, symbols: Int[Array, "B T"], lengths: Int[Array, " B"] | None
-) -> Float[Array, "B T V"]:
-    """Scores of the symbols from states, each after the true ones before it."""
-    return subject.decode(state, symbols, lengths=lengths)
+def random_places(key: Key[Array, ""], lengths: Int[Array, " B"]) -> Int[Array, " B"]:
+    """A place of each row, uniform below its length; 0 of an empty row."""
+    return jnp.floor(jax.random.uniform(key, lengths.shape) * lengths).astype(int)
 
 
-def free_running(
-    scores: Callable[[Int[Array, "B T"]], Float[Array, "B T V"]], rows: int, steps: int
-) -> Int[Array, "B T"]:
-    """The likeliest symbols, each read before the next is said.
-
-    Args:
-        scores: of each symbol, from those before it.
-        rows: B.
-        steps: T.
-    """
-
-    def say(step: Array, said: Array) -> Array:
-        return said.at[:, step].set(scores(said)[:, step].argmax(axis=-1))
-
-    return jax.lax.fori_loop(0, steps, say, jnp.zeros((rows, steps), int))
+def lengths_of(symbols: Int[Array, "B T"], batch: Batch) -> Int[Array, " B"]:
+    """The numbers of symbols of all rows of a batch."""
+    rows, steps = symbols.shape
+    return jnp.full(rows, steps) if batch.lengths is None else batch.lengths
