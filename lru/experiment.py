@@ -22,7 +22,7 @@ from lru.files import write_atomically
 from lru.models import NETWORKS, ModelConfig
 from lru.plugins import load_plugins, load_saved_plugins
 from lru.tasks import TASKS, Task
-from lru.training.checkpoints import Checkpoints, OtherArraysError
+from lru.training.checkpoints import Checkpoints, OtherArraysError, Retention
 from lru.training.loop import Summary, Trainer
 from lru.training.runs import Run, find_run, open_trackers
 from lru.training.trackers import truncate
@@ -53,7 +53,11 @@ class Experiment(NamedTuple):
         """Train to the end, with the trackers of the configuration."""
         wanted, values = self.config.run, self.config.flat()
         with open_trackers(self.run, wanted, self.trainer.step, values) as trackers:
-            return self.trainer.fit(trackers)
+            try:
+                return self.trainer.fit(trackers, wanted.stop_signals)
+            finally:
+                # Checkpoints flush the log before they are written.
+                self.trainer.wait()
 
 
 class Trained(NamedTuple):
@@ -175,7 +179,11 @@ def make_trainer(config: Config, data: Prepared, task: Task, run: Run) -> Traine
         task.sources(data, config.data, seed=train.order_seed, on_device=on_device),
         train,
         config.make_optimizer(),
-        Checkpoints(run.checkpoints, read_only=run_config.eval_only),
+        Checkpoints(
+            run.checkpoints,
+            read_only=run_config.eval_only,
+            retention=Retention(run_config.keep_last, run_config.keep_every_hours),
+        ),
         data={"data": data.card.checksum, "vocabulary": _vocabulary_checksum(data)},
         save_every=run_config.checkpoint_every,
         steps_per_call=run_config.steps_per_call,
