@@ -21,6 +21,7 @@ from lru.training import run_state
 from lru.training.averaging import is_averaging
 from lru.training.checkpoints import Checkpoints, UnreadableError
 from lru.training.hooks import Hook, NonFiniteError
+from lru.training.interrupts import REQUEUE
 from lru.training.runs import open_trackers
 from lru.training.trackers import Trackers, read_jsonl
 from lru.training.update import CompiledByShape
@@ -267,14 +268,14 @@ def test_killed_at_random_moments_and_resumed_logs_the_same(flags, tmp_path):
         return len(log.read_bytes().splitlines()) if log.exists() else 0
 
     random = np.random.default_rng(0)
-    for _ in range(2):
+    for number, status in [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, REQUEUE)]:
         enough = lines() + random.integers(2, 10)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and lines() < enough:
             time.sleep(0.005)
         time.sleep(random.uniform(0, 0.05))
-        process.kill()
-        assert process.wait() == -signal.SIGKILL, "the run was over before it was killed"
+        process.send_signal(number)
+        assert process.wait() == status, "the run was over before it was killed"
     summary, resumed = train([*common, "--name", "killed"])
     assert resumed == undisturbed
     _, trainer = make_trainer(["--name", "killed", "--runs_dir", str(tmp_path), "--eval_only"])
