@@ -507,12 +507,13 @@ def test_eval_only_gives_the_metrics_of_the_best_epoch(flags):
     assert read_jsonl(experiment.open_run(config).metrics_file) == records
 
 
-def test_restore_continues_another_run_with_other_flags(flags, tmp_path):
+def test_restore_continues_another_run_with_other_flags(flags, tmp_path, caplog):
     train([*flags, "--name", "first"])
     summary, records = train(
         ["--restore", str(tmp_path / "first"), "--name", "second", "--epochs", "4"]
     )
     assert summary.steps == 20
+    assert "is of 15 updates, this one of 20: from update 15 on the rate is" in caplog.text
     assert [r["epoch"] for r in records if "val/loss" in r] == [1.0, 2.0, 3.0, 4.0]
     assert summary.best_step == [20], "only its own epochs have checkpoints here"
 
@@ -555,7 +556,7 @@ def test_fine_tuning_needs_data_whose_ids_mean_the_same(flags, tmp_path, change_
     change_data()
     assert train(more)[0].steps == 5
     change_data(vocabulary=["", "c", "b", "a", "?"])
-    with pytest.raises(ValueError, match=r"finetune: the vocabulary is not that of .*/one"):
+    with pytest.raises(ValueError, match=r"the vocabulary is not that of the run in .*/one"):
         make_trainer([*more, "--name", "three"])
 
 
@@ -632,7 +633,7 @@ def test_restore_into_another_network_names_the_flags_and_leaves_nothing(
         "best",
     }
     restore = ["--restore", "first", "--runs_dir", str(tmp_path), "--name"]
-    with pytest.raises(ValueError, match=rf"restore: the run in .*first has another .*\({told}\)"):
+    with pytest.raises(ValueError, match=rf"the run in .*first has another .*\({told}\)"):
         make_trainer([*restore, "second", *more])
     assert [path.name for path in tmp_path.iterdir()] == ["first"]
 
