@@ -273,7 +273,7 @@ def test_another_model_or_body_drops_what_its_body_has_no_use_for(recipe):
     for line in ("--model lru", "--body blocks"):
         model = read(f"--recipe toy {line}").model
         assert model.body == "blocks"
-        assert model.body_options == {"bidirectional": False, "norm": "batch", "prenorm": True}
+        assert model.body_options == dataclasses.asdict(BlockOptions())
 
 
 def test_another_optimiser_keeps_what_it_shares_with_that_of_a_recipe(recipe):
@@ -526,7 +526,7 @@ def test_classes_of_a_kind_agree_on_the_types_of_their_options():
         ("--optimizer lbfgs --lr_factor 1", r"lr_factor is an option of optimizer 'adamw', "),
         (
             "--optimizer adamm",
-            r"unknown optimizer 'adamm'; known: adagrad, adam, adamw, lbfgs, lion, muon, rmsprop, sgd",
+            r"unknown optimizer 'adamm'; known: adagrad, adam, adamw, lbfgs, lion, muon, rms",
         ),
         ("--task guess", r"unknown task 'guess'; known: classification, "),
     ],

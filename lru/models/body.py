@@ -1,15 +1,18 @@
 """The contract of a body, the recurrent layers of a network, and the registry of bodies."""
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Inexact, Integer, Key
 
 from lru.layers import LAYERS
 from lru.layers.base import State
-from lru.models.config import ModelConfig
+from lru.models.config import ModelConfig, one_of
 from lru.options import build
 from lru.registry import Registry
+
+Dtype = Literal["float32", "bfloat16"]
 
 
 class Body(nnx.Module):
@@ -111,6 +114,37 @@ class Body(nnx.Module):
             NoStepError: if the recurrences have no step mode.
         """
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class BodyOptions:
+    """Options of every body."""
+
+    dtype: Dtype = "float32"
+    """Type of the features between layers and of all products; bfloat16 takes half of the memory.
+    Parameters, states, the statistics of norms and losses stay float32."""
+
+    def __post_init__(self):
+        """Check the values.
+
+        Raises:
+            ValueError: if there is no such type.
+        """
+        one_of("dtype", self.dtype, Dtype)
+
+    @property
+    def narrow(self) -> str | None:
+        """The type of features and products if it is not that of the parameters."""
+        return None if self.dtype == "float32" else self.dtype
+
+    def of_layer(self, config: ModelConfig) -> dict[str, Any]:
+        """Options of the layer, whose products are of `dtype`."""
+        return {**config.options, **({"compute_dtype": self.narrow} if self.narrow else {})}
+
+
+def narrowed(x: Float[Array, "*rows D"], dtype: str | None) -> Float[Array, "*rows D"]:
+    """Features in a narrow type; as they are if that is None."""
+    return x if dtype is None else x.astype(dtype)
 
 
 BODIES: Registry[type[Body]] = Registry("body")

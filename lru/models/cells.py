@@ -12,7 +12,7 @@ from lru.layers.base import State
 from lru.layers.cell import CellLayer
 from lru.layers.dropout import drop_features
 from lru.layers.stack import CellStack
-from lru.models.body import BODIES, Body
+from lru.models.body import BODIES, Body, BodyOptions, narrowed
 from lru.models.config import ModelConfig, check_rates
 
 
@@ -24,7 +24,7 @@ def cell_of(model: str) -> type[CellLayer] | None:
 
 
 @dataclass(frozen=True)
-class CellsOptions:
+class CellsOptions(BodyOptions):
     """Options of a body of cells."""
 
     dense: bool = False
@@ -42,6 +42,7 @@ class CellsOptions:
         Raises:
             ValueError: if a value is out of range.
         """
+        super().__post_init__()
         check_rates(self, "p_hidden", "p_weight")
 
 
@@ -64,7 +65,7 @@ class Cells(CellStack, Body):
         options = options or CellsOptions()
         cell = cell_of(config.model)
         assert cell is not None, "refused by `suits`"
-        of_layer = resolve_options(config.model, config.options)
+        of_layer = resolve_options(config.model, options.of_layer(config))
         if options.first_window is not None:
             if "window" not in layer_options(LAYERS[config.model]):
                 raise ValueError(
@@ -84,7 +85,7 @@ class Cells(CellStack, Body):
             rngs=rngs,
             **of_layer,
         )
-        self.p_output = config.p_dropout
+        self.p_output, self.narrow = config.p_dropout, options.narrow
 
     @classmethod
     def suits(cls, model: str) -> bool:
@@ -104,6 +105,10 @@ class Cells(CellStack, Body):
         """Run all cells; as `Body.__call__`. `train` has no meaning here."""
         del train
         return super().__call__(x, state, lengths=lengths, resets=resets, key=key)
+
+    def _run(self, x: Float[Array, "B T D"], *arguments: Any) -> tuple[Array, list[State]]:
+        y, state = super()._run(narrowed(x, self.narrow), *arguments)
+        return y.astype(x.dtype), state
 
     def drop_outputs(
         self, x: Float[Array, "B T D"], key: Key[Array, ""] | None

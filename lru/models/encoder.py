@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 from flax import nnx
@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Integer, Key
 
 from lru.layers import Bidirectional, make_layer
 from lru.layers.base import State, noise
-from lru.models.body import BODIES, Body
+from lru.models.body import BODIES, Body, BodyOptions, narrowed
 from lru.models.config import ModelConfig, one_of
 from lru.scan.methods import step_counts, valid_steps
 
@@ -23,7 +23,7 @@ Norm = Literal["batch", "layer"]
 
 
 @dataclass(frozen=True)
-class BlockOptions:
+class BlockOptions(BodyOptions):
     """Options of a body of blocks."""
 
     bidirectional: bool = False
@@ -32,6 +32,8 @@ class BlockOptions:
     """Normalisation of each block; batch statistics leave padding out."""
     prenorm: bool = True
     """Normalise before the recurrence; else after the residual sum."""
+    remat: bool = False
+    """Keep the inputs of each block alone for the gradients, and compute the rest of it again."""
 
     def __post_init__(self):
         """Check the values.
@@ -39,6 +41,7 @@ class BlockOptions:
         Raises:
             ValueError: if there is no such norm.
         """
+        super().__post_init__()
         one_of("norm", self.norm, Norm)
 
 
@@ -59,21 +62,22 @@ class Block(nnx.Module):
     def __init__(self, config: ModelConfig, options: BlockOptions | None = None, *, rngs: nnx.Rngs):
         """Build the block; see `Body`."""
         options = options or BlockOptions()
-        build = partial(make_layer, config.model, config.d_model, config.d_hidden, config.options)
+        width, dtype = config.d_model, options.narrow
+        build = partial(make_layer, config.model, width, config.d_hidden, options.of_layer(config))
         self.recurrence = (
             Bidirectional(lambda rngs: build(rngs=rngs), rngs=rngs)
             if options.bidirectional
             else build(rngs=rngs)
         )
-        self.prenorm = options.prenorm
+        self.prenorm, self.narrow = options.prenorm, dtype is not None
         self.norm = (
-            nnx.BatchNorm(config.d_model, momentum=BATCH_NORM_MOMENTUM, rngs=rngs)
+            nnx.BatchNorm(width, momentum=BATCH_NORM_MOMENTUM, dtype=dtype, rngs=rngs)
             if options.norm == "batch"
-            else nnx.LayerNorm(config.d_model, rngs=rngs)
+            else nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
         )
         # Two maps, not one of twice the width: splitting its output costs a copy in each direction.
-        self.value = nnx.Linear(config.d_model, config.d_model, rngs=rngs)
-        self.gate = nnx.Linear(config.d_model, config.d_model, rngs=rngs)
+        self.value = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        self.gate = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
         tied = (TIME_AXIS,) if config.locked_dropout else ()
         self.dropout = nnx.Dropout(config.p_dropout, broadcast_dims=tied)
 
@@ -83,9 +87,13 @@ class Block(nnx.Module):
         mask: Bool[Array, "B T 1"] | None = None,
         train: bool = False,
     ) -> Float[Array, "*rows D"]:
-        if isinstance(self.norm, nnx.BatchNorm):
-            return self.norm(x, use_running_average=not train, mask=mask)
-        return self.norm(x)
+        def run(norm: nnx.BatchNorm | nnx.LayerNorm, x: Array, mask: Array | None) -> Array:
+            if isinstance(norm, nnx.BatchNorm):
+                return norm(x, use_running_average=not train, mask=mask)
+            return norm(x)
+
+        # Norms compute in float32: kept for the gradients, that would take more than the features.
+        return (nnx.remat(run) if self.narrow else run)(self.norm, x, mask)
 
     def _gated(self, y: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
         return self.value(y) * nnx.sigmoid(self.gate(y))
@@ -145,7 +153,9 @@ class Encoder(Body):
 
     def __init__(self, config: ModelConfig, options: BlockOptions | None = None, *, rngs: nnx.Rngs):
         """Build the blocks; see `Body`."""
+        options = options or BlockOptions()
         self.blocks = nnx.List(Block(config, options, rngs=rngs) for _ in range(config.n_layers))
+        self.narrow, self.remat = options.narrow, options.remat
 
     @property
     def causal(self) -> bool:
@@ -169,11 +179,12 @@ class Encoder(Body):
         """Run all blocks; see `Body.__call__`."""
         states = [None] * len(self.blocks) if state is None else state
         keys = [None] * len(self.blocks) if key is None else jax.random.split(key, len(self.blocks))
-        after = []
+        y, after = narrowed(x, self.narrow), []
+        run = nnx.remat(_run, static_argnums=6) if self.remat else _run
         for block, before, block_key in zip(self.blocks, states, keys, strict=True):
-            x, new = block(x, before, lengths=lengths, resets=resets, train=train, key=block_key)
+            y, new = run(block, y, before, lengths, resets, block_key, train)
             after.append(new)
-        return x, after
+        return y.astype(x.dtype), after
 
     def observe(
         self,
@@ -185,7 +196,7 @@ class Encoder(Body):
     ) -> list[dict[str, Inexact[Array, "B T N"]]]:
         """Record what happens inside each recurrence; see `Body.observe`."""
         states = [None] * len(self.blocks) if state is None else state
-        observed = []
+        x, observed = narrowed(x, self.narrow), []
         for block, before in zip(self.blocks, states, strict=True):
             observed.append(block.observe(x, before, lengths=lengths, resets=resets))
             x, _ = block(x, before, lengths=lengths, resets=resets)
@@ -195,8 +206,14 @@ class Encoder(Body):
         self, x_t: Float[Array, "B D"], state: list[State]
     ) -> tuple[Float[Array, "B D"], list[State]]:
         """Advance all blocks one step; see `Body.step`."""
-        after = []
+        y_t, after = narrowed(x_t, self.narrow), []
         for block, before in zip(self.blocks, state, strict=True):
-            x_t, new = block.step(x_t, before)
+            y_t, new = block.step(y_t, before)
             after.append(new)
-        return x_t, after
+        return y_t.astype(x_t.dtype), after
+
+
+def _run(
+    block: Block, x: Array, state: State, lengths: Any, resets: Any, key: Any, train: bool
+) -> tuple[Array, State]:
+    return block(x, state, lengths=lengths, resets=resets, train=train, key=key)

@@ -253,7 +253,7 @@ def test_steps_equal_the_whole_in_evaluation(prenorm):
 @pytest.mark.parametrize("prenorm", [True, False])
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_what_is_observed_ends_in_the_states_of_a_call(bidirectional, prenorm):
-    model, x = encoder(BlockOptions(bidirectional, prenorm=prenorm)), features()
+    model, x = encoder(BlockOptions(bidirectional=bidirectional, prenorm=prenorm)), features()
     start = jax.tree.map(lambda leaf: leaf + 0.5, model.initial_state(B))
     resets = jnp.zeros((B, T), bool).at[0, 2].set(True)
     observe = nnx.jit(lambda model, x, n: model.observe(x, start, lengths=n, resets=resets))
