@@ -180,6 +180,8 @@ class RunConfig:
     """Most updates in one call of the compiled program, for data that lives on the device."""
     checkpoint_every: int = 1000
     """Updates between two checkpoints; one follows each evaluation as well."""
+    log_memory: bool = False
+    """Log the peak of memory beside the speed: of the device, of the process on a CPU."""
     tensorboard: bool = False
     """Log to TensorBoard, in the run's folder."""
     use_wandb: bool = False
