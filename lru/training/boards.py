@@ -9,9 +9,12 @@ import os
 import time
 import uuid
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
 from urllib.parse import urlparse
+from urllib.request import urlopen
 
 import numpy as np
 from PIL import Image
@@ -28,6 +31,10 @@ logger = logging.getLogger(__name__)
 
 DRAWING_SHARE = 0.05
 """Share of the time that may be spent on writing findings to files."""
+
+
+WANDB_SECONDS = 30.0
+"""Most that Weights & Biases may take to begin a run, and to upload at its end."""
 
 
 class Files:
@@ -154,7 +161,8 @@ class WandbTracker:
     """A Weights & Biases run that later processes of the same run folder continue.
 
     The mode is WANDB_MODE where set, else online where an API key is found (WANDB_API_KEY or the
-    netrc file), else offline; `wandb sync` uploads an offline run later. The axis of all metrics
+    netrc file), else offline, as where nobody answers; `wandb sync` uploads an offline run later,
+    and what is not uploaded soon after the end of a run. The axis of all metrics
     is `step`, which begins again where a resumed run does; that of wandb itself only counts lines.
 
     Args:
@@ -194,6 +202,7 @@ class WandbTracker:
             id=_run_id(run_dir / "wandb_id"),
             resume="allow",
             mode=_wandb_mode(),  # pyright: ignore[reportArgumentType]
+            settings={"init_timeout": WANDB_SECONDS, "finish_timeout": WANDB_SECONDS},
         )
         self._run.define_metric("*", step_metric="step")
 
@@ -246,22 +255,37 @@ def _run_id(path: Path) -> str:
 
 
 def _wandb_mode() -> str:
-    """The mode that WANDB_MODE names, else the one that the login allows.
+    """The mode that WANDB_MODE names, else the one that the login and the network allow.
 
     Given to wandb by hand: it reads the variable once in the life of a process.
     """
     if os.environ.get("WANDB_MODE"):
         return os.environ["WANDB_MODE"]
-    if _has_wandb_key():
+    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    if not _has_wandb_key(urlparse(url).hostname or ""):
+        missing = "No Weights & Biases login found"
+    elif not _answers(url):
+        missing = f"{url} does not answer"
+    else:
         return "online"
-    logger.warning("No Weights & Biases login found: logging offline; wandb sync uploads later")
+    logger.warning("%s: logging offline; wandb sync uploads later", missing)
     return "offline"
 
 
-def _has_wandb_key() -> bool:
+def _answers(url: str) -> bool:
+    try:
+        urlopen(url, timeout=WANDB_SECONDS / 3).close()
+    except HTTPError:
+        # An answer, if not a kind one.
+        return True
+    except (OSError, HTTPException):
+        return False
+    return True
+
+
+def _has_wandb_key(host: str) -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     configured = os.environ.get("NETRC")
     files = [Path(configured)] if configured else [Path.home() / ".netrc", Path.home() / "_netrc"]
     for file in files:

@@ -167,6 +167,7 @@ class Background:
             if self._thread.is_alive():
                 message = "%s has not ended and is waited for no longer: %d of %d records are lost"
                 logger.warning(message, self, lost, self._told)
+                self._over = True
                 self._calls.clear()
             elif lost:
                 logger.warning("%s has dropped %d of %d records", self, lost, self._told)
@@ -181,8 +182,9 @@ class Background:
                 call(tracker)
             tracker.close()
         except Exception as error:
-            kind = type(error).__name__
-            logger.warning("Training goes on without %s: %s: %s", self, kind, error)
+            if not self._over:
+                kind = type(error).__name__
+                logger.warning("Training goes on without %s: %s: %s", self, kind, error)
         with self._changed:
             self._over = True
             self._calls.clear()

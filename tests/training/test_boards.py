@@ -5,10 +5,12 @@ import json
 import logging
 import math
 import os
+import socket
 import struct
 import sys
 import time
 import types
+from threading import Thread
 
 import jax.numpy as jnp
 import numpy as np
@@ -169,6 +171,7 @@ def test_wandb_reattaches_to_its_run(tmp_path, fake_wandb, no_login):
         "id": run_id,
         "resume": "allow",
         "mode": "offline",
+        "settings": {"init_timeout": 30, "finish_timeout": 30},
     }
     assert len(run_id) == 8
     assert second.logged == [{"step": 2, "train/loss": 0.5}]
@@ -185,12 +188,36 @@ def test_wandb_without_a_login_is_offline_and_says_so(no_login, caplog):
     ]
 
 
-def test_wandb_is_online_with_a_key(no_login, monkeypatch):
+def test_wandb_is_online_with_a_key_where_somebody_answers(no_login, monkeypatch, caplog):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    assert boards._wandb_mode() == "online"
+    monkeypatch.setattr(boards, "WANDB_SECONDS", 0.3)
+    # What listens, but accepts nobody, takes what is sent and is silent.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        assert boards._wandb_mode() == "offline"
+
+        def refuse():
+            client, _ = server.accept()
+            with client:
+                client.recv(1000)
+                client.sendall(b"HTTP/1.0 404 Not Found\r\n\r\n")
+
+        # The first in the queue is who has given up.
+        server.accept()[0].close()
+        thread = Thread(target=refuse)
+        thread.start()
+        monkeypatch.setattr(boards, "WANDB_SECONDS", 30)
+        assert boards._wandb_mode() == "online"
+        thread.join()
+    assert boards._wandb_mode() == "offline"
+    assert {record.message for record in caplog.records} == {
+        f"{url} does not answer: logging offline; wandb sync uploads later"
+    }
 
 
-def test_wandb_is_online_with_a_netrc_login(no_login):
+def test_wandb_is_online_with_a_netrc_login(no_login, monkeypatch):
+    monkeypatch.setattr(boards, "_answers", lambda url: True)
     no_login.write_text("machine another.host login user password secret\n")
     assert boards._wandb_mode() == "offline"
     no_login.write_text("machine api.wandb.ai login user password secret\n")
