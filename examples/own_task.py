@@ -19,7 +19,7 @@ from lru.batches import DataConfig, Fed, Source
 from lru.dataloaders import Dataset, Description, Prepared, register, write_dense
 from lru.models import ModelConfig
 from lru.models.body import make_body
-from lru.tasks import TASKS, Findings, Mean, Minimum, Outcome, Table, Task
+from lru.tasks import TASKS, Findings, Mean, Minimum, Outcome, Picture, Table, Task
 
 
 @register
@@ -140,13 +140,15 @@ class FlipFlop(Task):
         metrics = {"at_pulses": share(pulse), "between": share(~pulse)}
         return Outcome(loss, {**metrics, "margin": Minimum(margins.min())}, carry)
 
-    def findings(self, model: Any, sources: Mapping[str, Source]) -> Findings:
+    def findings(
+        self, model: Any, sources: Mapping[str, Source], counts: Mapping[str, np.ndarray]
+    ) -> Findings:
         """See `Task.findings`: outputs over time, white for up; the first row in numbers."""
         batch = next(iter(sources["val"].epoch())).batch
         outputs = np.asarray(model(batch.inputs, train=False, key=None))
         grey = (127.5 * (1 + np.clip(outputs, -1, 1))).astype(np.uint8)
         rows = [(float(sign), float(y)) for sign, y in zip(batch.signs[0], outputs[0], strict=True)]
-        return Findings(
-            {"first_row": Table(("sign", "output"), rows)},
-            {"outputs": np.repeat(grey[..., None], 3, axis=-1)},
-        )
+        return {
+            "first_row": Table(("sign", "output"), rows),
+            "outputs": Picture(np.repeat(grey[..., None], 3, axis=-1)),
+        }

@@ -188,6 +188,7 @@ def make_trainer(config: Config, data: Prepared, task: Task, run: Run) -> Traine
         data={"data": data.card.checksum, "vocabulary": _vocabulary_checksum(data)},
         save_every=run_config.checkpoint_every,
         steps_per_call=run_config.steps_per_call,
+        log_memory=run_config.log_memory,
     )
 
 

@@ -23,7 +23,7 @@ from lru.dataloaders import DATASETS
 from lru.flags import parse
 from lru.layers import LAYERS, RecurrentLayer
 from lru.origins import recipe_names
-from lru.training.trackers import JsonLinesTracker, read_jsonl
+from lru.training.trackers import Trackers, read_jsonl
 
 
 def run(*arguments):
@@ -145,20 +145,20 @@ def long_flags(flags):
 @pytest.fixture
 def press_ctrl_c(monkeypatch):
     """Ctrl-C or another signal, maybe several times, while a line of the log is written."""
-    log = JsonLinesTracker.log
+    log = Trackers.log
     # A shell lets what it starts in the background ignore Ctrl-C.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def press(line, times=1, number=signal.SIGINT):
         lines = itertools.count(1)
 
-        def pressed(tracker, step, metrics):
-            log(tracker, step, metrics)
+        def pressed(trackers, step, metrics):
+            log(trackers, step, metrics)
             if next(lines) == line:
                 for _ in range(times):
                     signal.raise_signal(number)
 
-        monkeypatch.setattr(JsonLinesTracker, "log", pressed)
+        monkeypatch.setattr(Trackers, "log", pressed)
 
     yield press
     signal.signal(signal.SIGINT, before)

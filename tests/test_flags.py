@@ -12,6 +12,7 @@ from lru import origins
 from lru.config import CHOICES, GROUPS, Config
 from lru.flags import CommandConfig, parse
 from lru.layers import LAYERS
+from lru.models.encoder import BlockOptions
 from lru.origins import load_recipe, recipe_names
 from lru.tasks import TASKS
 from lru.words import UsageError, expand

@@ -31,11 +31,13 @@ class Fed(NamedTuple):
         batch: on the device; a `Series` of several.
         examples: number of its rows that are examples, known without waiting for the device.
         count: number of batches.
+        tokens: number of time steps of its examples, without padding; 0 if nobody counts them.
     """
 
     batch: Any
     examples: int
     count: int = 1
+    tokens: int = 0
 
 
 class Series:
@@ -135,8 +137,8 @@ class Feed(Source):
         return self.batches.description()
 
     def _send(self, selection: Selection) -> Fed:
-        examples = int((selection.rows != PADDING_ROW).sum())
-        return Fed(jax.device_put(self.batches.read(selection)), examples)
+        examples, tokens = self.batches.count(selection.rows)
+        return Fed(jax.device_put(self.batches.read(selection)), examples, tokens=tokens)
 
     def _gathered(
         self, epoch: int, start: int, most: int, wanted: Callable[[], int]
@@ -150,7 +152,8 @@ class Feed(Source):
             rows = np.full((most, len(first.rows)), PADDING_ROW, np.int32)
             rows[: len(alike)] = [selection.rows for selection in alike]
             series = Gathered(self._arrays, rows, np.int32(len(alike)), first.length, first.full)
-            yield Fed(series, int((rows != PADDING_ROW).sum()), len(alike))
+            examples, tokens = self.batches.count(rows)
+            yield Fed(series, examples, len(alike), tokens)
             start += len(alike)
 
 

@@ -144,6 +144,15 @@ class Batches:
             return plan_balanced(self._groups, self.batch_size, int(self.bounds[-1]), rng)
         return plan_epoch(self._longest, self.batch_size, self.bounds, rng)
 
+    def count(self, rows: np.ndarray) -> tuple[int, int]:
+        """Examples among rows of batches, and their time steps without padding.
+
+        Args:
+            rows: their indices, of any shape; see `Selection`.
+        """
+        examples = rows[rows != PADDING_ROW]
+        return len(examples), int(self._lengths[examples].sum())
+
     def padding_share(self) -> float:
         """Share of an epoch's steps that are padding, fillers of the last batch left out."""
         plan = self.plan(0)

@@ -195,4 +195,5 @@ class StreamFeed(Source):
 
     def _send(self, chunk: Chunk) -> Fed:
         batch = self.batches.read(chunk)
-        return Fed(jax.device_put(batch), int(batch.weights.sum()))
+        targets = int(batch.weights.sum())
+        return Fed(jax.device_put(batch), targets, tokens=targets)

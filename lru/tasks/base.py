@@ -5,20 +5,22 @@ and how it is scored. The trainer knows no task by name.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Key, UInt8
+from jaxtyping import Array, Key
 
 from lru.batches import Batches, DataConfig, Feed, Source, on_device_by_default
 from lru.dataloaders import Card, Prepared
 from lru.models import MODELS, ModelConfig
 from lru.registry import Registry
+from lru.tasks.findings import Findings
 from lru.tasks.metrics import Mean, Metric, Metrics
 
 
@@ -29,40 +31,18 @@ class Outcome(NamedTuple):
         loss: sum and weight of the losses; training lowers their mean.
         metrics: those that the task declares, by name.
         carry: what the next batch starts from.
+        counts: in evaluation, those that the task declares, or some of them, by name.
     """
 
     loss: Mean
     metrics: Metrics
     carry: Any = ()
+    counts: dict[str, Array] = {}  # noqa: RUF012
 
     @property
     def sums(self) -> Metrics:
         """The loss and the metrics by name."""
         return {"loss": self.loss, **self.metrics}
-
-
-class Table(NamedTuple):
-    """Rows to read, such as examples and what the model makes of them.
-
-    Attributes:
-        columns: their names.
-        rows: a text or a number for each column.
-    """
-
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str | float, ...]]
-
-
-class Findings(NamedTuple):
-    """Tables and pictures that an evaluation shows beside its metrics, by name.
-
-    Attributes:
-        tables: to read.
-        pictures: red, green and blue of every point.
-    """
-
-    tables: Mapping[str, Table] = MappingProxyType({})
-    pictures: Mapping[str, UInt8[np.ndarray, "height width 3"]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -80,6 +60,8 @@ class Task(ABC):
         Options: a frozen dataclass of the task's own options, which become flags.
         defaults: what the task takes for options of others unless they are given, by flag.
         metrics: kinds of the metrics beside the loss, by name.
+        counts: shapes of arrays of whole numbers that add up over an evaluation, by name; not
+            logged, but there for `findings`.
         objective: what selects the best epoch: a metric of `report`.
         higher_is_better: whether more of it is better.
         selects_on: the evaluation split on which it does.
@@ -92,6 +74,7 @@ class Task(ABC):
     Options: ClassVar[type] = NoOptions
     defaults: ClassVar[Mapping[str, Any]] = {}
     metrics: ClassVar[Mapping[str, type[Metric]]] = {}
+    counts: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     objective: ClassVar[str] = "loss"
     higher_is_better: ClassVar[bool] = False
     selects_on: ClassVar[str] = "val"
@@ -203,15 +186,18 @@ class Task(ABC):
         """Values to log, from the loss and the metrics by name."""
         return {name: metric.result() for name, metric in metrics.items()}
 
-    def findings(self, model: nnx.Module, sources: Mapping[str, Source]) -> Findings:
-        """Tables and pictures for the trackers after an evaluation; none unless a task has some.
+    def findings(
+        self, model: nnx.Module, sources: Mapping[str, Source], counts: Mapping[str, np.ndarray]
+    ) -> Findings:
+        """Tables, pictures and plots for the trackers after an evaluation; none by default.
 
         Args:
             model: with the weights that were evaluated; to be used in evaluation mode.
             sources: those of `sources`.
+            counts: of the evaluation of the split that selects, by name.
         """
-        del model, sources
-        return Findings()
+        del model, sources, counts
+        return {}
 
     def context(self) -> Mapping[str, str]:
         """Facts to read the results against, by name, for the last table of a run."""
@@ -234,6 +220,11 @@ class Task(ABC):
     def prepare(self, inputs: jax.Array) -> jax.Array:
         """Inputs as the network reads them, from stored ones: [B, T, ...] or one step."""
         return inputs
+
+
+def no_counts(task: Task) -> dict[str, Array]:
+    """The counts of a task before any batch."""
+    return {name: jnp.zeros(shape, jnp.int32) for name, shape in task.counts.items()}
 
 
 def no_metrics(task: Task) -> Metrics:

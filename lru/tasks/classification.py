@@ -1,5 +1,6 @@
 """Classification of sequences, or of their steps: softmax cross-entropy and accuracy."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -10,12 +11,16 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from lru.batches import Batch
+from lru.batches import Batch, Source
 from lru.dataloaders import Card
 from lru.models import Classifier, ModelConfig
 from lru.models.config import one_of
 from lru.tasks.base import TASKS, Outcome, Task
+from lru.tasks.findings import ConfusionMatrix, Findings
 from lru.tasks.metrics import Mean
+
+MOST_CLASSES = 256
+"""Classes up to which an evaluation counts which is taken for which."""
 
 Pooling = Literal["auto", "mean", "last", "none"]
 
@@ -82,6 +87,8 @@ class Classification(Task):
                 f"{'step' if per_step else 'sequence'}, got {pooling!r}"
             )
         self.pooling = pooling
+        if 1 < card.n_classes <= MOST_CLASSES:
+            self.counts = {"confusion": (card.n_classes, card.n_classes)}
 
     @classmethod
     def suits(cls, card: Card) -> bool:
@@ -153,8 +160,21 @@ class Classification(Task):
         labels = jnp.where(labelled, batch.labels, 0)
         weights = labelled * batch.weights.reshape((-1,) + (1,) * (labels.ndim - 1))
         loss = optax.softmax_cross_entropy_with_integer_labels(scores, labels)
+        predicted, finite = scores.argmax(axis=-1), jnp.isfinite(scores).all(axis=-1)
         # The largest of scores that are not numbers would be the first: class 0.
-        correct = (scores.argmax(axis=-1) == labels) & jnp.isfinite(scores).all(axis=-1)
+        correct = (predicted == labels) & finite
         count = jnp.sum(weights)
         accuracy = Mean(jnp.sum(correct * weights), count)
-        return Outcome(Mean(jnp.sum(loss * weights), count), {"accuracy": accuracy}, carry)
+        counts = {}
+        if self.counts and not train:
+            counted = ((weights > 0) & finite).astype(jnp.int32)
+            none = jnp.zeros(self.counts["confusion"], jnp.int32)
+            counts["confusion"] = none.at[labels, predicted].add(counted)
+        return Outcome(Mean(jnp.sum(loss * weights), count), {"accuracy": accuracy}, carry, counts)
+
+    def findings(
+        self, model: nnx.Module, sources: Mapping[str, Source], counts: Mapping[str, np.ndarray]
+    ) -> Findings:
+        """See `Task.findings`: which classes are taken for which."""
+        del model, sources
+        return {name: ConfusionMatrix(found) for name, found in counts.items() if found.any()}

@@ -21,7 +21,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from lru.batches import Batch, DataConfig, Source
 from lru.dataloaders import Card, Prepared
 from lru.models import NETWORKS, EncoderDecoder, ModelConfig
-from lru.tasks.base import TASKS, Findings, Outcome, Table, Task
+from lru.tasks.base import TASKS, Outcome, Task
+from lru.tasks.findings import Findings, Table
 from lru.tasks.metrics import Mean
 
 START = ">"
@@ -117,8 +118,11 @@ class Repetition(Task):
         symbols = self.prepare(batch.inputs)
         return scored(self.scores(model, symbols, batch, key, train=train), symbols, batch, carry)
 
-    def findings(self, model: nnx.Module, sources: Mapping[str, Source]) -> Findings:
+    def findings(
+        self, model: nnx.Module, sources: Mapping[str, Source], counts: Mapping[str, np.ndarray]
+    ) -> Findings:
         """See `Task.findings`: rows of the split that selects that are wrong, and some right."""
+        del counts
 
         @nnx.jit
         def predict(model: nnx.Module, symbols: Array, batch: Batch) -> Array:
@@ -139,7 +143,7 @@ class Repetition(Task):
                     found.append((self._text(read[real]), self._text(answer[real])))
             if min(map(len, rows.values())) == MOST_SHOWN:
                 break
-        return Findings({name: Table(("input", "output"), r) for name, r in rows.items()})
+        return {name: Table(("input", "output"), r) for name, r in rows.items()}
 
     def _text(self, symbols: Int[np.ndarray, " T"]) -> str:
         words = super().words(symbols + 1) or []

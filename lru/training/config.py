@@ -217,6 +217,8 @@ class RunConfig:
     """Keep one checkpoint of every so many hours as well."""
     stop_signals: tuple[str, ...] = STOP_SIGNALS
     """Signals beside Ctrl-C that save and stop the run, with exit status 75: run it again."""
+    log_memory: bool = False
+    """Log the peak of memory beside the speed: of the device, of the process on a CPU."""
     tensorboard: bool = False
     """Log to TensorBoard, in the run's folder."""
     use_wandb: bool = False

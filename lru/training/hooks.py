@@ -20,6 +20,7 @@ from lru.tasks import Metrics
 from lru.training.averaging import begin_averaging, stopped_improving
 from lru.training.config import TrainConfig
 from lru.training.interrupts import StopNoted
+from lru.training.progress import Counted
 
 if TYPE_CHECKING:
     from lru.training.saved_run import SavedRun
@@ -77,12 +78,13 @@ class _Interval(NamedTuple):
     """A log line whose numbers are still on the device."""
 
     step: int
+    counted: Counted
     sums: Metrics
     bad_step: jax.Array
 
 
 class Log(Hook):
-    """Writes a line of training metrics at every interval, and one of every evaluation.
+    """Logs training metrics and speed at every interval, and the metrics of every evaluation.
 
     The device is never waited for in order to log: the sums of an interval are fetched when the
     next one ends, and before anything is written that must not run ahead of them.
@@ -106,7 +108,7 @@ class Log(Hook):
             self.flush(run)
             # A copy of the flag: the next update reuses the state's buffers.
             bad = run.state.first_bad_step + 0
-            self._pending.append(_Interval(run.step, run.take_sums(), bad))
+            self._pending.append(_Interval(run.step, run.counted, run.take_sums(), bad))
         if run.at_evaluation:
             self.flush(run)
 
@@ -119,6 +121,7 @@ class Log(Hook):
             for report, rate, scale in zip(reports, self._rates, run.rate_scales, strict=True):
                 report["lr"] = float(rate(interval.step - 1)) * scale
             run.log(interval.step, reports)
+            run.log_speed(interval.step, interval.counted)
         self._pending.clear()
 
     def after_evaluation(self, run: "SavedRun", reports: list[Report]) -> None:
@@ -334,7 +337,7 @@ class Average(Hook):
 
 
 class Show(Hook):
-    """Shows the tables and pictures of the task after every evaluation."""
+    """Shows what the task finds after every evaluation."""
 
     name = "show"
 

@@ -80,7 +80,7 @@ class Trainer(SavedRun):
                         fed = next(feed)
                 self._state = train(self._state, fed.batch)
                 self.step += fed.count
-                progress.step(fed.examples * len(self.lanes), fed.count)
+                progress.step(fed.examples * self.n, fed.count, fed.tokens * self.n)
                 for hook in self.hooks:
                     hook.after_update(self)
             if not self.finished:
@@ -127,10 +127,13 @@ class Trainer(SavedRun):
                 done = evaluate(done, weights, fed.batch)
                 if self.stopping:
                     return None
+            done = of_all(done)
             for report, more in zip(
-                reports, self.reports(jax.device_get(of_all(done).sums), name), strict=True
+                reports, self.reports(jax.device_get(done.sums), name), strict=True
             ):
                 report |= more
+            if name == self.task.selects_on:
+                self._counts = jax.device_get(done.counts)
         return reports
 
     @cached_property

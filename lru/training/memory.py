@@ -1,6 +1,7 @@
 """Memory: that of the C library on a CPU, and how much of it a state takes."""
 
 import ctypes
+import resource
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +39,18 @@ def keep_freed_memory() -> None:
             (_TOP_PAD, _PAD),
         ):
             mallopt(option, value)
+
+
+def peak_memory() -> int:
+    """Most bytes in use at a time so far: of the local device that used most, or of the process.
+
+    The latter where devices do not tell, as CPUs do not.
+    """
+    statistics = [device.memory_stats() or {} for device in jax.local_devices()]
+    of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if sys.platform != "darwin":
+        of_process *= 1024
+    return max((each.get("peak_bytes_in_use", 0) for each in statistics), default=0) or of_process
 
 
 def check_fits(make_state: Callable[[], Any], model: ModelConfig, lanes: int) -> None:

@@ -4,7 +4,9 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
+import jax
 from tqdm import tqdm
 
 REFRESH_SECONDS = 2.0
@@ -32,6 +34,44 @@ class Stopwatch:
                 self.seconds += time.perf_counter() - start
 
 
+class Counted(NamedTuple):
+    """What a process has done of a run.
+
+    Attributes:
+        updates: made.
+        examples: of them.
+        tokens: time steps of these examples, without padding; 0 if nobody counts them.
+    """
+
+    updates: int = 0
+    examples: int = 0
+    tokens: int = 0
+
+
+class Compilations:
+    """Programs compiled in this process since it began to listen, small ones too.
+
+    Attributes:
+        count: of them.
+        seconds: that XLA took.
+    """
+
+    _EVENT = "/jax/core/compile/backend_compile_duration"
+
+    def __init__(self):
+        self.count, self.seconds = 0, 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._note)
+
+    def _note(self, event: str, duration_secs: float, **_: Any) -> None:
+        if event == self._EVENT:
+            self.count += 1
+            self.seconds += duration_secs
+
+    def close(self) -> None:
+        """Listen no more."""
+        jax.monitoring.unregister_event_duration_listener(self._note)
+
+
 class Progress:
     """A bar over the updates of a run.
 
@@ -41,14 +81,16 @@ class Progress:
     Attributes:
         waiting: time spent waiting for data.
         paused: time spent on anything but updates: compiling, evaluating, writing checkpoints.
+        counted: what this process has done.
     """
 
     def __init__(self, total: int, done: int):
         self.waiting = Stopwatch()
         self.paused = Stopwatch()
+        self._compilations = Compilations()
         self._start = time.perf_counter()
-        self._first = done
-        self._examples = 0
+        self.counted = Counted()
+        self._last = Counted(), 0.0, 0.0
         self._metrics: dict[str, str] = {}
         self._shown_at = self._start
         self._interval = REFRESH_SECONDS if sys.stderr.isatty() else FILE_SECONDS
@@ -65,9 +107,12 @@ class Progress:
         """Time spent on updates so far, waiting for data included."""
         return time.perf_counter() - self._start - self.paused.seconds
 
-    def step(self, examples: int, updates: int = 1) -> None:
-        """Count updates, and all their examples."""
-        self._examples += examples
+    def step(self, examples: int, updates: int = 1, tokens: int = 0) -> None:
+        """Count updates, and all their examples and tokens."""
+        before = self.counted
+        self.counted = Counted(
+            before.updates + updates, before.examples + examples, before.tokens + tokens
+        )
         self._bar.update(updates)
         self._refresh_if_due()
 
@@ -75,8 +120,32 @@ class Progress:
         """Examples a second and the share of the time spent waiting for data."""
         seconds = max(self.training_seconds(), 1e-9)
         return {
-            "examples_per_second": self._examples / seconds,
+            "examples_per_second": self.counted.examples / seconds,
             "data_wait_share": self.waiting.seconds / seconds,
+        }
+
+    def speed(self, counted: Counted) -> dict[str, float]:
+        """Speed since this was last asked; compilations and time since the process began.
+
+        Compiling, evaluating and writing checkpoints are left out of the speed.
+
+        Args:
+            counted: what had been counted at the last update whose end is known of.
+        """
+        before, *since = self._last
+        now = self.training_seconds(), self.waiting.seconds
+        self._last = counted, *now
+        seconds, waiting = (new - old for new, old in zip(now, since, strict=True))
+        seconds = max(seconds, 1e-9)
+        updates, examples, tokens = (n - o for n, o in zip(counted, before, strict=True))
+        return {
+            "steps_per_second": updates / seconds,
+            "examples_per_second": examples / seconds,
+            **({"tokens_per_second": tokens / seconds} if tokens else {}),
+            "data_wait_share": waiting / seconds,
+            "compilations": self._compilations.count,
+            "compile_seconds": self._compilations.seconds,
+            "elapsed_seconds": time.perf_counter() - self._start,
         }
 
     def show(self, metrics: Mapping[str, float]) -> None:
@@ -88,7 +157,7 @@ class Progress:
 
     def seconds_left(self) -> float:
         """Time that the updates still to do will take."""
-        done = max(self._bar.n - self._first, 1)
+        done = max(self.counted.updates, 1)
         return self.training_seconds() / done * (self._bar.total - self._bar.n)
 
     def _refresh_if_due(self) -> None:
@@ -111,3 +180,4 @@ class Progress:
         """Show the last state, and leave it."""
         self._refresh()
         self._bar.close()
+        self._compilations.close()

@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 
 from lru.batches import Series, Source
-from lru.tasks import Findings, Task
+from lru.tasks import Task
 from lru.training.averaging import averaged_params
 from lru.training.config import TrainConfig
 from lru.training.hooks import (
@@ -42,7 +42,7 @@ from lru.training.lanes import (
     over_lanes,
     stacked,
 )
-from lru.training.memory import check_fits
+from lru.training.memory import check_fits, peak_memory
 from lru.training.optimizer import (
     Optimizer,
     Transformation,
@@ -50,7 +50,7 @@ from lru.training.optimizer import (
     make_schedule,
     with_values,
 )
-from lru.training.progress import Progress, Stopwatch
+from lru.training.progress import Counted, Progress, Stopwatch
 from lru.training.trackers import Trackers
 from lru.training.update import (
     CompiledByShape,
@@ -90,6 +90,7 @@ class RunState:
         *,
         save_every: int = 1000,
         steps_per_call: int = 1,
+        log_memory: bool = False,
     ):
         """Build the state before the first update.
 
@@ -100,6 +101,7 @@ class RunState:
             optimizer: the rule of the updates.
             save_every: updates between two checkpoints.
             steps_per_call: most updates in a call of the compiled program.
+            log_memory: log the peak of memory beside the speed.
 
         Raises:
             ValueError: if the lanes cannot be read, the device has no room for the state, or there
@@ -110,7 +112,7 @@ class RunState:
                 f"steps_per_call must be 1 for {task.card.name}, whose batches are sent to the "
                 f"device one by one; got {steps_per_call}"
             )
-        self._steps_per_call = steps_per_call
+        self._steps_per_call, self._log_memory = steps_per_call, log_memory
         self.lanes = lanes_of(train, optimizer, task.of_draw)
         if len(self.lanes) == 1:
             train, optimizer = self.lanes[0].train(train), self.lanes[0].optimizer(optimizer)
@@ -146,6 +148,7 @@ class RunState:
         self._method: Method | None = None
         self._trackers = Trackers()
         self._progress: Progress | None = None
+        self._counts: Any = {}
         self.hooks = self._make_hooks(save_every)
 
     def _build(self, values: Mapping[str, Any]) -> tuple[Transformation, optax.Schedule]:
@@ -263,6 +266,12 @@ class RunState:
         """Number of lanes."""
         return len(self.lanes)
 
+    @property
+    def counted(self) -> Counted:
+        """What has been counted in this process."""
+        assert self._progress is not None
+        return self._progress.counted
+
     def lane_phrase(self, lane: int) -> str:
         """Phrase that names a lane in a message; empty if there is one."""
         return "" if self.n == 1 else f" (lane {lane}, {self.lanes[lane]})"
@@ -302,16 +311,26 @@ class RunState:
             splits = ("train", self.task.selects_on, "lr")
             self._progress.show({n: v for n, v in shown.items() if n.split("/")[0] in splits})
 
+    def log_speed(self, step: int, counted: Counted) -> None:
+        """Log how fast the updates up to one were, whose numbers have just come.
+
+        Args:
+            step: the last of them.
+            counted: what had been counted then.
+        """
+        assert self._progress is not None
+        speed = self._progress.speed(counted)
+        if self._log_memory:
+            speed["peak_memory_bytes"] = float(peak_memory())
+        self._trackers.log_speed(step, speed)
+
     def show(self) -> None:
-        """Hand the task's tables and pictures of every lane that goes on to the trackers."""
+        """Hand what the task finds in every lane that goes on to the trackers."""
         for lane in [k for k in range(self.n) if self.active[k]]:
-            tables, pictures = self.task.findings(self.model(lane), self.sources)
+            counts = lane_of(self._counts, lane, self.n)
+            found = self.task.findings(self.model(lane), self.sources, counts)
             place = "" if self.n == 1 else f"lane{lane}/"
-            named = Findings(
-                {place + name: table for name, table in tables.items()},
-                {place + name: picture for name, picture in pictures.items()},
-            )
-            self._trackers.show(self.step, named)
+            self._trackers.show(self.step, {place + name: each for name, each in found.items()})
 
     def set_rate_scales(self, scales: Sequence[float]) -> None:
         """Set the factors on the rates of all lanes."""

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lru.files import make_folder
+from lru.training.boards import Files, TensorBoardTracker, WandbTracker
 from lru.training.checkpoints import TO_RESUME
 from lru.training.config import RunConfig
+from lru.training.environment import record_environment
 from lru.training.lock import lock, unlock
-from lru.training.trackers import JsonLinesTracker, TensorBoardTracker, Trackers, WandbTracker
+from lru.training.trackers import JsonLinesTracker, Trackers
 
 
 class Run(NamedTuple):
@@ -100,7 +102,7 @@ def find_run(run: str | os.PathLike[str], runs_dir: str = RunConfig.runs_dir) ->
 def open_trackers(
     run: Run, wanted: RunConfig, step: int, values: Mapping[str, Any]
 ) -> Iterator[Trackers]:
-    """Open everything that the run logs to; closed at the end of the block.
+    """Open everything that the run logs to, and record what it runs on; closed after the block.
 
     Args:
         run: its folder.
@@ -108,15 +110,17 @@ def open_trackers(
         step: updates made so far, of which later lines are void.
         values: the run's configuration, shown beside it.
     """
-    trackers = Trackers([JsonLinesTracker(run.metrics_file)])
+    environment = record_environment(run.path)
+    trackers = Trackers(JsonLinesTracker(run.metrics_file))
+    trackers.add("the files of the run", lambda: Files(run.path))
     if wanted.tensorboard:
-        trackers.add(lambda: TensorBoardTracker(run.path / "tensorboard", purge_step=step + 1))
+        folder = run.path / "tensorboard"
+        texts = {"config": values, "environment": environment}
+        trackers.add("TensorBoard", lambda: TensorBoardTracker(folder, step + 1, texts))
     if wanted.use_wandb:
-        trackers.add(
-            lambda: WandbTracker(
-                run.path, wanted.wandb_project, wanted.wandb_entity, run.path.name, values
-            )
-        )
+        config = {**values, "environment": environment}
+        account = wanted.wandb_project, wanted.wandb_entity, run.path.name
+        trackers.add("Weights & Biases", lambda: WandbTracker(run.path, *account, config))
     try:
         yield trackers
     finally:

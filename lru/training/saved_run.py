@@ -38,6 +38,7 @@ class SavedRun(RunState):
         data: Mapping[str, str] | None = None,
         save_every: int = 1000,
         steps_per_call: int = 1,
+        log_memory: bool = False,
     ):
         """Build the state before the first update.
 
@@ -50,6 +51,7 @@ class SavedRun(RunState):
             data: checksums of the "data" and of its "vocabulary", known again when a run goes on.
             save_every: updates between two checkpoints.
             steps_per_call: most updates in a call of the compiled program.
+            log_memory: log the peak of memory beside the speed.
 
         Raises:
             ValueError: see `RunState`.
@@ -58,6 +60,7 @@ class SavedRun(RunState):
             *(task, sources, train, optimizer),
             save_every=save_every,
             steps_per_call=steps_per_call,
+            log_memory=log_memory,
         )
         self._checkpoints = checkpoints
         self._data = {"data": "", "vocabulary": ""} if data is None else dict(data)
@@ -107,9 +110,10 @@ class SavedRun(RunState):
         The disk is not waited for.
         """
         assert self._progress is not None
+        # Waits for updates under way, which are part of training.
+        self._log.flush(self)
+        self.check_finite(jax.device_get(self.state.first_bad_step))
         with self._progress.paused.running():
-            self._log.flush(self)
-            self.check_finite(jax.device_get(self.state.first_bad_step))
             kind = "last" if self.evaluated else "unevaluated"
             # No checkpoint is ahead of the log.
             self._save(kind, self.state, before=self._trackers.flush)

@@ -1,42 +1,43 @@
-"""Trackers of metrics: JSON lines always, TensorBoard and Weights & Biases when asked."""
+"""What a run reports to: its JSON lines, and trackers that work in the background.
 
-import csv
-import io
+The trackers themselves are in `lru.training.boards`.
+"""
+
 import json
 import logging
 import math
-import netrc
 import os
-import uuid
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Protocol, SupportsFloat, runtime_checkable
-from urllib.parse import urlparse
-
-from PIL import Image
+from threading import Condition, Thread
+from typing import Any, Protocol, SupportsFloat
 
 from lru.files import write_atomically
-from lru.tasks import Findings, Table
+from lru.tasks import Findings
 
 logger = logging.getLogger(__name__)
 
 Metrics = Mapping[str, SupportsFloat]
 
+SPEED = "speed/"
+"""What names begin with whose values depend on time or machine."""
+
 # JSON has no such numbers; as strings they survive and no parser stumbles over the file.
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-@runtime_checkable
 class Tracker(Protocol):
-    """Recipient of all that the training loop reports."""
+    """Recipient of all that a run reports, in a thread of its own (`Background`)."""
 
     def log(self, step: int, metrics: Metrics) -> None:
         """Record metrics by name at a step."""
         ...
 
     def show(self, step: int, findings: Findings) -> None:
-        """Record tables and pictures by name at a step."""
+        """Record findings by name at a step."""
         ...
 
     def flush(self) -> None:
@@ -52,15 +53,12 @@ class JsonLinesTracker:
     """One JSON object a line, {"step": ..., name: value, ...}, appended to a file.
 
     NaN and infinities are written as the strings "NaN", "Infinity" and "-Infinity", which
-    `read_jsonl` turns back. A last line that a killed process left unfinished is dropped. The
-    tables and pictures of the last evaluation are files beside it: tables/NAME.csv and
-    pictures/NAME.png.
+    `read_jsonl` turns back. A last line that a killed process left unfinished is dropped.
     """
 
     def __init__(self, path: str | os.PathLike):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._folder = path.parent
         self._file = path.open("ab")
         self._file.truncate(len(_whole_lines(path)))
 
@@ -69,22 +67,6 @@ class JsonLinesTracker:
         record = {"step": step} | {name: _json_number(value) for name, value in metrics.items()}
         self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         self._file.flush()
-
-    def show(self, step: int, findings: Findings) -> None:
-        """Write all tables and pictures over those of earlier steps."""
-        for name, table in findings.tables.items():
-            text = io.StringIO()
-            csv.writer(text).writerows([table.columns, *table.rows])
-            self._write(f"tables/{name}.csv", text.getvalue().encode())
-        for name, picture in findings.pictures.items():
-            content = io.BytesIO()
-            Image.fromarray(picture).save(content, "PNG")
-            self._write(f"pictures/{name}.png", content.getvalue())
-
-    def _write(self, name: str, content: bytes) -> None:
-        path = self._folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
 
     def flush(self) -> None:
         """Wait until all lines are on the disk."""
@@ -138,166 +120,138 @@ def truncate(path: str | os.PathLike, last_step: int, *, evaluated: bool = True)
     write_atomically(path, b"".join(kept))
 
 
-class TensorBoardTracker:
-    """Scalars as TensorBoard event files, through tensorboardX.
+class Background:
+    """A tracker in a thread of its own: nobody waits for it, and what it raises ends it alone.
+
+    What it is told while it is busy waits in a queue; when that is full, the oldest is dropped.
 
     Args:
-        folder: where the event files go.
-        purge_step: hide what an earlier process logged from this step on, when a run resumes.
-
-    Raises:
-        ImportError: if tensorboardX is not installed.
+        name: for messages.
+        open_tracker: makes the tracker, in the thread.
+        capacity: length of the queue.
     """
 
-    def __init__(self, folder: str | os.PathLike, purge_step: int | None = None):
+    def __init__(self, name: str, open_tracker: Callable[[], Tracker], capacity: int = 1000):
+        self._name, self._capacity = name, capacity
+        self._calls: deque[Callable[[Tracker], None]] = deque()
+        self._changed = Condition()
+        self._ending, self._over, self._told, self._dropped = False, False, 0, 0
+        self._thread = Thread(target=self._run, args=(open_tracker,), name=name, daemon=True)
+        self._thread.start()
+
+    def tell(self, call: Callable[[Tracker], None]) -> None:
+        """Have the tracker called as soon as it has done what it was told before."""
+        with self._changed:
+            if self._over:
+                return
+            self._told += 1
+            if len(self._calls) == self._capacity:
+                if not self._dropped:
+                    logger.warning("%s is slower than the run: old records are dropped", self)
+                self._dropped += 1
+                self._calls.popleft()
+            self._calls.append(call)
+            self._changed.notify()
+
+    def end(self) -> None:
+        """Have the tracker closed once it has done what it was told."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the end, but no longer than this; warn of all that got lost."""
+        self._thread.join(max(seconds, 0))
+        with self._changed:
+            lost = self._dropped + len(self._calls)
+            if self._thread.is_alive():
+                message = "%s has not ended and is waited for no longer: %d of %d records are lost"
+                logger.warning(message, self, lost, self._told)
+                self._over = True
+                self._calls.clear()
+            elif lost:
+                logger.warning("%s has dropped %d of %d records", self, lost, self._told)
+
+    def __str__(self):
+        return self._name
+
+    def _run(self, open_tracker: Callable[[], Tracker]) -> None:
         try:
-            from tensorboardX import SummaryWriter
-        except ImportError as error:
-            raise ImportError(
-                'the TensorBoard tracker needs tensorboardX: pip install "lru-jax[tensorboard]"'
-            ) from error
-        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+            tracker = open_tracker()
+            while (call := self._next()) is not None:
+                call(tracker)
+            tracker.close()
+        except Exception as error:
+            if not self._over:
+                kind = type(error).__name__
+                logger.warning("Training goes on without %s: %s: %s", self, kind, error)
+        with self._changed:
+            self._over = True
+            self._calls.clear()
 
-    def log(self, step: int, metrics: Metrics) -> None:
-        """Add every metric as a scalar."""
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, float(value), step)
-
-    def show(self, step: int, findings: Findings) -> None:
-        """Add tables as text and pictures as images."""
-        for name, table in findings.tables.items():
-            self._writer.add_text(name, _markdown(table), step)
-        for name, picture in findings.pictures.items():
-            self._writer.add_image(name, picture, step, dataformats="HWC")
-
-    def flush(self) -> None:
-        """Write out pending events."""
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Write out pending events and close the file."""
-        self._writer.close()
-
-
-class WandbTracker:
-    """A Weights & Biases run that later processes of the same run folder continue.
-
-    The mode is WANDB_MODE where set, else online where an API key is found (WANDB_API_KEY or the
-    netrc file), else offline; `wandb sync` uploads an offline run later.
-
-    Args:
-        run_dir: the run's folder; it keeps the run's id in `wandb_id`, and wandb's own files.
-        project: project to log to.
-        entity: user or team; None for the account's default.
-        name: the name shown for the run.
-        config: the run's configuration, shown beside it.
-
-    Raises:
-        ImportError: if wandb is not installed.
-    """
-
-    def __init__(
-        self,
-        run_dir: str | os.PathLike,
-        project: str,
-        entity: str | None,
-        name: str,
-        config: Mapping[str, Any],
-    ):
-        try:
-            import wandb
-        except ImportError as error:
-            raise ImportError(
-                'the Weights & Biases tracker needs wandb: pip install "lru-jax[wandb]"'
-            ) from error
-        run_dir = Path(run_dir)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        self._wandb = wandb
-        self._run = wandb.init(
-            dir=str(run_dir),
-            project=project,
-            entity=entity,
-            name=name,
-            config=dict(config),
-            id=_run_id(run_dir / "wandb_id"),
-            resume="allow",
-            mode=_wandb_mode(),  # pyright: ignore[reportArgumentType]
-        )
-
-    def log(self, step: int, metrics: Metrics) -> None:
-        """Log all metrics at a step."""
-        self._run.log({name: float(value) for name, value in metrics.items()}, step=step)
-
-    def show(self, step: int, findings: Findings) -> None:
-        """Log tables and pictures at a step."""
-        shown: dict[str, Any] = {
-            name: self._wandb.Table(columns=list(table.columns), data=list(map(list, table.rows)))
-            for name, table in findings.tables.items()
-        }
-        shown |= {name: self._wandb.Image(image) for name, image in findings.pictures.items()}
-        self._run.log(shown, step=step)
-
-    def flush(self) -> None:
-        """Do nothing: wandb sends in the background."""
-
-    def close(self) -> None:
-        """Finish the run."""
-        self._run.finish()
+    def _next(self) -> Callable[[Tracker], None] | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._calls or self._ending)
+            return self._calls.popleft() if self._calls else None
 
 
 class Trackers:
-    """Several trackers as one, of which only the JSON lines may stop training.
+    """All that a run reports to: JSON lines, which may stop training, and others, which may not.
 
-    Any other tracker that raises is switched off after one warning. A failure of a
-    `JsonLinesTracker` (a full disk) surfaces, after the other trackers have had their turn.
+    The lines are written when they are logged. Every other tracker has a thread of its own; one
+    that blocks or fails neither slows nor stops training, nor the other trackers.
     """
 
-    def __init__(self, trackers: Iterable[Tracker] = ()):
-        self._trackers = list(trackers)
+    def __init__(self, lines: JsonLinesTracker | None = None, patience: float = 15.0):
+        """Begin with the lines.
 
-    def add(self, open_tracker: Callable[[], Tracker]) -> None:
-        """Open one more tracker; if that fails, warn and go on without it."""
-        try:
-            self._trackers.append(open_tracker())
-        except Exception as error:
-            logger.warning("Training goes on without a tracker that did not start: %s", error)
+        Args:
+            lines: of the metrics; None for no file.
+            patience: seconds that `close` waits at most.
+        """
+        self._lines, self._patience = lines, patience
+        self._others: list[Background] = []
+
+    def add(self, name: str, open_tracker: Callable[[], Tracker], capacity: int = 1000) -> None:
+        """Add a tracker; see `Background`."""
+        self._others.append(Background(name, open_tracker, capacity))
 
     def log(self, step: int, metrics: Metrics) -> None:
-        """Log to every tracker that still works."""
-        self._each(lambda tracker: tracker.log(step, metrics))
+        """Log metrics, which are functions of the configuration alone."""
+        self._tell(lambda tracker: tracker.log(step, metrics))
+        if self._lines is not None:
+            self._lines.log(step, metrics)
+
+    def log_speed(self, step: int, metrics: Metrics) -> None:
+        """Log what depends on time or machine, by names under speed/; not to the lines."""
+        named = {f"{SPEED}{name}": value for name, value in metrics.items()}
+        self._tell(lambda tracker: tracker.log(step, named))
 
     def show(self, step: int, findings: Findings) -> None:
-        """Show tables and pictures in every tracker that still works."""
-        self._each(lambda tracker: tracker.show(step, findings))
+        """Show findings."""
+        self._tell(lambda tracker: tracker.show(step, findings))
 
     def flush(self) -> None:
-        """Flush every tracker that still works."""
-        self._each(lambda tracker: tracker.flush())
+        """Wait until the lines are on the disk; have the others hand on what they have."""
+        self._tell(lambda tracker: tracker.flush())
+        if self._lines is not None:
+            self._lines.flush()
 
     def close(self) -> None:
-        """Close every tracker that still works."""
-        self._each(lambda tracker: tracker.close())
+        """Close all, waiting for none longer than they have patience for together."""
+        give_up = time.monotonic() + self._patience
+        for other in self._others:
+            other.end()
+        try:
+            if self._lines is not None:
+                self._lines.close()
+        finally:
+            for other in self._others:
+                other.wait(give_up - time.monotonic())
 
-    def _each(self, act: Callable[[Tracker], None]) -> None:
-        vital = [t for t in self._trackers if isinstance(t, JsonLinesTracker)]
-        for tracker in [t for t in self._trackers if t not in vital]:
-            try:
-                act(tracker)
-            except Exception as error:
-                self._trackers.remove(tracker)
-                logger.warning(
-                    "%s failed and is switched off: %s: %s",
-                    type(tracker).__name__,
-                    type(error).__name__,
-                    error,
-                )
-        for tracker in vital:
-            act(tracker)
-
-
-def _markdown(table: Table) -> str:
-    rows = [table.columns, ["---"] * len(table.columns), *table.rows]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+    def _tell(self, call: Callable[[Tracker], None]) -> None:
+        for other in self._others:
+            other.tell(call)
 
 
 def _json_number(value: SupportsFloat) -> int | float | str:
@@ -326,38 +280,3 @@ def _records(path: Path, lines: Iterable[bytes]) -> list[dict[str, Any]]:
             raise ValueError(f'{path}, line {number} is not an object with a "step"')
         records.append(record)
     return records
-
-
-def _run_id(path: Path) -> str:
-    """The id kept in a file, made up at the first call."""
-    if not path.exists():
-        write_atomically(path, uuid.uuid4().hex[:8].encode())
-    return path.read_text().strip()
-
-
-def _wandb_mode() -> str:
-    """The mode that WANDB_MODE names, else the one that the login allows.
-
-    Given to wandb by hand: it reads the variable once in the life of a process.
-    """
-    if os.environ.get("WANDB_MODE"):
-        return os.environ["WANDB_MODE"]
-    if _has_wandb_key():
-        return "online"
-    logger.warning("No Weights & Biases login found: logging offline; wandb sync uploads later")
-    return "offline"
-
-
-def _has_wandb_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    configured = os.environ.get("NETRC")
-    files = [Path(configured)] if configured else [Path.home() / ".netrc", Path.home() / "_netrc"]
-    for file in files:
-        try:
-            if netrc.netrc(file).authenticators(host):
-                return True
-        except (OSError, netrc.NetrcParseError):
-            continue
-    return False

@@ -14,7 +14,7 @@ from flax import nnx
 
 from lru.batches import Series
 from lru.tasks import Mean, Metrics, Outcome, Task
-from lru.tasks.base import no_metrics
+from lru.tasks.base import no_counts, no_metrics
 from lru.tasks.metrics import merged
 from lru.training.optimizer import Transformation
 from lru.training.progress import Stopwatch
@@ -72,11 +72,13 @@ class Evaluation(NamedTuple):
         sums: loss and metrics so far.
         carry: what the next batch starts from.
         batch: batches so far.
+        counts: those that the task declares, so far.
     """
 
     sums: Metrics
     carry: Any
     batch: jax.Array
+    counts: dict[str, jax.Array]
 
 
 class Functions(NamedTuple):
@@ -137,7 +139,8 @@ def init_state(
 
 def start_evaluation(task: Task, model: nnx.Module, batch_size: int) -> Evaluation:
     """An evaluation before its first batch."""
-    return Evaluation(no_metrics(task), initial_carry(task, model, batch_size), jnp.int32(0))
+    carry = initial_carry(task, model, batch_size)
+    return Evaluation(no_metrics(task), carry, jnp.int32(0), no_counts(task))
 
 
 def make_functions(
@@ -229,7 +232,9 @@ def make_functions(
         model = nnx.merge(graphdef, weights.params, weights.stats, copy=True)
         key = jax.random.fold_in(jax.random.key(weights.seed), before.batch)
         found = task.loss(model, batch, before.carry, key, train=False)
-        return Evaluation(merged(before.sums, found.sums), found.carry, before.batch + 1)
+        counts = {name: before.counts[name] + more for name, more in found.counts.items()}
+        sums = merged(before.sums, found.sums)
+        return Evaluation(sums, found.carry, before.batch + 1, before.counts | counts)
 
     def take_sums(state: TrainState) -> tuple[TrainState, Metrics]:
         # Not zeros: the least and the greatest of nothing are infinite.

@@ -56,6 +56,10 @@ def assert_same(batch, host):
             np.testing.assert_array_equal(on_device, on_host, err_msg=name)
 
 
+def valid_steps(batch):
+    return np.prod(batch.inputs.shape[:2]) if batch.lengths is None else batch.lengths.sum()
+
+
 @pytest.mark.parametrize("on_device", [False, True], ids=["sent", "gathered"])
 @pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
 def test_the_device_gets_the_batches_of_the_host(split, on_device):
@@ -65,9 +69,10 @@ def test_the_device_gets_the_batches_of_the_host(split, on_device):
         fed = list(feed.epoch(epoch, start))
         host = list(batches.epoch(epoch, start))
         assert len(fed) == len(host) == 3 - start
-        for (batch, examples, count), expected in zip(fed, host, strict=True):
+        for (batch, examples, count, tokens), expected in zip(fed, host, strict=True):
             assert_same(batch, expected)
             assert (examples, count) == (expected.weights.sum(), 1)
+            assert tokens == valid_steps(expected)
 
 
 @pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
@@ -83,6 +88,7 @@ def test_series_are_the_batches_of_one_shape_that_follow_as_far_as_wanted(split)
         expected = allowed[: [*alike, False].index(False)]
         assert fed.count == fed.batch.count == len(expected)
         assert fed.examples == sum(batch.weights.sum() for batch in expected)
+        assert fed.tokens == sum(map(valid_steps, expected))
         for k, batch in enumerate(expected):
             assert_same(made(fed.batch, k), batch)
         at, wanted = at + fed.count, 9

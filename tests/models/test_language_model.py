@@ -135,7 +135,7 @@ def test_weights_of_half_precision_have_single_log_probabilities(changes):
         ),
         ({"body": "cell"}, "unknown body 'cell'; known: blocks, cells"),
         ({"model": "lru", "p_weight": 0.1}, "p_weight is not an option of body 'blocks'"),
-        ({"norm": "layer"}, "norm is not an option of body 'cells', which has: dtype, dense, p_hidden"),
+        ({"norm": "layer"}, "norm is not an option of body 'cells', which has: dtype, dense"),
         ({"p_hidden": 1.0}, r"p_hidden must be in \[0, 1\), got 1.0"),
         ({"model": "lstm", "first_window": 2}, "first_window must be None for model 'lstm'"),
         ({"p_input": 1.0}, r"p_input must be in \[0, 1\), got 1.0"),

@@ -61,10 +61,13 @@ def evaluate():
             compiled[task] = jax.jit(
                 lambda batch: task.loss(nnx.merge(graphdef, state), batch, (), None, train=False)
             )
-        loss, metrics, carry = compiled[task](jax.tree.map(jnp.asarray, batch))
+        loss, metrics, carry, counts = compiled[task](jax.tree.map(jnp.asarray, batch))
         assert metrics.keys() == task.metrics.keys()
         assert metrics["accuracy"].weight == loss.weight
         assert carry == ()
+        # Those on the diagonal are right.
+        assert np.trace(counts["confusion"]) == metrics["accuracy"].total
+        assert counts["confusion"].sum() == loss.weight
         return np.array([*loss, metrics["accuracy"].total])
 
     compiled = {}

@@ -173,7 +173,7 @@ def fit(arguments, kill_after=None):
     with experiment.open_experiment(config) as opened:
         tracker = JsonLinesTracker(opened.run.metrics_file)
         try:
-            summary = opened.trainer.fit(Dying([tracker]))
+            summary = opened.trainer.fit(Dying(tracker))
         finally:
             tracker.close()
         return summary, read_jsonl(opened.run.metrics_file), opened.run

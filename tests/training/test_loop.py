@@ -50,7 +50,8 @@ def train(arguments, kill_after=None, change=None):
     run = experiment.open_run(config)
     try:
         with open_trackers(run, config.run, trainer.step, {}) as trackers:
-            summary = trainer.fit(_dying(trackers, kill_after))
+            mortal = trackers if kill_after is None else _dying(trackers, kill_after)
+            summary = trainer.fit(mortal)
     finally:
         trainer.close()
         run.close()
@@ -77,14 +78,28 @@ def losses(records, name="train/loss"):
     return [record[name] for record in records if name in record]
 
 
-def test_logs_every_interval_and_every_epoch(flags):
-    summary, records = train(flags)
+def test_logs_every_interval_and_every_epoch(flags, tmp_path):
+    summary, records = train([*flags, "--log_memory", "True"])
     assert summary.steps == 15
     assert not summary.stopped_early
     assert [record["step"] for record in records] == [2, 4, 5, 5, 6, 8, 10, 10, 12, 14, 15, 15]
     assert [r["epoch"] for r in records if "val/loss" in r] == [1.0, 2.0, 3.0]
     assert records[-2]["lr"] == pytest.approx(1e-7, rel=1e-4)
     assert {"test/accuracy", "test/loss", "val/accuracy", "val/loss"} <= set(records[-1])
+    (run,) = (path.parent for path in tmp_path.glob("*/metrics.jsonl"))
+    # What depends on time has a file of its own.
+    speed = read_jsonl(run / "speed.jsonl")
+    assert [line["step"] for line in speed] == [2, 4, 5, 6, 8, 10, 12, 14, 15]
+    for line in speed:
+        # Rows of 8, all of 7 steps.
+        examples = line["speed/examples_per_second"]
+        assert examples == pytest.approx(8 * line["speed/steps_per_second"])
+        assert line["speed/tokens_per_second"] == pytest.approx(7 * examples)
+        assert 0 <= line["speed/data_wait_share"] <= 1
+        assert line["speed/peak_memory_bytes"] > 1e6
+    assert speed[-1]["speed/compilations"] >= speed[0]["speed/compilations"] > 0
+    assert not [name for record in records for name in record if name.startswith("speed/")]
+    assert (run / "pictures" / "confusion.png").exists()
 
 
 def of_many_lengths(flags, n_train, n_eval):

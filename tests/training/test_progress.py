@@ -2,6 +2,8 @@
 
 import time
 
+import jax
+import numpy as np
 import pytest
 
 from lru.training.progress import Progress
@@ -30,6 +32,33 @@ def test_compiling_and_evaluating_are_not_counted_in_the_time_left(clock):
         progress.step(examples=4)
     assert progress.seconds_left() == pytest.approx(30 * 2.0)
     assert progress.timing() == pytest.approx({"examples_per_second": 2.0, "data_wait_share": 0.25})
+    progress.close()
+
+
+def test_speed_is_of_what_came_since_it_was_last_asked(clock):
+    progress = Progress(total=100, done=60)
+    clock(2.0)
+    progress.step(examples=4, tokens=20)
+    first = progress.counted
+    with progress.waiting.running():
+        clock(1.0)
+    with progress.paused.running():
+        clock(1000.0)
+    clock(1.0)
+    # The end of this update is not known of yet.
+    progress.step(examples=6, updates=2, tokens=30)
+    speed = progress.speed(first)
+    assert (speed["steps_per_second"], speed["tokens_per_second"]) == (1 / 4, 20 / 4)
+    clock(6.0)
+    speed = progress.speed(progress.counted)
+    assert speed["steps_per_second"] == 2 / 6
+    assert speed["examples_per_second"] == 6 / 6
+    assert speed["data_wait_share"] == 0
+    before = speed["compilations"]
+    jax.jit(lambda x: x * 0.73).lower(np.float32(1)).compile()
+    speed = progress.speed(progress.counted)
+    assert "tokens_per_second" not in speed
+    assert speed["compilations"] == before + 1
     progress.close()
 
 

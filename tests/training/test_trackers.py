@@ -1,28 +1,17 @@
+"""JSON lines, and trackers in the background, which never slow or stop a run."""
+
 import errno
 import json
-import logging
 import math
 import os
-import sys
 import time
-import types
+from threading import Event
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
-from lru.tasks import Findings, Table
-from lru.training import trackers
-from lru.training.trackers import (
-    JsonLinesTracker,
-    TensorBoardTracker,
-    Tracker,
-    Trackers,
-    WandbTracker,
-    read_jsonl,
-    truncate,
-)
+from lru.training.trackers import JsonLinesTracker, Trackers, read_jsonl, truncate
 
 
 class Recorder:
@@ -48,6 +37,18 @@ class Recorder:
 
     def close(self):
         self._call("close")
+
+
+class Stuck(Recorder):
+    """A tracker whose calls take ten seconds, unless it is let go."""
+
+    def __init__(self):
+        super().__init__()
+        self.let_go = Event()
+
+    def _call(self, *call):
+        self.let_go.wait(10)
+        super()._call(*call)
 
 
 @pytest.fixture
@@ -169,20 +170,30 @@ def test_a_truncation_that_is_interrupted_leaves_the_old_file(path, monkeypatch)
     assert path.read_bytes() == before
 
 
-def test_trackers_log_to_all(path):
+def test_all_trackers_are_told_and_the_speed_is_not_in_the_lines(path):
     recorder = Recorder()
-    both = Trackers([JsonLinesTracker(path), recorder])
-    assert isinstance(both, Tracker)
+    both = Trackers(JsonLinesTracker(path))
+    both.add("recorder", lambda: recorder)
     both.log(1, {"loss": 2.0})
+    both.log_speed(1, {"steps_per_second": 30.0})
+    both.show(1, {})
     both.flush()
     both.close()
-    assert recorder.calls == [("log", 1, {"loss": 2.0}), ("flush",), ("close",)]
+    assert recorder.calls == [
+        ("log", 1, {"loss": 2.0}),
+        ("log", 1, {"speed/steps_per_second": 30.0}),
+        ("show", 1, {}),
+        ("flush",),
+        ("close",),
+    ]
     assert read_jsonl(path) == [{"step": 1, "loss": 2.0}]
 
 
-def test_a_failing_tracker_is_switched_off_after_one_warning(path, caplog):
+def test_a_failing_tracker_is_left_after_one_warning(path, caplog):
     failing, sound = Recorder(fail_after=1), Recorder()
-    several = Trackers([failing, JsonLinesTracker(path), sound])
+    several = Trackers(JsonLinesTracker(path))
+    several.add("one that fails", lambda: failing)
+    several.add("one that works", lambda: sound)
     for step in range(4):
         several.log(step, {"loss": 1.0})
     several.close()
@@ -190,29 +201,66 @@ def test_a_failing_tracker_is_switched_off_after_one_warning(path, caplog):
     assert len(sound.calls) == 5
     assert len(read_jsonl(path)) == 4
     assert [record.message for record in caplog.records] == [
-        "Recorder failed and is switched off: ConnectionError: the line is dead"
+        "Training goes on without one that fails: ConnectionError: the line is dead"
     ]
 
 
 def test_a_tracker_that_does_not_open_is_left_out_with_a_warning(caplog):
-    several = Trackers()
-    recorder = Recorder()
-
     def open_broken():
         raise ImportError("no such package")
 
-    several.add(open_broken)
-    several.add(lambda: recorder)
+    several = Trackers()
+    several.add("wishes", open_broken)
     several.log(1, {"loss": 1.0})
-    assert recorder.calls == [("log", 1, {"loss": 1.0})]
+    several.close()
     assert [record.message for record in caplog.records] == [
-        "Training goes on without a tracker that did not start: no such package"
+        "Training goes on without wishes: ImportError: no such package"
     ]
 
 
-def test_a_full_disk_surfaces_after_the_others_had_their_turn(path, monkeypatch):
+def test_nobody_waits_for_a_tracker_that_sleeps_ten_seconds_a_call(path, caplog):
+    stuck, sound = Stuck(), Recorder()
+    several = Trackers(JsonLinesTracker(path), patience=0.1)
+    several.add("one that sleeps", lambda: stuck, capacity=5)
+    several.add("one that works", lambda: sound)
+    start = time.perf_counter()
+    for step in range(20):
+        several.log(step, {"loss": 1.0})
+        several.flush()
+    told = time.perf_counter()
+    several.close()
+    closed = time.perf_counter()
+    assert told - start < 1, "a few milliseconds, but the machine may be busy"
+    assert 0.1 <= closed - told < 1
+    assert len(read_jsonl(path)) == 20
+    assert len(sound.calls) == 41
+    first, last = (record.message for record in caplog.records)
+    assert first == "one that sleeps is slower than the run: old records are dropped"
+    assert "has not ended and is waited for no longer" in last
+    assert "of 40 records are lost" in last
+    stuck.let_go.set()
+
+
+def test_a_slow_tracker_gets_the_latest_and_says_how_many_it_missed(caplog):
+    slow = Stuck()
+    several = Trackers()
+    several.add("a slow one", lambda: slow, capacity=2)
+    several.log(0, {})
+    give_up = time.monotonic() + 10
+    while several._others[0]._calls and time.monotonic() < give_up:
+        time.sleep(0.001)
+    for step in range(1, 6):
+        several.log(step, {})
+    slow.let_go.set()
+    several.close()
+    assert [call[1:2] for call in slow.calls] == [(0,), (4,), (5,), ()]
+    assert caplog.records[-1].message == "a slow one has dropped 3 of 6 records"
+
+
+def test_a_full_disk_surfaces_and_the_others_are_closed(path, monkeypatch):
     recorder = Recorder()
-    several = Trackers([JsonLinesTracker(path), recorder])
+    several = Trackers(JsonLinesTracker(path))
+    several.add("recorder", lambda: recorder)
 
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -220,147 +268,6 @@ def test_a_full_disk_surfaces_after_the_others_had_their_turn(path, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
-            several.flush()
-    assert recorder.calls == [("flush",)]
+            several.close()
     several.close()
-
-
-@pytest.mark.parametrize(
-    ("package", "extra", "open_tracker"),
-    [
-        ("tensorboardX", "tensorboard", lambda folder: TensorBoardTracker(folder)),
-        ("wandb", "wandb", lambda folder: WandbTracker(folder, "p", None, "n", {})),
-    ],
-)
-def test_a_missing_package_names_its_extra(package, extra, open_tracker, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf'pip install "lru-jax\[{extra}\]"'):
-        open_tracker(tmp_path)
-
-
-PICTURE = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-FINDINGS = Findings({"mistakes": Table(("given", "loss"), [("a, b", 0.5)])}, {"map": PICTURE})
-
-
-def test_tables_and_pictures_are_files_beside_the_lines(path):
-    tracker = Trackers([JsonLinesTracker(path)])
-    for _ in range(2):
-        tracker.show(3, FINDINGS)
-    tracker.close()
-    assert (path.parent / "tables" / "mistakes.csv").read_text() == 'given,loss\n"a, b",0.5\n'
-    with Image.open(path.parent / "pictures" / "map.png") as picture:
-        np.testing.assert_array_equal(picture, PICTURE)
-    assert path.read_bytes() == b""
-
-
-def test_tensorboard_writes_event_files(tmp_path):
-    pytest.importorskip("tensorboardX")
-    tracker = TensorBoardTracker(tmp_path, purge_step=3)
-    tracker.log(3, {"train/loss": 0.5, "epoch": 1})
-    tracker.show(3, FINDINGS)
-    tracker.flush()
-    tracker.close()
-    (events,) = tmp_path.iterdir()
-    for part in (b"train/loss", b"| a, b | 0.5 |", b"map"):
-        assert part in events.read_bytes()
-
-
-@pytest.fixture
-def no_login(tmp_path, monkeypatch):
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    return tmp_path / "netrc"
-
-
-@pytest.fixture
-def fake_wandb(monkeypatch):
-    """A module `wandb` whose runs remember their calls."""
-    module = types.ModuleType("wandb")
-    module.started = []
-
-    def init(**settings):
-        run = types.SimpleNamespace(settings=settings, logged=[], finished=False)
-        run.log = lambda metrics, step: run.logged.append((step, metrics))
-        run.finish = lambda: setattr(run, "finished", True)
-        module.started.append(run)
-        return run
-
-    module.init = init
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    return module
-
-
-def test_wandb_reattaches_to_its_run(tmp_path, fake_wandb, no_login):
-    for step in (1, 2):
-        tracker = WandbTracker(tmp_path / "run", "lru", "team", "first", {"seed": 3})
-        tracker.log(step, {"train/loss": jnp.float32(0.5)})
-        tracker.flush()
-        tracker.close()
-    first, second = fake_wandb.started
-    assert first.settings == second.settings
-    run_id = (tmp_path / "run" / "wandb_id").read_text()
-    assert first.settings == {
-        "dir": str(tmp_path / "run"),
-        "project": "lru",
-        "entity": "team",
-        "name": "first",
-        "config": {"seed": 3},
-        "id": run_id,
-        "resume": "allow",
-        "mode": "offline",
-    }
-    assert len(run_id) == 8
-    assert second.logged == [(2, {"train/loss": 0.5})]
-    assert second.finished
-    WandbTracker(tmp_path / "another", "lru", None, "second", {})
-    assert fake_wandb.started[-1].settings["id"] != run_id
-
-
-def test_wandb_without_a_login_is_offline_and_says_so(no_login, caplog):
-    assert trackers._wandb_mode() == "offline"
-    assert [(record.levelno, "logging offline" in record.message) for record in caplog.records] == [
-        (logging.WARNING, True)
-    ]
-
-
-def test_wandb_is_online_with_a_key(no_login, monkeypatch):
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    assert trackers._wandb_mode() == "online"
-
-
-def test_wandb_is_online_with_a_netrc_login(no_login):
-    no_login.write_text("machine another.host login user password secret\n")
-    assert trackers._wandb_mode() == "offline"
-    no_login.write_text("machine api.wandb.ai login user password secret\n")
-    assert trackers._wandb_mode() == "online"
-
-
-def test_wandb_mode_of_the_environment_wins(no_login, monkeypatch):
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert trackers._wandb_mode() == os.environ["WANDB_MODE"]
-
-
-@pytest.mark.filterwarnings("default")
-def test_real_wandb_offline(tmp_path, no_login, monkeypatch):
-    pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("WANDB_CONSOLE", "off")
-    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
-    tracker = WandbTracker(tmp_path, "lru", None, "offline", {"seed": 0})
-    tracker.log(1, {"train/loss": 0.5})
-    tracker.show(1, FINDINGS)
-    tracker.close()
-    run_id = (tmp_path / "wandb_id").read_text()
-    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
-    assert folder.name.endswith(run_id)
-    file = folder / f"run-{run_id}.wandb"
-    # wandb's service process may write a moment after the run has finished.
-    give_up = time.monotonic() + 20
-    while b"train/loss" not in file.read_bytes() and time.monotonic() < give_up:
-        time.sleep(0.05)
-    assert b"train/loss" in file.read_bytes()
-    assert list(folder.rglob("mistakes*.table.json"))
-    assert list(folder.rglob("map*.png"))
+    assert recorder.calls == [("close",)]

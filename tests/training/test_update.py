@@ -67,7 +67,12 @@ def batch(seed=0) -> Batch:
 
 
 # Before the first batch.
-NOTHING = Evaluation({"loss": Mean.empty(), "accuracy": Mean.empty()}, carry=(), batch=jnp.int32(0))
+NOTHING = Evaluation(
+    {"loss": Mean.empty(), "accuracy": Mean.empty()},
+    carry=(),
+    batch=jnp.int32(0),
+    counts={"confusion": jnp.zeros((3, 3), jnp.int32)},
+)
 
 
 def weights_of(state):
