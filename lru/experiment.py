@@ -16,15 +16,13 @@ import jax
 from flax import nnx
 
 from lru.analysis.methods import Analysis, Opened
-from lru.config import Config, choices_of, fields_for, own_fields, read_values
+from lru.config import Config, own_fields, read_values
 from lru.dataloaders import DATASETS, Card, Prepared, dataset_from_options
 from lru.files import write_atomically
-from lru.models import MODELS, NETWORKS, ModelConfig
+from lru.models import NETWORKS, ModelConfig
 from lru.plugins import load_plugins, load_saved_plugins
-from lru.registry import known_names
 from lru.tasks import TASKS, Task
-from lru.training.checkpoints import Checkpoints, OtherArraysError
-from lru.training.lanes import lanes_of
+from lru.training.checkpoints import Checkpoints, OtherArraysError, Retention
 from lru.training.loop import Summary, Trainer
 from lru.training.runs import Run, find_run, open_trackers
 from lru.training.trackers import truncate
@@ -55,8 +53,11 @@ class Experiment(NamedTuple):
         """Train to the end, with the trackers of the configuration; the folder says that it did."""
         wanted, values = self.config.run, self.config.flat()
         with open_trackers(self.run, wanted, self.trainer.step, values) as trackers:
-            summary = self.trainer.fit(trackers)
-        self.trainer.wait()
+            try:
+                summary = self.trainer.fit(trackers, wanted.stop_signals)
+            finally:
+                # Checkpoints flush the log before they are written.
+                self.trainer.wait()
         outcome = {name: value for name, value in summary._asdict().items() if name != "timing"}
         write_atomically(self.run.summary_file, json.dumps(outcome, indent=1).encode())
         return summary
@@ -181,7 +182,11 @@ def make_trainer(config: Config, data: Prepared, task: Task, run: Run) -> Traine
         task.sources(data, config.data, seed=train.order_seed, on_device=on_device),
         train,
         config.make_optimizer(),
-        Checkpoints(run.checkpoints, read_only=run_config.eval_only),
+        Checkpoints(
+            run.checkpoints,
+            read_only=run_config.eval_only,
+            retention=Retention(run_config.keep_last, run_config.keep_every_hours),
+        ),
         data={"data": data.card.checksum, "vocabulary": _vocabulary_checksum(data)},
         save_every=run_config.checkpoint_every,
         steps_per_call=run_config.steps_per_call,
@@ -364,89 +369,6 @@ def fit(
         summary = experiment.fit()
         models = [experiment.trainer.model(lane) for lane in range(experiment.trainer.n)]
     return models[0] if len(models) == 1 else models, summary
-
-
-def analysis_values(run: Run, method: str) -> dict[str, Any]:
-    """Values by flag that the analysis of a run starts from: its model and its data.
-
-    One lane for each of the run.
-
-    Raises:
-        ValueError: if there is no such method.
-    """
-    methods = [name for name, task in TASKS.items() if issubclass(task, Analysis)]
-    if method not in TASKS or TASKS.resolve(method) not in methods:
-        raise ValueError(f"unknown method {method!r}; {known_names(method, methods)}")
-    config = Config.load(run.config_file)
-    values = config.flat()
-    lanes = lanes_of(config.train, config.make_optimizer(), MODELS[config.model.model].of_draw)
-    taken_over = (*own_fields("data"), "dir_name", "raw_dir", "plugins", "on_device")
-    return {
-        **subject_values(config),
-        **{name: values[name] for name in taken_over},
-        "task": method,
-        "n_seeds": len(lanes),
-        "runs_dir": str(run.path / "analyses"),
-    }
-
-
-def subject_values(config: Config) -> dict[str, Any]:
-    """The values by flag of what an analysis looks at: a model, and the data that it learned."""
-    names = {*fields_for("model", config.model.model), "dataset", "data_options"}
-    names |= {name for choice in choices_of("model") for name in choice.values(config)}
-    return {name: value for name, value in config.flat().items() if name in names}
-
-
-def check_analysis(config: Config, run: Run, method: str) -> None:
-    """Refuse an analysis of another model, or another data set, than that of the run.
-
-    Other options of the data make other data, which is refused where it is read.
-
-    Args:
-        config: of the analysis.
-        run: that it looks at.
-        method: name of the analysis.
-
-    Raises:
-        ValueError: if a value is not that of the run.
-    """
-    asked = config.flat()
-    looked_at = subject_values(Config.load(run.config_file))
-    fixed = {**looked_at, "task": method, "runs_dir": str(run.path / "analyses")}
-    for name, value in fixed.items():
-        if name != "data_options" and asked.get(name) != value:
-            raise ValueError(
-                f"{name} must be {value!r}, as an analysis looks at the model and the data of its "
-                f"run and lies in its folder, got {asked.get(name)!r}"
-            )
-
-
-def analyse(
-    run: str | os.PathLike[str] | Run, method: str, data: Prepared | None = None, **flags: Any
-) -> tuple[list[nnx.Module], Summary]:
-    """Train an analysis of a run; as from the command line, it has a folder in that of the run.
-
-    Args:
-        run: its name, or its folder.
-        method: name of the analysis.
-        data: what the run was trained on, if that was given to `fit`.
-        flags: values by the names of flags, such as `max_steps=3000`.
-
-    Returns:
-        The analyses of all lanes after the last update, and how the run of the analysis went.
-
-    Raises:
-        FileNotFoundError: if there is no such run, or no checkpoint.
-        ValueError: if there is no such method, or it does not fit the run.
-    """
-    folder = run if isinstance(run, Run) else find_run(run)
-    load_plugins_of(folder, flags.get("plugins"))
-    config = Config.from_flat({**analysis_values(folder, method), **flags})
-    check_analysis(config, folder, method)
-    with open_experiment(config, data) as experiment:
-        summary = experiment.fit()
-        trainer = experiment.trainer
-        return [trainer.model(lane) for lane in range(trainer.n)], summary
 
 
 def load_plugins_of(run: Run, plugins: str | Sequence[str] | None) -> None:

@@ -31,7 +31,7 @@ BOOLEANS = {
 WHOLE = ("reset", "trust_plugins")
 """Flags that are not abbreviated: nobody is to get them by chance."""
 
-LISTS = ("data_options", "lanes")
+LISTS = ("data_options", "lanes", "stop_signals")
 """Flags that take several words, and may be repeated; agents of W&B give them one word: a list or
 a mapping as Python writes it, or after a dot the name of one item."""
 

@@ -18,6 +18,7 @@ ORDER = [
     [("flags",)],
     [("origins",)],
     [("export",), ("text",), ("interop",), ("reports",)],
+    [("analysis_runs",)],
     [("experiment",)],
     [("config",)],
     [("training",)],

@@ -11,7 +11,7 @@ from lru.launch.local import Command, run_commands
 from lru.launch.planning import PlannedRun, plan
 from lru.launch.sweep_files import Sweep, load_sweep, sweep_names
 from lru.reports.results import objective_of, task_of
-from lru.training.interrupts import REQUEUE
+from lru.training.interrupts import PreemptedError
 from lru.training.report import with_deviation
 from lru.words import UsageError
 
@@ -101,13 +101,12 @@ def run(arguments: Sequence[str]) -> int:
         )
         print(f"  {left[number].run.path.name}: {said}", flush=True)
 
-    stopped = run_commands(commands, jobs, ended)
+    stopped = run_commands(commands, jobs, ended, runs[0].config.run.stop_signals)
     if stopped is not None:
         what = f"{done} of {len(runs)} runs are finished, and the same command goes on from there"
         if stopped == signal.SIGINT:
             raise KeyboardInterrupt(what)
-        print(f"lru sweep: {stopped.name}; {what}", file=sys.stderr)
-        return REQUEUE
+        raise PreemptedError(f"{stopped.name}; {what}")
     if failed:
         print(
             f"lru sweep: {failed} of {len(runs)} runs failed: see {folder / LOGS}; the same "

@@ -13,6 +13,7 @@ from lru.experiment import Experiment, facts, open_experiment
 from lru.flags import CommandConfig, parse
 from lru.options import first_line
 from lru.origins import load_recipe, recipe_names
+from lru.training.interrupts import PreemptedError, preemptible
 from lru.training.memory import keep_freed_memory
 from lru.training.report import format_table, report_rows, summarise
 from lru.training.trackers import read_jsonl
@@ -31,7 +32,7 @@ def carry_out(command: CommandConfig, config: Config) -> int:
         print(_listing())
         return 0
     keep_freed_memory()
-    with open_experiment(config) as experiment:
+    with preemptible(config.run.stop_signals), open_experiment(config) as experiment:
         print(format_table(facts(experiment)))
         if config.run.eval_only:
             print(format_table(report_rows(experiment.trainer.evaluate() or [])))
@@ -40,6 +41,8 @@ def carry_out(command: CommandConfig, config: Config) -> int:
             summary = experiment.fit()
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_what_is_saved(experiment)) from None
+        except PreemptedError as error:
+            raise PreemptedError(f"{error}; {_what_is_saved(experiment)}") from None
         print(summarise(summary, experiment.task))
         if config.run.plots:
             _plot(experiment)
@@ -49,7 +52,6 @@ def carry_out(command: CommandConfig, config: Config) -> int:
 
 def _what_is_saved(experiment: Experiment) -> str:
     """A sentence for whoever has interrupted a training."""
-    experiment.trainer.wait()
     saved, reset = experiment.run.saved_update, experiment.config.run.reset
     if saved is None:
         return "nothing is saved yet"

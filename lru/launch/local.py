@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lru.training.interrupts import REQUEUE, STOP_SIGNALS, noted_signals
+from lru.training.interrupts import REQUEUE, noted_signals
 
 MOST_STARTS = 3
 """Of one command, which is started again if it asks for it, or a signal has ended it."""
@@ -41,7 +41,10 @@ class Command(NamedTuple):
 
 
 def run_commands(
-    commands: Sequence[Command], at_once: int, ended: Callable[[int, int], None]
+    commands: Sequence[Command],
+    at_once: int,
+    ended: Callable[[int, int], None],
+    stop_signals: Sequence[str],
 ) -> signal.Signals | None:
     """Run commands to their ends; one that fails stops no other.
 
@@ -52,6 +55,7 @@ def run_commands(
         commands: to run.
         at_once: most of them at a time.
         ended: is told of each command that has ended, by its number, and its exit status.
+        stop_signals: names of the signals that ask to stop, besides that of Ctrl-C.
 
     Returns:
         The signal that asked to stop; None if there was none.
@@ -62,7 +66,7 @@ def run_commands(
     waiting = deque(range(len(commands)))
     running: dict[int, subprocess.Popen] = {}
     starts: Counter[int] = Counter()
-    with noted_signals(STOP_SIGNALS) as noted:
+    with noted_signals(stop_signals) as noted:
         passed_on = False
         try:
             while running or (waiting and not noted()):

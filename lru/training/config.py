@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lru.models.config import check_not_negative
+from lru.training.interrupts import STOP_SIGNALS, check_signals
 
 # JAX keeps 32 bits of a seed: larger ones would silently repeat the draws of smaller ones.
 LARGEST_SEED = 2**32 - 1
@@ -180,6 +181,12 @@ class RunConfig:
     """Most updates in one call of the compiled program, for data that lives on the device."""
     checkpoint_every: int = 1000
     """Updates between two checkpoints; one follows each evaluation as well."""
+    keep_last: int = 2
+    """Number of the last checkpoints that stay; if one is damaged, the one before is resumed."""
+    keep_every_hours: float | None = None
+    """Keep one checkpoint of every so many hours as well."""
+    stop_signals: tuple[str, ...] = STOP_SIGNALS
+    """Signals beside Ctrl-C that save and stop the run, with exit status 75: run it again."""
     tensorboard: bool = False
     """Log to TensorBoard, in the run's folder."""
     use_wandb: bool = False
@@ -197,9 +204,12 @@ class RunConfig:
         Raises:
             ValueError: if a value is out of range.
         """
-        for name in ("steps_per_call", "checkpoint_every"):
+        for name in ("steps_per_call", "checkpoint_every", "keep_last"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.keep_every_hours is not None and not self.keep_every_hours > 0:
+            raise ValueError(f"keep_every_hours must be positive, got {self.keep_every_hours}")
+        check_signals(self.stop_signals)
         if self.steps_per_call > 1 and self.on_device is False:
             raise ValueError(
                 "steps_per_call must be 1 with on_device False, as several updates in a call need "

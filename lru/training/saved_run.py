@@ -1,7 +1,7 @@
 """A run on disk: its checkpoints, and the state that it starts from."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from lru.batches import Source
 from lru.tasks import Task
 from lru.training.averaging import end_averaging
-from lru.training.checkpoints import Checkpoints, Kind
+from lru.training.checkpoints import Checkpoints, Kind, UnreadableError
 from lru.training.config import TrainConfig
 from lru.training.first_form import FORMAT
 from lru.training.hooks import NonFiniteError
@@ -100,16 +100,17 @@ class SavedRun(RunState):
         return f"{message}--clip_norm 1, or with a lower --lr_base"
 
     def save_last(self) -> None:
-        """Save the state to resume from; what it builds on is on disk before it."""
+        """Save the state to resume from; what it builds on is on disk before it.
+
+        The disk is not waited for.
+        """
         assert self._progress is not None
         with self._progress.paused.running():
             self._log.flush(self)
             self.check_finite(jax.device_get(self.state.first_bad_step))
-            self._trackers.flush()
-            self._checkpoints.wait()
-            if self._checkpoints.to_resume() == "last":
-                self._checkpoints.clear("unevaluated")
-            self._save("last" if self.evaluated else "unevaluated", self.state)
+            kind = "last" if self.evaluated else "unevaluated"
+            # No checkpoint is ahead of the log.
+            self._save(kind, self.state, before=self._trackers.flush)
 
     def save_best(self, better: Sequence[bool]) -> None:
         """Save the weights of the lanes that have become better, with the best of the others."""
@@ -129,7 +130,9 @@ class SavedRun(RunState):
             self._best = jax.device_get(state)
         self._save("best", state)
 
-    def _save(self, kind: Kind, state: TrainState) -> None:
+    def _save(
+        self, kind: Kind, state: TrainState, before: Callable[[], None] = lambda: None
+    ) -> None:
         progress = {
             "format": FORMAT,
             **self._data,
@@ -138,7 +141,7 @@ class SavedRun(RunState):
             "rate_scales": self.rate_scales,
             "hooks": {hook.name: hook.state() for hook in self.hooks},
         }
-        self._checkpoints.save(kind, self.step, state, progress)
+        self._checkpoints.save(kind, self.step, state, progress, before)
 
     # Where a run starts from.
 
@@ -167,13 +170,31 @@ class SavedRun(RunState):
         self.end_lanes(self._early_stop.ended)
 
     def resume(self) -> bool:
-        """Take over the last checkpoint of this run, if there is one."""
+        """Take over the last checkpoint of this run, if there is one.
+
+        One that is damaged is set aside, and the one before is taken.
+
+        Raises:
+            UnreadableError: if there is none before it.
+            ValueError: see `load`.
+        """
         kind = self._checkpoints.to_resume()
         if kind is None:
             # Of a process that ended before there was anything to resume, maybe on other data.
             self._checkpoints.clear("best")
             return False
-        self.load(kind)
+        try:
+            self.load(kind)
+        except UnreadableError as error:
+            if self._checkpoints.count() == 1:
+                raise UnreadableError(
+                    f"{error}, and there is none before it; --reset starts over"
+                ) from error
+            logger.warning(
+                "%s; it is set aside as %s, and the run goes on from the one before",
+                *(error, self._checkpoints.set_aside(kind)),
+            )
+            return self.resume()
         return True
 
     def start_from(self, other: Checkpoints) -> None:
@@ -234,8 +255,25 @@ class SavedRun(RunState):
             self._save(kind, self.state)
 
     def wait(self) -> None:
-        """Return once all checkpoints are on disk."""
+        """Return once all checkpoints are on disk that can be written."""
         self._checkpoints.wait()
+
+    def ensure_saved(self) -> None:
+        """Return once the state is on disk.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        self.wait()
+        if self._checkpoints.failure is not None:
+            # The disk may have been full for a while only.
+            self.save_last()
+            self.wait()
+        if self._checkpoints.failure is not None:
+            raise OSError(
+                f"the state after update {self.step} could not be written to "
+                f"{self._checkpoints.folder}: {self._checkpoints.failure}"
+            )
 
     def close(self) -> None:
         """Finish writing checkpoints."""

@@ -8,6 +8,7 @@ import pytest
 from lru.commands import main, sweep
 from lru.experiment import resolved, run_path
 from lru.flags import parse
+from lru.training.interrupts import STOP_SIGNALS
 from lru.training.runs import Run
 
 FILE = """
@@ -54,8 +55,8 @@ def started(tmp_path, monkeypatch):
     def start(*flags, fails=None, stops=None):
         names = []
 
-        def run_commands(commands, at_once, ended):
-            assert at_once == 2
+        def run_commands(commands, at_once, ended, stop_signals):
+            assert (at_once, stop_signals) == (2, STOP_SIGNALS)
             for number, command in enumerate(commands):
                 if stops and number == 2:
                     return stops

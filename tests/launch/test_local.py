@@ -9,6 +9,7 @@ import time
 import pytest
 
 from lru.launch.local import MOST_STARTS, Command, run_commands
+from lru.training.interrupts import STOP_SIGNALS
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def commands(tmp_path):
 
 def run(commands, at_once=2):
     ended = {}
-    stopped = run_commands(commands, at_once, ended.__setitem__)
+    stopped = run_commands(commands, at_once, ended.__setitem__, STOP_SIGNALS)
     return stopped, ended
 
 

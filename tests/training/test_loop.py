@@ -19,7 +19,7 @@ from lru.flags import parse
 from lru.training import lanes as lanes_module
 from lru.training import run_state
 from lru.training.averaging import is_averaging
-from lru.training.checkpoints import Checkpoints
+from lru.training.checkpoints import Checkpoints, UnreadableError
 from lru.training.hooks import Hook, NonFiniteError
 from lru.training.runs import open_trackers
 from lru.training.trackers import Trackers, read_jsonl
@@ -234,6 +234,27 @@ def test_a_run_stopped_before_its_last_evaluation_is_evaluated_once(flags):
     _, trainer = make_trainer(flags)
     assert (trainer.step, trainer.finished) == (15, True)
     trainer.close()
+
+
+def test_resumes_from_the_checkpoint_before_one_that_is_damaged(flags, tmp_path, caplog):
+    class Wait(Hook):
+        name = "wait"
+
+        def after_evaluation(self, run, reports):
+            run.wait()
+
+    _, undisturbed = train([*flags, "--name", "whole"], change=lambda t: t.hooks.append(Wait()))
+    last = tmp_path / "whole" / "checkpoints" / "last"
+    assert {path.name for path in last.iterdir()} == {"10", "15"}
+    for path in last.glob("15/state/d/*"):
+        path.write_bytes(path.read_bytes()[:-20])
+    assert train([*flags, "--name", "whole"])[1] == undisturbed
+    assert "the run goes on from the one before" in caplog.text
+    for path in last.glob("*/progress/metadata"):
+        path.write_bytes(b"")
+    shutil.rmtree(last / "10")
+    with pytest.raises(UnreadableError, match="none before it; --reset starts over"):
+        train([*flags, "--name", "whole"])
 
 
 def test_killed_at_random_moments_and_resumed_logs_the_same(flags, tmp_path):
