@@ -50,6 +50,11 @@ class CommandConfig:
     """Print the flags of all models, bodies, tasks and optimisers, and stop."""
     trust_plugins: bool = False
     """Load the plugins that the run's config.yaml names, which are else to be named by plugins."""
+    launcher: Literal["local", "slurm"] = "local"
+    """Train here, or submit a job to SLURM, which starts again until the run is done."""
+    slurm: str | None = None
+    """Settings of that job, NAME=VALUE,NAME=VALUE: partition, time (in minutes), mem,
+    cpus_per_task, gpus_per_node and others of sbatch."""
     protocol: Literal["standard", "lra"] | None = None
     """For data sets published without a validation split: lra validates on the test split."""
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lru.commands.train import JOBS, TRAIN
 from lru.launch.local import Command, run_commands
 from lru.launch.planning import PlannedRun, plan
+from lru.launch.slurm import submit
 from lru.launch.sweep_files import Sweep, load_sweep, sweep_names
 from lru.reports.results import objective_of, task_of
 from lru.training.interrupts import PreemptedError
@@ -45,6 +47,13 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="train points that differ only in what lanes may differ in as one run",
     )
+    parser.add_argument(
+        "--launcher",
+        choices=("local", "slurm"),
+        default="local",
+        help="train here, or submit jobs to SLURM",
+    )
+    parser.add_argument("--slurm", metavar="NAME=VALUE,...", help="settings of the jobs")
     return parser
 
 
@@ -54,12 +63,12 @@ class Asked(NamedTuple):
     Attributes:
         sweep: that it names.
         runs: of the sweep.
-        jobs: most runs at a time.
+        given: the flags of the verb.
     """
 
     sweep: Sweep
     runs: Sequence[PlannedRun]
-    jobs: int
+    given: argparse.Namespace
 
 
 def asked(arguments: Sequence[str]) -> Asked:
@@ -77,16 +86,18 @@ def asked(arguments: Sequence[str]) -> Asked:
     sweep = load_sweep(given.file)
     points = sweep.points(given.n_runs, given.seed)
     runs = plan(sweep, points, flags, name=given.name, join_lanes=given.join_lanes)
-    return Asked(sweep, runs, given.jobs)
+    return Asked(sweep, runs, given)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the verb."""
-    sweep, runs, jobs = asked(arguments)
+    sweep, runs, given = asked(arguments)
     folder = runs[0].run.path.parent
     left = [each for each in runs if each.outcome is None]
     done = len(runs) - len(left)
     print(f"  sweep {sweep.name}: {len(runs)} runs in {folder}, {done} finished", flush=True)
+    if given.launcher == "slurm":
+        return _submit(left, given) if left else 0
     commands = [_command(each) for each in left]
     failed = 0
 
@@ -101,7 +112,7 @@ def run(arguments: Sequence[str]) -> int:
         )
         print(f"  {left[number].run.path.name}: {said}", flush=True)
 
-    stopped = run_commands(commands, jobs, ended, runs[0].config.run.stop_signals)
+    stopped = run_commands(commands, given.jobs, ended, runs[0].config.run.stop_signals)
     if stopped is not None:
         what = f"{done} of {len(runs)} runs are finished, and the same command goes on from there"
         if stopped == signal.SIGINT:
@@ -118,10 +129,19 @@ def run(arguments: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
+def _submit(left: Sequence[PlannedRun], given: argparse.Namespace) -> int:
+    """Submit the runs that are left; the exit status."""
+    folder = left[0].run.path.parent
+    jobs = submit([[*TRAIN, *e.words] for e in left], folder / JOBS, given.slurm, given.jobs)
+    for each, job in zip(left, jobs, strict=True):
+        print(f"  job {job.number} trains {each.run.path.name}; its log is {job.log}")
+    print(f"  one page on all of them, at any time: lru report {folder}")
+    return 0
+
+
 def _command(planned: PlannedRun) -> Command:
     path = planned.run.path
-    words = [sys.executable, "-m", "lru", "train", *planned.words]
-    return Command(words, path.parent / LOGS / f"{path.name}.log")
+    return Command([*TRAIN, *planned.words], path.parent / LOGS / f"{path.name}.log")
 
 
 def _result(planned: PlannedRun, outcome: Mapping[str, Any]) -> str:
