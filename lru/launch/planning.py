@@ -68,6 +68,7 @@ def plan(
         UsageError: if a flag is unknown, or has no place in a sweep.
         ValueError: if a value of a point is out of range, or does not fit the others.
     """
+    _check_values(flags, "the command line")
     shared = [*sweep.flags, *flags]
     given = {flag for flag, _ in _values(shared)}
     whole = {flag: _values([f"--{flag}="])[0][0] for flag in points[0]}
@@ -83,9 +84,7 @@ def plan(
 
     def candidate(point: Point) -> Candidate:
         words = words_of(point)
-        typed = {flag: value for flag, value in _values(words) if flag not in LISTS}
-        kinds = {flag: option.kind for flag, option in all_options().items()}
-        as_typed(typed, kinds, f"sweep {sweep.origin}")
+        _check_values(words, f"sweep {sweep.origin}")
         return Candidate(point, resolved(parse(words, program="lru sweep")[1]))
 
     found = list(map(candidate, points))
@@ -115,6 +114,16 @@ def _values(words: Sequence[str]) -> list[tuple[str, str]]:
     return [
         (out[start].removeprefix("--"), " ".join(out[start + 1 : end])) for start, end in spans(out)
     ]
+
+
+def _check_values(words: Sequence[str], origin: str) -> None:
+    """Refuse flags that nobody has, and values that are not of the type of their flag.
+
+    Raises:
+        ValueError: if there is one.
+    """
+    typed = {flag: value for flag, value in _values(words) if flag not in LISTS}
+    as_typed(typed, {flag: option.kind for flag, option in all_options().items()}, origin)
 
 
 def _check_flags(all_of_them: set[str], twice: set[str], sweep: Sweep) -> None:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from lru.commands.sweep import asked
+from lru.experiment import resolved, result_hash
 from lru.flags import parse
 from lru.launch.planning import plan
 from lru.launch.sweep_files import load_sweep, read_sweep, sweep_names
@@ -85,6 +86,11 @@ def test_points_that_are_added_leave_the_names_of_others():
         ("lr_base: {values: [high]}", [], "toy.yaml: lr_base is 'high', but must be a number"),
         ("lr_base: {values: [1, -2]}", [], "lr_base must be a number that is not negative, got -2"),
         ("lr_base: {values: [1, 2]}", ["--lr_b", "3"], "lr_base has several values in sweep toy"),
+        (
+            "epochs: {value: 1}",
+            ["--epoks", "3"],
+            "the command line has values .*: epoks",
+        ),
         ("name: {values: [a, b]}", [], "name has no place in a sweep"),
         ("epochs: {value: 1}", ["--reset"], "reset has no place in a sweep"),
         ("r_min: {value: 1}, model: {values: [lru, gru]}", [], "r_min is an option of model"),
@@ -96,10 +102,16 @@ def test_what_does_not_fit_is_said_before_anything_starts(parameters, flags, sen
         planned(parameters, *flags)
 
 
-def test_the_sweeps_of_the_package_can_start():
-    for name in sweep_names():
-        found = load_sweep(name)
-        assert len(plan(found, found.points())) == len(found.points()) > 1
+@pytest.mark.parametrize("name", sweep_names())
+def test_a_sweep_of_the_package_has_the_runs_that_an_agent_of_wandb_starts(name):
+    utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
+    found = load_sweep(name)
+    points = found.points()[:2]
+    for point, each in zip(points, plan(found, points), strict=True):
+        command = {"args": {flag: {"value": value} for flag, value in point.items()}}
+        config = parse(utils.create_sweep_command_args(command)["args"])[1]
+        assert each.run.path.name.endswith(f"-{result_hash(resolved(config))}")
+    assert len(found.points()) > 10
 
 
 # Lanes.
