@@ -26,6 +26,7 @@ from lru.training.checkpoints import Checkpoints, OtherArraysError, Retention
 from lru.training.loop import Summary, Trainer
 from lru.training.runs import Run, find_run, open_trackers
 from lru.training.trackers import truncate
+from lru.training.weights import SUFFIX, named_arrays, write_weights
 
 
 class RunMismatchError(ValueError):
@@ -212,6 +213,8 @@ def start(trainer: Trainer, config: Config) -> Run:
     if config.run.restore is not None and (config.run.reset or run.saved_update is None):
         other = find_run(config.run.restore, config.run.runs_dir)
         _take_over(trainer, config, other)
+    elif config.train.load_pretrained is not None and (config.run.reset or not run.has_checkpoint):
+        _take_weights(trainer, config, config.train.load_pretrained)
     open_run(config)
     resumed = trainer.resume()
     if other and not resumed and not config.train.finetune and other.metrics_file.exists():
@@ -227,12 +230,33 @@ def _take_over(trainer: Trainer, config: Config, other: Run) -> None:
     Raises:
         ValueError: if they do not fit.
     """
+    if config.train.finetune:
+        _take_weights(trainer, config, str(other.path))
+        return
+    with _checkpoints_of(other, config) as source:
+        trainer.continue_from(source)
+
+
+def _take_weights(trainer: Trainer, config: Config, path: str) -> None:
+    """Start from the weights of a run, or of a file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if they do not fit.
+    """
+    if path.endswith(SUFFIX):
+        trainer.start_from_file(path)
+        return
+    with _checkpoints_of(find_run(path, config.run.runs_dir), config) as source:
+        trainer.start_from(source)
+
+
+@contextmanager
+def _checkpoints_of(other: Run, config: Config) -> Iterator[Checkpoints]:
+    """The checkpoints of another run, which this one is to start from."""
     source = Checkpoints(other.checkpoints, read_only=True)
     try:
-        if config.train.finetune:
-            trainer.start_from(source)
-        else:
-            trainer.continue_from(source)
+        yield source
     except OtherArraysError as error:
         found = differences(Config.load(other.config_file), config)
         of_arrays = found.keys() - own_fields("train").keys() - own_fields("run").keys()
@@ -240,8 +264,8 @@ def _take_over(trainer: Trainer, config: Config, other: Run) -> None:
             raise
         listed = _listed({name: found[name] for name in sorted(of_arrays)})
         raise ValueError(
-            f"restore: the run in {other.path} has another network or optimiser ({listed}); give "
-            "the same values, or start without --restore"
+            f"the run in {other.path} has another network or optimiser ({listed}); give the same "
+            "values, or do not start from it"
         ) from error
     finally:
         source.close()
@@ -412,6 +436,35 @@ def load_model(
             raise ValueError(f"lane must be from 0 to {trainer.n - 1}, got {lane}")
         step = jax.numpy.atleast_1d(trainer.state.step)[lane]
         return Trained(trainer.model(lane), int(step), trainer.task, data, config)
+
+
+def save_weights(
+    run: str | os.PathLike[str] | Run,
+    path: str | os.PathLike[str],
+    lane: int = 0,
+    plugins: str | Sequence[str] | None = None,
+) -> int:
+    """Write the best weights of a run as a safetensors file, with its configuration.
+
+    Args:
+        run: its name, or its folder.
+        path: where to; `--load_pretrained` takes it.
+        lane: which of several lanes.
+        plugins: see `load_model`.
+
+    Returns:
+        The update after which they were taken.
+
+    Raises:
+        FileNotFoundError: if there is no such run, or no checkpoint.
+        ValueError: see `load_model`.
+    """
+    trained = load_model(run, lane, plugins)
+    state = nnx.split(trained.model, nnx.Param, ...)[1:]
+    values, vocabulary = trained.config.flat(), _vocabulary_checksum(trained.data)
+    about = {"update": trained.update, "vocabulary": vocabulary}
+    write_weights(path, named_arrays(state), values, **about)
+    return trained.update
 
 
 def load_models(

@@ -14,7 +14,6 @@ import jax
 from flax import nnx
 
 from lru.batches import Fed
-from lru.training.averaging import averaged_params
 from lru.training.hooks import Report
 from lru.training.interrupts import STOP_SIGNALS, PreemptedError, noted_signals
 from lru.training.lanes import lane_of, of_all, stacked
@@ -115,7 +114,7 @@ class Trainer(SavedRun):
         """Metrics of every evaluation split, a report a lane; None if a hook stops."""
         evaluate = self._evaluate
         reports: list[Report] = [{} for _ in self.lanes]
-        averages = self._each_lane(averaged_params)(self.state.opt_state, self.state.params)
+        averages = self._each_lane(self._averaged)(self.state.opt_state, self.state.params)
         weights = Weights(averages, self.state.stats, self.state.seed)
         models = [
             nnx.merge(self._graphdef, *lane_of(weights[:2], k, self.n)) for k in range(self.n)

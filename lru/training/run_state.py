@@ -6,7 +6,7 @@ on.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -142,6 +142,7 @@ class RunState:
         self._functions = make_functions(task, self._graphdef, self._build, microbatch)
         if train.averages and _has_batch_norm(self.state):
             logger.info("the average is evaluated with batch norm's statistics of the iterates")
+        self._averaged = partial(averaged_params, least_weight=train.least_weight)
         self._method: Method | None = None
         self._trackers = Trackers()
         self._progress: Progress | None = None
@@ -327,7 +328,7 @@ class RunState:
 
     def model(self, lane: int = 0) -> nnx.Module:
         """The model of a lane with its present parameters, or their average."""
-        params = self._each_lane(averaged_params)(self.state.opt_state, self.state.params)
+        params = self._each_lane(self._averaged)(self.state.opt_state, self.state.params)
         parts = lane_of((params, self.state.stats), lane, self.n)
         return nnx.merge(self._graphdef, *parts)
 

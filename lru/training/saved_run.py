@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from lru.training.hooks import NonFiniteError
 from lru.training.optimizer import Optimizer
 from lru.training.run_state import RunState
 from lru.training.update import NEVER, TrainState
+from lru.training.weights import read_weights, with_arrays
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +117,8 @@ class SavedRun(RunState):
     def save_best(self, better: Sequence[bool]) -> None:
         """Save the weights of the lanes that have become better, with the best of the others."""
         # The average is kept as plain parameters: whoever reads them need not know of it.
-        opt_state, params = self._each_lane(end_averaging)(self.state.opt_state, self.state.params)
+        end = self._each_lane(partial(end_averaging, least_weight=self._train.least_weight))
+        opt_state, params = end(self.state.opt_state, self.state.params)
         state = self.state._replace(opt_state=opt_state, params=params)
         if self.n > 1:
             saved = self._checkpoints.latest_step("best") is not None
@@ -137,6 +140,7 @@ class SavedRun(RunState):
             "format": FORMAT,
             **self._data,
             "evaluated": self._evaluated,
+            "total_steps": self.total_steps,
             "lane_method": self._method,
             "rate_scales": self.rate_scales,
             "hooks": {hook.name: hook.state() for hook in self.hooks},
@@ -204,14 +208,31 @@ class SavedRun(RunState):
             ValueError: if they are of another vocabulary.
         """
         self.state, saved = other.restore("best", self.state, only=("params", "stats"))
-        where, vocabulary = other.folder.parent, self._data["vocabulary"]
+        where = f"the run in {other.folder.parent}"
         if "vocabulary" not in saved and saved["data"] != self._data["data"]:
-            message = "the run in %s has not noted its vocabulary: make sure that ids mean the same"
+            message = "%s has not noted its vocabulary: make sure that ids mean the same"
             logger.warning(message, where)
-        elif saved.get("vocabulary", vocabulary) != vocabulary:
+        self._check_vocabulary(saved, where)
+
+    def start_from_file(self, path: str) -> None:
+        """Take over the weights of a file, and the statistics that go with them, in every lane.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is of another model or vocabulary.
+        """
+        arrays, about = read_weights(path)
+        self._check_vocabulary(about, path)
+        state = self.state
+        params, stats = with_arrays((state.params, state.stats), arrays, self.n, path)
+        self.state = state._replace(params=params, stats=stats)
+
+    def _check_vocabulary(self, saved: Mapping[str, Any], where: str) -> None:
+        vocabulary = self._data["vocabulary"]
+        if saved.get("vocabulary", vocabulary) != vocabulary:
             raise ValueError(
-                f"finetune: the vocabulary is not that of the run in {where}, so its weights would "
-                "be taken for other tokens; choose data with the same vocabulary"
+                f"the vocabulary is not that of {where}, so its weights would be taken for other "
+                "tokens; choose data with the same vocabulary"
             )
 
     def continue_from(self, other: Checkpoints) -> None:
@@ -235,6 +256,14 @@ class SavedRun(RunState):
             raise ValueError(
                 f"restore: the run in {where} has made {self.step} updates, and "
                 f"this one would end after {self.total_steps}; give more --epochs or --max_steps"
+            )
+        # Checkpoints of earlier versions do not say.
+        length = saved.get("total_steps", self.total_steps)
+        if length != self.total_steps:
+            logger.warning(
+                "the schedule of the run in %s is of %d updates, this one of %d: from update %d on "
+                "the rate is that of the new schedule",
+                *(where, length, self.total_steps, self.step),
             )
         self.rate_scales = saved["rate_scales"]
 
