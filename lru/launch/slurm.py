@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +48,7 @@ class Restarting:
             SystemExit: if the job starts again.
         """
         self._process = subprocess.Popen(self.words)
+        self._wait()
         status = self._process.wait()
         if status == REQUEUE:
             if os.environ.get("SLURM_PROCID", "0") == "0":
@@ -60,8 +62,17 @@ class Restarting:
         from submitit.helpers import DelayedSubmission  # pyright: ignore[reportMissingImports]
 
         self._process.send_signal(signal.SIGUSR2)
-        self._process.wait()
+        self._wait()
         return DelayedSubmission(Restarting(self.words))
+
+    def _wait(self) -> None:
+        """Return once the command has ended.
+
+        Submitit asks for a checkpoint in a handler of signals, which may interrupt `Popen.wait`,
+        whose lock would keep another from returning.
+        """
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
 
 
 def submit(

@@ -1,6 +1,7 @@
 """Jobs of SLURM, beside programs that stand for those of a cluster."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -50,21 +51,32 @@ def test_a_command_that_asks_for_it_is_requeued_and_one_that_fails_fails(cluster
     assert (cluster / "calls").read_text() == "scontrol requeue 7\n"
 
 
-def test_a_checkpoint_waits_until_the_command_has_saved(tmp_path):
+def test_a_signal_of_submitit_waits_until_the_command_has_saved(tmp_path, monkeypatch):
     helpers = pytest.importorskip("submitit.helpers", reason="the extra slurm is needed")
     program = (
-        "import signal, sys, time; signal.signal(signal.SIGUSR2, lambda *_: sys.exit(0)); "
-        f"open({str(tmp_path / 'ready')!r}, 'w').close(); time.sleep(60)"
+        "import pathlib, signal, sys, time; "
+        "signal.signal(signal.SIGUSR2, lambda *_: (pathlib.Path('saved').touch(), sys.exit(0))); "
+        "pathlib.Path('ready').touch(); time.sleep(60)"
     )
-    command = Restarting([sys.executable, "-S", "-c", program])
-    training = threading.Thread(target=command)
-    training.start()
-    while not (tmp_path / "ready").exists():
-        time.sleep(0.01)
-    again = command.checkpoint()
-    training.join()
-    assert isinstance(again, helpers.DelayedSubmission)
-    assert again.function.words == command.words
+    monkeypatch.chdir(tmp_path)
+    command, found = Restarting([sys.executable, "-S", "-c", program]), []
+
+    def interrupt():
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    def checkpoint(number, frame):
+        found.append(command.checkpoint())
+        assert (tmp_path / "saved").exists()
+
+    before = signal.signal(signal.SIGUSR2, checkpoint)
+    try:
+        threading.Thread(target=interrupt).start()
+        command()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    (again,) = found
     again.dump(tmp_path / "kept")
     assert helpers.DelayedSubmission.load(tmp_path / "kept").function.words == command.words
 
