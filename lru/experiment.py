@@ -51,14 +51,17 @@ class Experiment(NamedTuple):
     trainer: Trainer
 
     def fit(self) -> Summary:
-        """Train to the end, with the trackers of the configuration."""
+        """Train to the end, with the trackers of the configuration; the folder says that it did."""
         wanted, values = self.config.run, self.config.flat()
         with open_trackers(self.run, wanted, self.trainer.step, values) as trackers:
             try:
-                return self.trainer.fit(trackers, wanted.stop_signals)
+                summary = self.trainer.fit(trackers, wanted.stop_signals)
             finally:
                 # Checkpoints flush the log before they are written.
                 self.trainer.wait()
+        outcome = {name: value for name, value in summary._asdict().items() if name != "timing"}
+        write_atomically(self.run.summary_file, json.dumps(outcome, indent=1).encode())
+        return summary
 
 
 class Trained(NamedTuple):
@@ -279,7 +282,6 @@ def _default_name(config: Config) -> str:
 
     An analysis lies in the folder of its run, and has its method in place of data and model.
     """
-    values = json.dumps(config.result_values(), sort_keys=True, default=str)
     task = str(config.task.task)
     of_run = task in TASKS and issubclass(TASKS[task], Analysis)
     data = config.data.dataset.removesuffix("-classification")
@@ -287,9 +289,15 @@ def _default_name(config: Config) -> str:
         [
             *([task] if of_run else [data, config.model.model]),
             f"seed{config.train.jax_seed}",
-            hashlib.sha256(values.encode()).hexdigest()[:6],
+            result_hash(config),
         ]
     )
+
+
+def result_hash(config: Config) -> str:
+    """Six characters of a hash of all values that change the result."""
+    values = json.dumps(config.result_values(), sort_keys=True, default=str)
+    return hashlib.sha256(values.encode()).hexdigest()[:6]
 
 
 def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:

@@ -50,6 +50,11 @@ class CommandConfig:
     """Print the flags of all models, bodies, tasks and optimisers, and stop."""
     trust_plugins: bool = False
     """Load the plugins that the run's config.yaml names, which are else to be named by plugins."""
+    launcher: Literal["local", "slurm"] = "local"
+    """Train here, or submit a job to SLURM, which starts again until the run is done."""
+    slurm: str | None = None
+    """Settings of that job, NAME=VALUE,NAME=VALUE: partition, time (in minutes), mem,
+    cpus_per_task, gpus_per_node and others of sbatch."""
     protocol: Literal["standard", "lra"] | None = None
     """For data sets published without a validation split: lra validates on the test split."""
 
@@ -73,11 +78,8 @@ def parse(
         ValueError: if a value is out of range, or plugins are named there and may not be loaded.
         SystemExit: by the parser, after `--help` or an unknown flag.
     """
-    load_plugins(typed_values(plugins_as_one(arguments), "plugins")["plugins"])
+    words = written_out(arguments)
     everything = all_options()
-    booleans = {name: _is_boolean(option.kind) for name, option in everything.items()}
-    # Of the parser itself: no prefix of help_all.
-    words = expand(arguments, {"help": False, **booleans})
     plugins = typed_values(words, "plugins")["plugins"]
     if load_plugins(plugins):
         return parse(arguments, otherwise, program)
@@ -127,6 +129,21 @@ def parse(
     if args.command.resume:
         _check_resumes(config)
     return args.command, config
+
+
+def written_out(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line with whole names; plugins that are named there are loaded.
+
+    Args:
+        arguments: the words.
+
+    Raises:
+        UsageError: if a prefix fits several flags.
+    """
+    load_plugins(typed_values(plugins_as_one(arguments), "plugins")["plugins"])
+    booleans = {name: _is_boolean(option.kind) for name, option in all_options().items()}
+    # Of the parser itself: no prefix of help_all.
+    return expand(arguments, {"help": False, **booleans})
 
 
 def _check_resumes(config: Config) -> None:

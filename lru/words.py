@@ -1,8 +1,11 @@
 """Words of a command line before it is parsed: prefixes, booleans, flags that are repeated."""
 
 import argparse
+import ast
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 ALIASES = {
     "warmup": "warmup_end",
@@ -29,7 +32,8 @@ WHOLE = ("reset", "trust_plugins")
 """Flags that are not abbreviated: nobody is to get them by chance."""
 
 LISTS = ("data_options", "lanes", "stop_signals")
-"""Flags that take several words, and may be repeated."""
+"""Flags that take several words, and may be repeated; agents of W&B give them one word: a list or
+a mapping as Python writes it, or after a dot the name of one item."""
 
 
 class UsageError(ValueError):
@@ -50,17 +54,25 @@ def expand(arguments: Sequence[str], flags: Mapping[str, bool]) -> list[str]:
     """
     out: list[str] = []
     boolean_before = False
+    name, item = "", ""
     for i, argument in enumerate(arguments):
         if not argument.startswith("--"):
-            out.append(_boolean(argument) if boolean_before else argument)
+            out += _items(argument, item) if name in LISTS else [argument]
+            if boolean_before:
+                out[-1] = _boolean(argument)
             boolean_before = False
             continue
         typed, equals, value = argument.partition("=")
-        name = _complete(typed.removeprefix("--").replace("-", "_"), flags)
+        typed, _, item = typed.removeprefix("--").partition(".")
+        name = _complete(typed.replace("-", "_"), flags)
+        if item and name not in LISTS:
+            name, item = f"{name}.{item}", ""
         boolean_before = flags.get(name, False)
         out.append(f"--{name}")
         following = arguments[i + 1] if i + 1 < len(arguments) else ""
-        if equals:
+        if equals and name in LISTS:
+            out += _items(value, item)
+        elif equals:
             out.append(_boolean(value) if boolean_before else value)
             boolean_before = False
         elif boolean_before and following.lower() not in BOOLEANS:
@@ -69,6 +81,30 @@ def expand(arguments: Sequence[str], flags: Mapping[str, bool]) -> list[str]:
     for name in LISTS:
         out = _joined(out, f"--{name}")
     return plugins_as_one(out)
+
+
+def _items(word: str, item: str) -> list[str]:
+    """The words of a flag in `LISTS` that one word stands for.
+
+    Args:
+        word: a word, None, or a list or a mapping as Python writes it.
+        item: whose value it is; empty if it is a value of the flag itself.
+    """
+    value: Any = word
+    if word == "None" or word[:1] in ("[", "(", "{"):
+        with suppress(ValueError, SyntaxError):
+            value = ast.literal_eval(word)
+    if item:
+        value = {item: value}
+    if isinstance(value, Mapping):
+        return [f"{name}={_joined_by_commas(values)}" for name, values in value.items()]
+    if value is None:
+        return []
+    return [str(each) for each in value] if isinstance(value, list | tuple) else [word]
+
+
+def _joined_by_commas(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def plugins_as_one(words: Sequence[str]) -> list[str]:

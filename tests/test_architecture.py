@@ -14,6 +14,7 @@ ORDER = [
     # The doors: `import lru`, `python -m lru`.
     [("__init__", "__main__")],
     [("commands",)],
+    [("launch",)],
     [("flags",)],
     [("origins",)],
     [("export",), ("text",), ("interop",), ("reports",)],

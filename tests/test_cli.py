@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import json
 import re
 import signal
 import subprocess
@@ -75,6 +76,8 @@ def test_trains_evaluates_and_draws(model, flags, tmp_path, capsys):
     assert {path.name for path in (folder / "plots").iterdir()} == pictures
     last = read_jsonl(folder / "metrics.jsonl")[-1]
     assert last["step"] == 3
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["steps"], summary["best"][0]["val/loss"]) == (3, last["val/loss"])
     assert run("--name", "one", "--runs_dir", tmp_path / "runs", "--eval_only") == 0
     assert f"{last['test/accuracy']:.4f}" in capsys.readouterr().out
 

@@ -174,6 +174,9 @@ def test_a_command_of_the_pages_is_understood(command, workplace, monkeypatch):
         config.save(workplace / "runs" / words[0] / "config.yaml")
         verbs()[verb].configuration(words)
         return
+    if verb == "sweep":
+        verbs()[verb].asked(words)
+        return
     understand = argparse.ArgumentParser.parse_args
 
     def parse_args(*arguments):

@@ -178,6 +178,53 @@ def test_flags_are_written_out(typed, written):
     assert expand(typed.split(), KNOWN) == written.split(" ")
 
 
+@pytest.mark.parametrize("form", ["args", "args_no_equals"])
+def test_what_an_agent_of_wandb_makes_of_a_sweep_is_understood(form):
+    utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
+    values = {
+        "model": "gru",
+        "lr_base": "3e-3",
+        "plots": False,
+        "tensorboard": True,
+        "on_device": None,
+        "max_steps": None,
+        "clip_norm": None,
+        "name": None,
+        "epochs": 7,
+        "lr_decay": 1.0,
+        "lanes": ["lr_base=1e-3,1e-2", "weight_decay=0,0.1"],
+        "data_options": {"n_train": 24, "source": "a b"},
+        "data_options.delay": 3,
+    }
+    command = {"args": {name: {"value": value} for name, value in values.items()}}
+    config = parse(utils.create_sweep_command_args(command)[form])[1].flat()
+    expected = values | {
+        "lr_base": 3e-3,
+        "lanes": tuple(values["lanes"]),
+        "data_options": {"n_train": "24", "source": "a b", "delay": "3"},
+    }
+    del expected["data_options.delay"]
+    assert {name: config[name] for name in expected} == expected
+    assert utils.create_sweep_command(None)[-1] == "${args}"
+
+
+@pytest.mark.parametrize(
+    ("words", "lanes"),
+    [
+        (["--lanes=None"], ()),
+        (["--lanes=[]"], ()),
+        (["--lanes={'lr_base': [0.1, 0.2]}"], ("lr_base=0.1,0.2",)),
+        (
+            ["--lanes.lr_base=[0.1, 0.2]", "--lanes.lr_factor", "1"],
+            ("lr_base=0.1,0.2", "lr_factor=1"),
+        ),
+        (["--lanes=[lr_base"], ("[lr_base",)),
+    ],
+)
+def test_lists_are_taken_as_python_writes_them(words, lanes):
+    assert parse(words)[1].train.lanes == lanes
+
+
 def test_an_ambiguous_prefix_lists_what_it_fits():
     with pytest.raises(UsageError, match=r"--n_ is short for several flags: n_buckets, n_layers$"):
         expand(["--n_", "3"], KNOWN)

@@ -64,6 +64,13 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add_plugins(parser)
 
 
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """Add what every verb takes that reads several runs."""
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="+", help="name of a run or of a sweep, or its folder"
+    )
+
+
 def add_plugins(parser: argparse.ArgumentParser) -> None:
     """Add what every verb takes that reads the configuration of a run."""
     parser.add_argument(

@@ -4,18 +4,18 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from lru.commands import add_plugins, plugins_of
+from lru.commands import add_plugins, add_runs, plugins_of
 from lru.config import Config
 from lru.experiment import load_plugins_of
 from lru.reports.results import best_line, lines_of, task_of
 from lru.training.report import format_columns, formatted
-from lru.training.runs import find_run
+from lru.training.runs import find_runs
 
 
 def parser() -> argparse.ArgumentParser:
     """Command line of the verb."""
     parser = argparse.ArgumentParser(prog="lru compare", description=__doc__)
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="name of a run, or its folder")
+    add_runs(parser)
     add_plugins(parser)
     return parser
 
@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: Sequence[str]) -> int:
     """Run the verb."""
     given = parser().parse_args(arguments)
-    runs = [find_run(name) for name in given.runs]
+    runs = [found for name in given.runs for found in find_runs(name)]
     for found in runs:
         load_plugins_of(found, plugins_of(given, found))
     configs = [Config.load(found.config_file) for found in runs]

@@ -17,7 +17,7 @@ from lru.version import __version__
 PLACES = {
     **dict.fromkeys(("run", "runs", "restore", "runs_dir", "raw_dir"), shtab.DIRECTORY),
     **dict.fromkeys(("cache_dir", "dir_name", "out", "mirror"), shtab.DIRECTORY),
-    "plugins": shtab.FILE,
+    **dict.fromkeys(("file", "plugins"), shtab.FILE),
 }
 """Arguments that take a folder or a file."""
 

@@ -4,16 +4,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lru.commands import add_plugins, plugins_of
+from lru.commands import add_plugins, add_runs, plugins_of
 from lru.reports import grouped, repetitions_of, write_report
 from lru.reports.write import default_folder
-from lru.training.runs import find_run
+from lru.training.runs import find_runs
 
 
 def parser() -> argparse.ArgumentParser:
     """Command line of the verb."""
     parser = argparse.ArgumentParser(prog="lru report", description=__doc__)
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="name of a run, or its folder")
+    add_runs(parser)
     parser.add_argument(
         "--out", type=Path, help="folder to write; default: reports/ and the names of the runs"
     )
@@ -41,12 +41,13 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: Sequence[str]) -> int:
     """Run the verb."""
     given = parser().parse_args(arguments)
-    runs = {found.path.resolve(): found for found in map(find_run, given.runs)}
+    runs = {found.path.resolve(): found for name in given.runs for found in find_runs(name)}
     repetitions = [
         each for found in runs.values() for each in repetitions_of(found, plugins_of(given, found))
     ]
     groups, left_out = grouped(repetitions)
-    folder = given.out or default_folder(repetitions)
+    names = dict.fromkeys(Path(name).resolve().name for name in given.runs)
+    folder = given.out or default_folder(list(names))
     write_report(
         groups,
         folder,

@@ -1,6 +1,7 @@
 """Train, resume or evaluate a model."""
 
 import logging
+import sys
 from collections.abc import Sequence
 
 from flax import nnx
@@ -9,21 +10,38 @@ from lru.analysis.plots import plot_curves, plot_eigenvalues
 from lru.analysis.spectra import eigenvalues
 from lru.config import CHOICES, Config
 from lru.dataloaders import DATASETS
-from lru.experiment import Experiment, facts, open_experiment
+from lru.experiment import Experiment, facts, open_experiment, resolved, run_path
 from lru.flags import CommandConfig, parse
+from lru.launch.slurm import submit
 from lru.options import first_line
 from lru.origins import load_recipe, recipe_names
 from lru.training.interrupts import PreemptedError, preemptible
 from lru.training.memory import keep_freed_memory
 from lru.training.report import format_table, report_rows, summarise
 from lru.training.trackers import read_jsonl
+from lru.words import UsageError
 
 logger = logging.getLogger("lru")
 
+TRAIN = (sys.executable, "-m", "lru", "train")
+"""Words of a command that trains, without its flags."""
+
+JOBS = "slurm"
+"""Folder beside runs with what is kept of the jobs that train them."""
+
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command; the exit status."""
-    return carry_out(*parse(arguments))
+    """Run the command, or submit it; the exit status."""
+    command, config = parse(arguments)
+    if command.launcher == "local" or command.list:
+        return carry_out(command, config)
+    if config.run.reset:
+        raise UsageError("launcher slurm excludes reset, as the job would start over every time")
+    path = run_path(resolved(config))
+    words = [*TRAIN, *arguments, "--launcher=local"]
+    (job,) = submit([words], path.parent / JOBS, command.slurm)
+    print(f"  job {job.number} trains {path}; its log is {job.log}")
+    return 0
 
 
 def carry_out(command: CommandConfig, config: Config) -> int:
@@ -31,6 +49,8 @@ def carry_out(command: CommandConfig, config: Config) -> int:
     if command.list:
         print(_listing())
         return 0
+    if command.launcher != "local":
+        raise UsageError(f"launcher must be local here, got {command.launcher}")
     keep_freed_memory()
     with preemptible(config.run.stop_signals), open_experiment(config) as experiment:
         print(format_table(facts(experiment)))

@@ -38,9 +38,8 @@ _SPEAKING = (*(choice.flag for choice in CHOICES), "dataset")
 """Options whose values are names, which need not be named themselves."""
 
 
-def default_folder(repetitions: Sequence[Repetition]) -> Path:
-    """The folder of a report, in `reports/`, by the names of its runs."""
-    names = list(dict.fromkeys(each.run.path.resolve().name for each in repetitions))
+def default_folder(names: Sequence[str]) -> Path:
+    """The folder of a report, in `reports/`, by the names of its runs, or of folders of runs."""
     name = "-".join(names)
     if len(name) > _LONGEST_NAME:
         mark = hashlib.sha256(name.encode()).hexdigest()[:6]

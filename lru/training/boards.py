@@ -248,9 +248,10 @@ def _markdown(table: Table) -> str:
 
 
 def _run_id(path: Path) -> str:
-    """The id kept in a file, made up at the first call."""
+    """The id kept in a file; at the first call that of an agent of W&B, or one made up."""
     if not path.exists():
-        write_atomically(path, uuid.uuid4().hex[:8].encode())
+        made_up = os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8]
+        write_atomically(path, made_up.encode())
     return path.read_text().strip()
 
 

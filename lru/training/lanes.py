@@ -58,6 +58,17 @@ def _of(owner: Any, values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if hasattr(owner, name)}
 
 
+def lane_options(optimizer: Optimizer, of_draw: Sequence[str] = ()) -> list[str]:
+    """The options in which lanes may differ.
+
+    Args:
+        optimizer: the rule of the updates.
+        of_draw: options of the network that may differ between lanes.
+    """
+    of_rule = [name for name in ("lr_factor", "weight_decay") if hasattr(optimizer, name)]
+    return ["lr_base", *of_rule, *of_draw]
+
+
 def lanes_of(config: TrainConfig, optimizer: Optimizer, of_draw: Sequence[str] = ()) -> list[Lane]:
     """All lanes: for every combination of values, one for each seed.
 
@@ -70,10 +81,9 @@ def lanes_of(config: TrainConfig, optimizer: Optimizer, of_draw: Sequence[str] =
         ValueError: if `lanes` cannot be read, or names an option that has no lanes.
     """
     grid: dict[str, list[float]] = {}
+    allowed = lane_options(optimizer, of_draw)
     for item in config.lanes:
         name, equals, values = item.partition("=")
-        of_rule = [n for n in ("lr_factor", "weight_decay") if hasattr(optimizer, n)]
-        allowed = ["lr_base", *of_rule, *of_draw]
         if not equals or name not in allowed or name in grid:
             raise ValueError(
                 f"lanes must be OPTION=VALUE,VALUE with an option of {', '.join(allowed)} once, "

@@ -36,6 +36,11 @@ class Run(NamedTuple):
         return self.path / "metrics.jsonl"
 
     @property
+    def summary_file(self) -> Path:
+        """Outcome of the run, once it has ended by itself."""
+        return self.path / "summary.json"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
@@ -98,6 +103,26 @@ def find_run(run: str | os.PathLike[str], runs_dir: str = RunConfig.runs_dir) ->
     )
 
 
+def find_runs(name: str | os.PathLike[str], runs_dir: str = RunConfig.runs_dir) -> list[Run]:
+    """The run of this name or path, or all that lie in a folder of this name or path.
+
+    Args:
+        name: of a run, or of a folder of runs such as that of a sweep; or its path.
+        runs_dir: folder of the runs.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    try:
+        return [find_run(name, runs_dir)]
+    except FileNotFoundError:
+        for folder in (Path(runs_dir) / name, Path(name)):
+            files = sorted(folder.glob(f"*/{Run(folder).config_file.name}"))
+            if files:
+                return [Run(file.parent) for file in files]
+        raise
+
+
 @contextmanager
 def open_trackers(
     run: Run, wanted: RunConfig, step: int, values: Mapping[str, Any]
@@ -117,7 +142,8 @@ def open_trackers(
         folder = run.path / "tensorboard"
         texts = {"config": values, "environment": environment}
         trackers.add("TensorBoard", lambda: TensorBoardTracker(folder, step + 1, texts))
-    if wanted.use_wandb:
+    # An agent of W&B starts runs in order to see them there.
+    if wanted.use_wandb or "WANDB_SWEEP_ID" in os.environ:
         config = {**values, "environment": environment}
         account = wanted.wandb_project, wanted.wandb_entity, run.path.name
         trackers.add("Weights & Biases", lambda: WandbTracker(run.path, *account, config))

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
 from pathlib import Path
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from typing import Any, Protocol, SupportsFloat
 
 from lru.files import write_atomically
@@ -53,24 +53,40 @@ class JsonLinesTracker:
     """One JSON object a line, {"step": ..., name: value, ...}, appended to a file.
 
     NaN and infinities are written as the strings "NaN", "Infinity" and "-Infinity", which
-    `read_jsonl` turns back. A last line that a killed process left unfinished is dropped.
+    `read_jsonl` turns back. A last line that a killed process left unfinished is dropped. Lines
+    that cannot be written, as on a full disk, are kept and tried again.
     """
 
     def __init__(self, path: str | os.PathLike):
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
-        self._file.truncate(len(_whole_lines(path)))
+        self._path = Path(path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("ab", buffering=0)
+        self._file.truncate(len(_whole_lines(self._path)))
+        self._unwritten, self._warned, self._one_at_a_time = b"", False, Lock()
 
     def log(self, step: int, metrics: Metrics) -> None:
         """Append a line; it outlives the process at once, a power cut only after `flush`."""
         record = {"step": step} | {name: _json_number(value) for name, value in metrics.items()}
-        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        self._unwritten += json.dumps(record, allow_nan=False).encode() + b"\n"
+        try:
+            self._write()
+        except OSError as error:
+            if not self._warned:
+                logger.warning("%s cannot be written, and is tried again: %s", self._path, error)
+            self._warned = True
+
+    def _write(self) -> None:
+        with self._one_at_a_time:
+            while self._unwritten:
+                self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
 
     def flush(self) -> None:
-        """Wait until all lines are on the disk."""
-        self._file.flush()
+        """Wait until all lines are on the disk.
+
+        Raises:
+            OSError: if they cannot be written.
+        """
+        self._write()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:

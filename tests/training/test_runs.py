@@ -6,6 +6,7 @@ import pytest
 
 from lru.config import Config
 from lru.experiment import RunMismatchError, open_run, run_path
+from lru.training import runs
 from lru.training.runs import open_trackers
 
 
@@ -144,3 +145,22 @@ def test_tensorboard_is_written_on_request(configure):
     with open_trackers(run, config.run, 0, config.flat()) as trackers:
         trackers.log(1, {"loss": 0.5})
     assert list((run.path / "tensorboard").iterdir())
+
+
+def test_runs_of_an_agent_of_wandb_are_logged_there(configure, monkeypatch):
+    run, opened = open_run(configure()), []
+
+    class Tracker:
+        def __init__(self, *arguments):
+            opened.append(arguments[0])
+
+        def close(self):
+            opened.append("closed")
+
+    monkeypatch.setattr(runs, "WandbTracker", Tracker)
+    for sweep in (None, "abc"):
+        if sweep is not None:
+            monkeypatch.setenv("WANDB_SWEEP_ID", sweep)
+        with open_trackers(run, configure().run, 0, {}):
+            assert opened == ([] if sweep is None else [run.path])
+    assert opened == [run.path, "closed"]

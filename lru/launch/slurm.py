@@ -1,0 +1,142 @@
+"""Commands as jobs of SLURM, submitted by submitit, that start again until they are done."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lru.training.interrupts import REQUEUE
+from lru.words import UsageError
+
+MOST_TIMEOUTS = 1000
+"""Limits of time that a job may meet before it is given up: long runs take many."""
+
+
+class Job(NamedTuple):
+    """A job that was submitted.
+
+    Attributes:
+        number: of SLURM.
+        log: file with its output; SLURM makes it when the job starts.
+    """
+
+    number: str
+    log: Path
+
+
+class Restarting:
+    """A command that is requeued when it asks for it, and by submitit when its time is up.
+
+    Submitit stores it in a file for the job, so it holds words alone.
+
+    Args:
+        words: of the command line.
+    """
+
+    def __init__(self, words: Sequence[str]):
+        self.words = list(words)
+
+    def __call__(self) -> None:
+        """Run the command in the job.
+
+        Raises:
+            CalledProcessError: if it fails.
+            SystemExit: if the job starts again.
+        """
+        self._process = subprocess.Popen(self.words)
+        self._wait()
+        status = self._process.wait()
+        if status == REQUEUE:
+            if os.environ.get("SLURM_PROCID", "0") == "0":
+                subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
+            sys.exit(REQUEUE)
+        if status:
+            raise subprocess.CalledProcessError(status, self.words)
+
+    def checkpoint(self) -> Any:
+        """Let the command save; what submitit is to start next time."""
+        from submitit.helpers import DelayedSubmission  # pyright: ignore[reportMissingImports]
+
+        self._process.send_signal(signal.SIGUSR2)
+        self._wait()
+        return DelayedSubmission(Restarting(self.words))
+
+    def _wait(self) -> None:
+        """Return once the command has ended.
+
+        Submitit asks for a checkpoint in a handler of signals, which may interrupt `Popen.wait`,
+        whose lock would keep another from returning.
+        """
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+
+
+def submit(
+    commands: Sequence[Sequence[str]],
+    folder: Path,
+    settings: str | None = None,
+    at_once: int | None = None,
+) -> list[Job]:
+    """Submit commands, several as one array.
+
+    Args:
+        commands: words of each.
+        folder: for logs, and for what submitit keeps of each job.
+        settings: of the jobs, NAME=VALUE,NAME=VALUE, by the names of sbatch.
+        at_once: most that run at a time; None for no limit.
+
+    Raises:
+        UsageError: if there is no SLURM or no submitit, or a setting is unknown.
+    """
+    executor = make_executor(
+        folder, parsed(settings) | ({"array_parallelism": at_once} if at_once else {})
+    )
+    with executor.batch():
+        jobs = [executor.submit(Restarting(words)) for words in commands]
+    return [Job(job.job_id, Path(job.paths.stdout)) for job in jobs]
+
+
+def make_executor(folder: Path, settings: Mapping[str, Any]) -> Any:
+    """What submits jobs.
+
+    Args:
+        folder: see `submit`.
+        settings: of the jobs, by name.
+
+    Raises:
+        UsageError: see `submit`.
+    """
+    try:
+        import submitit  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise UsageError('launcher slurm needs submitit: pip install "lru-jax[slurm]"') from None
+    try:
+        executor = submitit.SlurmExecutor(folder, max_num_timeout=MOST_TIMEOUTS)
+    except RuntimeError:
+        raise UsageError("launcher slurm needs SLURM, but there is no srun here") from None
+    try:
+        executor.update_parameters(job_name="lru", **settings)
+    except ValueError as error:
+        raise UsageError(f"slurm: {' '.join(str(error).split())}") from None
+    return executor
+
+
+def parsed(settings: str | None) -> dict[str, str | int]:
+    """Settings by name, whole numbers as such.
+
+    Raises:
+        UsageError: if one is no NAME=VALUE, or the time is no number of minutes.
+    """
+    found: dict[str, str | int] = {}
+    for item in settings.split(",") if settings else []:
+        name, equals, value = item.partition("=")
+        if not (name and equals):
+            raise UsageError(f"slurm takes NAME=VALUE,NAME=VALUE, got {item!r}")
+        found[name] = int(value) if value.isdigit() else value
+    if not isinstance(found.get("time", 0), int):
+        raise UsageError(f"time in slurm must be a number of minutes, got {found['time']!r}")
+    return found

@@ -1,0 +1,117 @@
+"""Jobs of SLURM, beside programs that stand for those of a cluster."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from lru.commands import main
+from lru.launch.slurm import Restarting, parsed, submit
+from lru.words import UsageError
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """Programs of SLURM that note how they are called; the number of a job is 7."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, answer in (("srun", ""), ("sbatch", "Submitted batch job 7"), ("scontrol", "")):
+        lines = ["#!/bin/sh", f'echo {name} "$@" >>{tmp_path}/calls', f"echo {answer}"]
+        (programs / name).write_text("\n".join(lines))
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_settings_are_read():
+    assert parsed(None) == parsed("") == {}
+    assert parsed("partition=gpu,time=60,mem=8GB") == {"partition": "gpu", "time": 60, "mem": "8GB"}
+    with pytest.raises(UsageError, match="slurm takes NAME=VALUE,NAME=VALUE, got 'gpu'"):
+        parsed("gpu")
+    with pytest.raises(UsageError, match="time in slurm must be a number of minutes, got '1:00'"):
+        parsed("time=1:00")
+
+
+def test_a_command_that_asks_for_it_is_requeued_and_one_that_fails_fails(cluster, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    Restarting([sys.executable, "-S", "-c", ""])()
+    with pytest.raises(subprocess.CalledProcessError):
+        Restarting([sys.executable, "-S", "-c", "raise SystemExit(2)"])()
+    assert not (cluster / "calls").exists()
+    with pytest.raises(SystemExit, match="75"):
+        Restarting([sys.executable, "-S", "-c", "raise SystemExit(75)"])()
+    monkeypatch.setenv("SLURM_PROCID", "1")  # another process of the same run
+    with pytest.raises(SystemExit, match="75"):
+        Restarting([sys.executable, "-S", "-c", "raise SystemExit(75)"])()
+    assert (cluster / "calls").read_text() == "scontrol requeue 7\n"
+
+
+def test_a_signal_of_submitit_waits_until_the_command_has_saved(tmp_path, monkeypatch):
+    helpers = pytest.importorskip("submitit.helpers", reason="the extra slurm is needed")
+    program = (
+        "import pathlib, signal, sys, time; "
+        "signal.signal(signal.SIGUSR2, lambda *_: (pathlib.Path('saved').touch(), sys.exit(0))); "
+        "pathlib.Path('ready').touch(); time.sleep(60)"
+    )
+    monkeypatch.chdir(tmp_path)
+    command, found = Restarting([sys.executable, "-S", "-c", program]), []
+
+    def interrupt():
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    def checkpoint(number, frame):
+        found.append(command.checkpoint())
+        assert (tmp_path / "saved").exists()
+
+    before = signal.signal(signal.SIGUSR2, checkpoint)
+    try:
+        threading.Thread(target=interrupt).start()
+        command()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    (again,) = found
+    again.dump(tmp_path / "kept")
+    assert helpers.DelayedSubmission.load(tmp_path / "kept").function.words == command.words
+
+
+def test_commands_are_submitted_as_one_array(cluster):
+    pytest.importorskip("submitit", reason="the extra slurm is needed")
+    jobs = submit([["a"], ["b"], ["c"]], cluster / "jobs", "partition=gpu,time=60", at_once=2)
+    assert [job.number for job in jobs] == ["7_0", "7_1", "7_2"]
+    assert jobs[1].log == cluster / "jobs" / "7_1_0_log.out"
+    script = (cluster / "jobs" / "7_submission.sh").read_text()
+    for line in ("--array=0-2%2", "--partition=gpu", "--time=60", "--open-mode=append"):
+        assert f"#SBATCH {line}\n" in script
+    with pytest.raises(UsageError, match=r"^slurm: Unavailable parameter.*'tim'.* partition "):
+        submit([["a"]], cluster / "jobs", "tim=3")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_training_and_a_sweep_are_submitted(capsys):
+    pytest.importorskip("submitit", reason="the extra slurm is needed")
+    slurm = ["--launcher", "slurm", "--slurm", "time=60"]
+    assert main(["train", "--name", "one", *slurm]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("  job 7 trains runs/one; its log is ")
+    assert said.endswith("/runs/slurm/7_0_log.out\n")
+    assert main(["sweep", "copy-recurrences", "--jobs", "3", *slurm, "--epochs", "1"]) == 0
+    assert "job 7_11 trains model=lstm,lr_base=0.03-" in capsys.readouterr().out
+
+
+def test_what_is_missing_or_makes_no_sense_is_said(capsys, monkeypatch):
+    for words in (["--reset"], ["--slurm", "gpu"]):
+        assert main(["train", "--launcher", "slurm", *words]) == 2
+    error = capsys.readouterr().err
+    assert "launcher slurm excludes reset" in error
+    assert "slurm takes NAME=VALUE" in error
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    assert main(["train", "--launcher", "slurm"]) == 2
+    assert 'needs submitit: pip install "lru-jax[slurm]"' in capsys.readouterr().err
