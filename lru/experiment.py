@@ -18,6 +18,7 @@ from flax import nnx
 from lru.analysis.methods import Analysis, Opened
 from lru.config import Config, choices_of, fields_for, own_fields, read_values
 from lru.dataloaders import DATASETS, Card, Prepared, dataset_from_options
+from lru.devices import Devices, is_first, join_processes, on_first
 from lru.files import write_atomically
 from lru.models import MODELS, NETWORKS, ModelConfig
 from lru.plugins import load_plugins, load_saved_plugins
@@ -27,7 +28,7 @@ from lru.training.checkpoints import Checkpoints, OtherArraysError
 from lru.training.lanes import lanes_of
 from lru.training.loop import Summary, Trainer
 from lru.training.runs import Run, find_run, open_trackers
-from lru.training.trackers import truncate
+from lru.training.trackers import Trackers, truncate
 
 
 class RunMismatchError(ValueError):
@@ -54,6 +55,8 @@ class Experiment(NamedTuple):
     def fit(self) -> Summary:
         """Train to the end, with the trackers of the configuration."""
         wanted, values = self.config.run, self.config.flat()
+        if not is_first():
+            return self.trainer.fit(Trackers())
         with open_trackers(self.run, wanted, self.trainer.step, values) as trackers:
             return self.trainer.fit(trackers)
 
@@ -145,8 +148,10 @@ def open_experiment(config: Config, data: Prepared | None = None) -> Iterator[Ex
         InUseError: if another process trains in the folder.
         RunMismatchError: if the folder belongs to another configuration.
         FileNotFoundError: if there is nothing to evaluate or to start from.
+        OSError: if the first of several processes cannot begin.
         ValueError: if something does not fit.
     """
+    join_processes(config.run.coordinator, config.run.num_processes, config.run.process_id)
     if data is None:
         config = resolved(config)
         data = load_data(config)
@@ -181,6 +186,7 @@ def make_trainer(config: Config, data: Prepared, task: Task, run: Run) -> Traine
         data={"data": data.card.checksum, "vocabulary": _vocabulary_checksum(data)},
         save_every=run_config.checkpoint_every,
         steps_per_call=run_config.steps_per_call,
+        devices=Devices.named(run_config.mesh),
     )
 
 
@@ -203,8 +209,10 @@ def start(trainer: Trainer, config: Config) -> Run:
     if config.run.restore is not None and (config.run.reset or run.saved_update is None):
         other = find_run(config.run.restore, config.run.runs_dir)
         _take_over(trainer, config, other)
-    open_run(config)
+    on_first(lambda: open_run(config))
     resumed = trainer.resume()
+    if not is_first():
+        return run
     if other and not resumed and not config.train.finetune and other.metrics_file.exists():
         write_atomically(run.metrics_file, other.metrics_file.read_bytes())
     # Lines after the checkpoint will be written again.
@@ -507,9 +515,9 @@ def _evaluated(
     folder = run if isinstance(run, Run) else find_run(run)
     load_plugins_of(folder, plugins)
     config = Config.load(folder.config_file)
-    # The folder may have been moved, and the runs that lie in it with it.
+    # The folder may have been moved, and the runs that lie in it with it, to other devices.
     place = folder.path.resolve()
-    here = {"eval_only": True, "runs_dir": str(place.parent), "name": place.name}
+    here = {"eval_only": True, "runs_dir": str(place.parent), "name": place.name, "mesh": None}
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, **here))
     data = load_data(config) if data is None else data
     trainer = make_trainer(config, data, make_task(config, data), folder)
@@ -534,5 +542,6 @@ def facts(experiment: Experiment) -> Mapping[str, str]:
         **lanes,
         "updates": f"{trainer.step} of {trainer.total_steps} done",
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})"
+        + trainer.devices.phrase()
         + (", which holds the data" if source.on_device else ""),
     }

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from lru.devices import is_first
 from lru.training.first_form import as_second_form
 from lru.training.update import TrainState
 
@@ -52,16 +53,19 @@ class Checkpoints:
 
         Args:
             folder: holds one folder a kind.
-            read_only: leave it as it is; another process may be writing there.
+            read_only: leave it as it is; another process may be writing there, as the first one
+                does of several that train together.
         """
         self.folder = folder
-        self._read_only = read_only
+        self._read_only = read_only or not is_first()
         self._managers: dict[Kind, ocp.CheckpointManager] = {}
 
     def _manager(self, kind: Kind) -> ocp.CheckpointManager:
         """The manager of a kind, whose folder is made if it is not there."""
         if kind not in self._managers:
             folder = self.folder.absolute()
+            if not self._read_only:
+                (folder / kind).mkdir(parents=True, exist_ok=True)
             # Orbax joins the files of its database by a pattern that begins with their own path.
             literal = str(folder) == glob.escape(str(folder))
             self._managers[kind] = ocp.CheckpointManager(
@@ -73,8 +77,12 @@ class Checkpoints:
                 options=ocp.CheckpointManagerOptions(
                     max_to_keep=1,
                     cleanup_tmp_directories=not self._read_only,
-                    create=not self._read_only,
+                    create=False,
                     read_only=self._read_only,
+                    # Arrays are whole: no process waits for another in here.
+                    multiprocessing_options=ocp.options.MultiprocessingOptions(
+                        primary_host=jax.process_index(), active_processes={jax.process_index()}
+                    ),
                     # Of each step it would read a file that another process may just remove.
                     lightweight_initialize=True,
                 ),
@@ -101,7 +109,12 @@ class Checkpoints:
         )
 
     def save(self, kind: Kind, step: int, state: TrainState, progress: dict[str, Any]) -> None:
-        """Write in the background; a checkpoint that exists at this step stays as it is."""
+        """Write in the background; a checkpoint that exists at this step stays as it is.
+
+        Nothing is written to a folder that was opened to read only.
+        """
+        if self._read_only:
+            return
         manager = self._manager(kind)
         if step in manager.all_steps():
             return
@@ -115,8 +128,8 @@ class Checkpoints:
         )
 
     def clear(self, kind: Kind) -> None:
-        """Remove all of this kind."""
-        if self.latest_step(kind) is not None:
+        """Remove all of this kind, unless the folder was opened to read only."""
+        if not self._read_only and self.latest_step(kind) is not None:
             for step in self._manager(kind).all_steps():
                 self._manager(kind).delete(step)
 

@@ -20,7 +20,7 @@ from lru.training.lanes import lane_of, of_all, stacked
 from lru.training.progress import Progress, Stopwatch
 from lru.training.saved_run import SavedRun
 from lru.training.trackers import Trackers
-from lru.training.update import Weights, over_series, start_evaluation
+from lru.training.update import Weights, over_series, rows_of, start_evaluation
 
 
 class Summary(NamedTuple):
@@ -69,13 +69,13 @@ class Trainer(SavedRun):
                 with progress.waiting.running():
                     fed = next(feed, None)
                     if fed is None:
-                        feed = self.sources["train"].series(
+                        feed = self._feeds["train"].series(
                             *divmod(self.step, self._per_epoch),
                             most=self._steps_per_call,
                             wanted=lambda: self.next_boundary - self.step,
                         )
                         fed = next(feed)
-                self._state = train(self._state, fed.batch)
+                self._state = train(self._state, self.devices.put(fed.batch, rows_of))
                 self.step += fed.count
                 progress.step(fed.examples * len(self.lanes), fed.count)
                 for hook in self.hooks:
@@ -108,15 +108,15 @@ class Trainer(SavedRun):
         reports: list[Report] = [{} for _ in self.lanes]
         averages = self._each_lane(averaged_params)(self.state.opt_state, self.state.params)
         weights = Weights(averages, self.state.stats, self.state.seed)
-        models = [
-            nnx.merge(self._graphdef, *lane_of(weights[:2], k, self.n)) for k in range(self.n)
-        ]
-        for name, source in self.sources.items():
+        here, put = self.devices.local(weights), self.devices.put
+        models = [nnx.merge(self._graphdef, *lane_of(here[:2], k, self.n)) for k in range(self.n)]
+        for name, source in self._feeds.items():
             if name == "train":
                 continue
-            done = stacked([start_evaluation(self.task, model, source.rows) for model in models])
+            start = stacked([start_evaluation(self.task, model, source.rows) for model in models])
+            done = put(start, rows_of)
             for fed in source.epoch():
-                done = evaluate(done, weights, fed.batch)
+                done = evaluate(done, weights, put(fed.batch, rows_of))
                 if self.stopping:
                     return None
             for report, more in zip(

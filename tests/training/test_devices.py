@@ -1,0 +1,189 @@
+"""Runs on several devices, of one process and of two: the losses of one device, and checkpoints.
+
+The devices are those that the processor is divided into for tests.
+"""
+
+import re
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lru.batches import Batch, Streams
+from lru.dataloaders import Card, Ragged
+from lru.devices import Devices
+from lru.models import ModelConfig
+from lru.tasks import TASKS
+from lru.training.config import TrainConfig
+from lru.training.optimizer import LBFGS, AdamW, make_optimizer
+from lru.training.progress import Stopwatch
+from lru.training.update import CompiledByShape, Evaluation, Weights, init_state, make_functions
+from lru.training.update import rows_of as axes
+
+ROWS, T, LONG = 16, 11, 1024
+UPDATES = 50
+
+
+def building(rule):
+    def build(values):
+        schedule = optax.constant_schedule(1e-2)
+        return make_optimizer(rule, TrainConfig(), schedule), schedule
+
+    return build
+
+
+def classified(model, **body):
+    """A classifier, and batches of rows of uneven lengths of which the last is a filler."""
+    card = Card(
+        name="toy",
+        version=1,
+        kind="values",
+        n_classes=3,
+        n_features=2,
+        targets="class",
+        max_length=T,
+    )
+    rng = np.random.default_rng(0)
+
+    def batch():
+        return Batch(
+            inputs=rng.normal(size=(ROWS, T, 2)),
+            labels=rng.integers(3, size=ROWS).astype(np.int32),
+            weights=np.float32([1] * (ROWS - 1) + [0]),
+            lengths=np.int32([T, 3, 1, T, 2, 4, 6, 0] * 2),
+        )
+
+    config = ModelConfig(model, n_layers=1, d_model=4, d_hidden=3, p_dropout=0.0, body_options=body)
+    return TASKS["classification"](card, config), [batch() for _ in range(3)]
+
+
+def text(model):
+    """A language model, and the chunks of streams of which the last is short."""
+    tokens = np.random.default_rng(0).integers(5, size=ROWS * 3 * T - 5).astype(np.uint8)
+    lines = Ragged(tokens, np.array([0, len(tokens)]), np.array([-1], np.int32))
+    card = Card(name="text", version=1, kind="text", n_classes=5, targets="tokens", max_length=T)
+    config = ModelConfig(model, n_layers=1, d_model=4, d_hidden=3, p_dropout=0.0)
+    chunks = [
+        c._replace(lengths=np.full(ROWS, T, np.int32))
+        for c in Streams(lines, ROWS, T, boundary=0).epoch()
+    ]
+    return TASKS["language_modelling"](card, config), chunks
+
+
+class Trained(NamedTuple):
+    """Sums of the loss after each update, the last parameters, and sums of an evaluation."""
+
+    losses: list
+    params: np.ndarray
+    evaluated: list
+
+
+def trained(task, batches, devices, dtype, updates, rule=None, microbatch=None):
+    """The outcome of updates on batches in turn."""
+
+    def in_type(leaf):
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    build = building(rule or AdamW())
+    graphdef, state = init_state(task, build, 0, ROWS)
+    state, batches = jax.tree.map(in_type, (state, batches))
+    functions = make_functions(task, graphdef, build, microbatch, devices.axis)
+    update = CompiledByShape(devices.on_each(functions.train, axes), Stopwatch())
+    state = devices.put(state, axes)
+    found = []
+    for number in range(updates):
+        state = update(state, devices.put(batches[number % len(batches)], axes))
+        found.append(float(state.sums["loss"].total))
+    weights = Weights(state.params, state.stats, state.seed)
+    empty = jax.tree.map(jnp.zeros_like, state.sums)
+    before = devices.put(Evaluation(empty, state.carry, jnp.int32(0)), axes)
+    evaluate = jax.jit(devices.on_each(functions.evaluate, axes))
+    sums = evaluate(before, weights, devices.put(batches[-1], axes)).sums
+    assert {leaf.dtype for leaf in jax.tree.leaves((state.params, sums))} == {np.dtype(dtype)}
+    params = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
+    return Trained(found, params, [float(leaf) for leaf in jax.tree.leaves(sums)])
+
+
+CASES = {
+    "batch norm": (lambda: classified("lru"), {}),
+    "carry": (lambda: text("qrnn"), {}),
+    "both directions": (lambda: classified("diag-rnn", norm="layer", bidirectional=True), {}),
+    "microbatches": (lambda: classified("diag-rnn", norm="layer"), {"microbatch": 1}),
+    "lbfgs": (lambda: classified("lstm"), {"rule": LBFGS(max_iter=3)}),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "mesh"),
+    [
+        ("batch norm", "data=8"),
+        ("batch norm", "data=2,seq=4"),
+        ("carry", "data=2,seq=4"),
+        ("both directions", "data=2,seq=4"),
+        ("microbatches", "data=8"),
+        ("lbfgs", "data=8"),
+    ],
+)
+def test_updates_and_losses_are_those_of_one_device(case, mesh):
+    make, more = CASES[case]
+    task, batches = make()
+    with jax.enable_x64(True):
+        one, several = (
+            trained(task, batches, devices, np.float64, UPDATES, **more)
+            for devices in (Devices(), Devices.named(mesh))
+        )
+    # Sums over microbatches are kept in single precision.
+    compared = one._fields if case != "microbatches" else ["params"]
+    for name in compared:
+        np.testing.assert_allclose(getattr(several, name), getattr(one, name), rtol=1e-9, atol=1e-9)
+
+
+def test_in_single_precision_an_update_differs_by_rounding():
+    task, batches = classified("lru")
+    one, several = (
+        trained(task, batches, devices, np.float32, 1)
+        for devices in (Devices(), Devices.named("data=2,seq=4"))
+    )
+    np.testing.assert_allclose(several.losses, one.losses, rtol=1e-5)
+    np.testing.assert_allclose(several.evaluated, one.evaluated, rtol=1e-5)
+
+
+# What the programs send and hold.
+
+
+def program(devices, model, method):
+    """The compiled update of long sequences, as text."""
+    task, (batch, *_) = classified(model, norm="layer")
+    task.model.options["scan_method"] = method
+    long = batch._replace(inputs=np.zeros((ROWS, LONG, 2), np.float32), lengths=None)
+    build = building(AdamW())
+    graphdef, state = init_state(task, build, 0, ROWS)
+    functions = make_functions(task, graphdef, build, None, devices.axis)
+    update = CompiledByShape(devices.on_each(functions.train, axes), Stopwatch())
+    return update.program(devices.put(state, axes), devices.put(long, axes)).as_text()
+
+
+def sizes(text, kind):
+    """Numbers in the results of operations of a kind."""
+    found = re.findall(rf"= (.*?) (?:{kind})(?:-start)?\(", text)
+    shapes = [re.findall(r"\[([\d,]*)\]", results) for results in found]
+    return [int(np.prod([int(n) for n in s.split(",") if n])) for each in shapes for s in each]
+
+
+SENDING = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
+
+
+def test_native_scans_run_on_the_rows_of_each_device_and_no_row_is_sent():
+    text = program(Devices.named("data=8"), "lru", "native")
+    assert "lru_projected_forward" in text
+    assert max(sizes(text, "custom-call")) == ROWS // 8 * LONG * 6, "states of a device"
+    assert max(sizes(text, SENDING)) < LONG
+
+
+def test_no_device_holds_all_of_the_time_that_is_split():
+    text = program(Devices.named("data=2,seq=4"), "lru", "auto")
+    assert max(sizes(text, SENDING)) < LONG
+    assert max(sizes(text, "fusion|dot|custom-call|exponential")) < ROWS // 2 * LONG * 4
