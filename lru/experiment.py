@@ -327,7 +327,9 @@ def open_run(config: Config) -> Run:
         run.set_aside()
     if not config.run.eval_only:
         run.open()
-        once = dataclasses.replace(config.run, reset=False)
+        # What is of this command alone: a run may go on on other devices.
+        of_command = dict.fromkeys(("mesh", "coordinator", "num_processes", "process_id"))
+        once = dataclasses.replace(config.run, reset=False, **of_command)
         dataclasses.replace(config, run=once).save(run.config_file)
     return run
 
@@ -515,9 +517,9 @@ def _evaluated(
     folder = run if isinstance(run, Run) else find_run(run)
     load_plugins_of(folder, plugins)
     config = Config.load(folder.config_file)
-    # The folder may have been moved, and the runs that lie in it with it, to other devices.
+    # The folder may have been moved, and the runs that lie in it with it.
     place = folder.path.resolve()
-    here = {"eval_only": True, "runs_dir": str(place.parent), "name": place.name, "mesh": None}
+    here = {"eval_only": True, "runs_dir": str(place.parent), "name": place.name}
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, **here))
     data = load_data(config) if data is None else data
     trainer = make_trainer(config, data, make_task(config, data), folder)

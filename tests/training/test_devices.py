@@ -3,7 +3,15 @@
 The devices are those that the processor is divided into for tests.
 """
 
+import os
 import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -12,17 +20,24 @@ import numpy as np
 import optax
 import pytest
 
+from lru import load_model
 from lru.batches import Batch, Streams
+from lru.commands import run_train
 from lru.dataloaders import Card, Ragged
 from lru.devices import Devices
+from lru.experiment import open_experiment
+from lru.flags import parse
 from lru.models import ModelConfig
 from lru.tasks import TASKS
 from lru.training.config import TrainConfig
+from lru.training.hooks import Hook
 from lru.training.optimizer import LBFGS, AdamW, make_optimizer
 from lru.training.progress import Stopwatch
+from lru.training.trackers import read_jsonl
 from lru.training.update import CompiledByShape, Evaluation, Weights, init_state, make_functions
 from lru.training.update import rows_of as axes
 
+RUN_TRAIN = Path(__file__).parents[2] / "run_train.py"
 ROWS, T, LONG = 16, 11, 1024
 UPDATES = 50
 
@@ -187,3 +202,117 @@ def test_no_device_holds_all_of_the_time_that_is_split():
     text = program(Devices.named("data=2,seq=4"), "lru", "auto")
     assert max(sizes(text, SENDING)) < LONG
     assert max(sizes(text, "fusion|dot|custom-call|exponential")) < ROWS // 2 * LONG * 4
+
+
+# Runs.
+
+
+class Stop(Hook):
+    """Stops a run after so many updates."""
+
+    name = "stop"
+
+    def __init__(self, after):
+        self.after = after
+
+    def stops(self, run):
+        return run.step >= self.after
+
+
+def of_run(flags, *more):
+    return [*flags, "--p_dropout", "0", "--log_every", "1", *more]
+
+
+def run(arguments, until=None):
+    """The log of a run, which goes on to its end or until so many updates."""
+    with open_experiment(parse(arguments)[1]) as experiment:
+        if until is not None:
+            experiment.trainer.hooks.append(Stop(until))
+        with suppress(KeyboardInterrupt):
+            experiment.fit()
+    return read_jsonl(experiment.run.metrics_file)
+
+
+def assert_near(log, expected, tolerance):
+    assert [line.keys() for line in log] == [line.keys() for line in expected]
+    for name in ("train/loss", "val/loss", "test/loss"):
+        values = [[line[name] for line in lines if name in line] for lines in (log, expected)]
+        np.testing.assert_allclose(*values, rtol=tolerance)
+
+
+def test_a_run_goes_on_on_other_devices(flags):
+    alone = run(of_run(flags, "--name", "alone"))
+    moved = of_run(flags, "--name", "moved")
+    run([*moved, "--mesh", "data=8"], until=4)
+    run([*moved, "--mesh", "data=2,seq=4"], until=8)
+    run(moved, until=11)
+    log = run([*moved, "--mesh", "data=8", "--steps_per_call", "3", "--on_device", "True"])
+    assert_near(log, alone, 1e-5)
+    assert load_model(Path(flags[flags.index("--runs_dir") + 1]) / "moved").update == 5
+
+
+def test_two_processes_stop_together_and_their_run_goes_on_in_one(flags, tmp_path):
+    longer = of_run(flags, "--epochs", "40")
+    together = [*longer, "--name", "together"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, str(RUN_TRAIN), *together, "--coordinator", address]
+    processes = [
+        subprocess.Popen(
+            [*command, "--num_processes", "2", "--process_id", str(number)],
+            env={**os.environ, "JAX_NUM_CPU_DEVICES": "4"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    metrics = tmp_path / "together" / "metrics.jsonl"
+    while not metrics.exists() or len(metrics.read_bytes().splitlines()) < 7:
+        assert all(process.poll() is None for process in processes), processes[0].communicate()
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGINT)
+    said = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [130, 130], said
+    assert "data=8 seq=1 in 2 processes" in said[0]
+    assert "data=8" not in said[1], "the first process speaks for all"
+    assert 6 < len(read_jsonl(metrics)) < 200
+    assert_near(run(together), run([*longer, "--name", "alone"]), 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--mesh", "data=3"], "mesh must be of all devices, data times seq = 8, got 'data=3'"),
+        (["--mesh", "time=8"], "mesh must be data=N, seq=N or data=N,seq=N, .*, got 'time=8'"),
+        (
+            ["--mesh", "data=8", "--batch_size", "12"],
+            "batch_size must be a multiple of the 8 parts of data of the mesh, got 12 for train",
+        ),
+        (
+            ["--mesh", "data=8", "--n_seeds", "2"],
+            "n_seeds and lanes must be of one lane on .*, got 2",
+        ),
+        (
+            ["--mesh", "seq=8", "--model", "lstm"],
+            "mesh must have seq=1 for model lstm, .* in time: .*lru.*; got 8",
+        ),
+        (
+            ["--mesh", "seq=8", "--scan_method", "native"],
+            "scan_method must be auto or one that splits time with seq=8 of the mesh, got 'native'",
+        ),
+        (
+            ["--coordinator", "here:1"],
+            "coordinator, num_processes and process_id must be .*together",
+        ),
+        (
+            ["--coordinator", "here:1", "--num_processes", "2", "--process_id", "2"],
+            "process_id must be from 0 to num_processes - 1, got 2 of 2",
+        ),
+    ],
+)
+def test_devices_that_do_not_fit_are_refused_in_a_sentence(flags, given, message, capsys):
+    assert run_train([*flags, *given]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(message, line)
