@@ -3,6 +3,7 @@
 The devices are those that the processor is divided into for tests.
 """
 
+import json
 import os
 import re
 import signal
@@ -24,7 +25,7 @@ from lru import load_model
 from lru.batches import Batch, Streams
 from lru.commands import run_train
 from lru.dataloaders import Card, Ragged
-from lru.devices import Devices
+from lru.devices import Devices, join_processes, on_first
 from lru.experiment import open_experiment
 from lru.flags import parse
 from lru.models import ModelConfig
@@ -251,29 +252,55 @@ def test_a_run_goes_on_on_other_devices(flags):
     assert load_model(Path(flags[flags.index("--runs_dir") + 1]) / "moved").update == 5
 
 
-def test_two_processes_stop_together_and_their_run_goes_on_in_one(flags, tmp_path):
+@pytest.fixture
+def two_processes():
+    """Starts a program twice, each with 4 devices, at an address where the first one listens."""
+    started = []
+
+    def start(*program):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        flags = ("--coordinator", address, "--num_processes", "2", "--process_id")
+        for number in ("0", "1"):
+            process = subprocess.Popen(
+                [sys.executable, *program, *flags, number],
+                env={**os.environ, "JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": str(RUN_TRAIN.parent)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            started.append(process)
+        return started
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_two_processes_have_the_losses_of_one_device(two_processes):
+    processes = two_processes(__file__, "data=8")
+    make, more = CASES["batch norm"]
+    with jax.enable_x64(True):
+        one = trained(*make(), Devices(), np.float64, UPDATES, **more)
+    for process in processes:
+        said = process.communicate(timeout=300)[0]
+        found = re.search("^losses (.*)$", said, re.MULTILINE)
+        assert found, said
+        np.testing.assert_allclose(json.loads(found[1]), one.losses, rtol=1e-9)
+
+
+def test_two_processes_stop_together_and_their_run_goes_on_in_one(flags, tmp_path, two_processes):
     longer = of_run(flags, "--epochs", "40")
     together = [*longer, "--name", "together"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, str(RUN_TRAIN), *together, "--coordinator", address]
-    processes = [
-        subprocess.Popen(
-            [*command, "--num_processes", "2", "--process_id", str(number)],
-            env={**os.environ, "JAX_NUM_CPU_DEVICES": "4"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for number in range(2)
-    ]
+    processes = two_processes(str(RUN_TRAIN), *together)
     metrics = tmp_path / "together" / "metrics.jsonl"
     while not metrics.exists() or len(metrics.read_bytes().splitlines()) < 7:
         assert all(process.poll() is None for process in processes), processes[0].communicate()
         time.sleep(0.01)
     processes[1].send_signal(signal.SIGINT)
-    said = [process.communicate(timeout=60)[0] for process in processes]
+    said = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [130, 130], said
     assert "data=8 seq=1 in 2 processes" in said[0]
     assert "data=8" not in said[1], "the first process speaks for all"
@@ -316,3 +343,18 @@ def test_devices_that_do_not_fit_are_refused_in_a_sentence(flags, given, message
     assert run_train([*flags, *given]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(message, line)
+
+
+def main():
+    """Train in a process of several, as the test that starts it does in its own."""
+    mesh, _, address, *_, number = sys.argv[1:]
+    join_processes(address, 2, int(number))
+    on_first(lambda: None)
+    jax.config.update("jax_enable_x64", True)
+    make, more = CASES["batch norm"]
+    found = trained(*make(), Devices.named(mesh), np.float64, UPDATES, **more)
+    sys.stdout.write(f"losses {json.dumps(found.losses)}\n")
+
+
+if __name__ == "__main__":
+    main()
