@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from lru.version import __version__
 
 if TYPE_CHECKING:
+    from lru.analysis_runs import analyse
     from lru.config import Config
-    from lru.experiment import analyse, fit, load_model
+    from lru.experiment import fit, load_model
 
 __all__ = ["Config", "__version__", "analyse", "fit", "load_model"]
 
@@ -22,9 +23,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(
-        importlib.import_module("lru.config" if name == "Config" else "lru.experiment"), name
-    )
+    module = {"analyse": "lru.analysis_runs", "Config": "lru.config"}.get(name, "lru.experiment")
+    return getattr(importlib.import_module(module), name)
 
 
 def __dir__() -> list[str]:

@@ -218,6 +218,11 @@ class Config:
         """
         if self.train.finetune and self.run.restore is None:
             raise ValueError("finetune needs restore, the folder of the run to take weights from")
+        if self.train.load_pretrained is not None and self.run.restore is not None:
+            raise ValueError(
+                "load_pretrained and restore exclude each other, got "
+                f"{self.train.load_pretrained!r} and {self.run.restore!r}"
+            )
 
     def make_optimizer(self) -> Optimizer:
         """The rule of the updates with its options.

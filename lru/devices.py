@@ -267,7 +267,7 @@ def on_first(action: Callable[[], Any]) -> None:
         except BaseException as raised:
             error = raised
     _meet()
-    if jax.process_count() > 1 and bool(_any(error is not None)) and error is None:
+    if greatest(int(error is not None)) and error is None:
         raise OSError("process 0 could not begin; its message says why")
     if error is not None:
         raise error
@@ -298,22 +298,26 @@ class Agreement:
         """
         if jax.process_count() == 1:
             return answer
-        before, self._asked = self._asked, _any(answer)
+        before, self._asked = self._asked, _greatest(int(answer))
         self._said = self._said or (before is not None and bool(before))
         return self._said
 
 
-def _any(answer: bool) -> jax.Array:
-    """True if the answer of any process is; all must ask."""
+def greatest(number: int) -> int:
+    """The greatest of the numbers of all processes, all of which must ask."""
+    return number if jax.process_count() == 1 else int(_greatest(number))
+
+
+def _greatest(number: int) -> jax.Array:
     sharding, gather = _over_processes()
-    answers = jax.make_array_from_callback(
-        (jax.device_count(),), sharding, lambda index: np.array([answer])
+    numbers = jax.make_array_from_callback(
+        (jax.device_count(),), sharding, lambda index: np.array([number], np.int32)
     )
-    return gather(answers)
+    return gather(numbers)
 
 
 @cache
 def _over_processes() -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
     mesh = Mesh(np.array(jax.devices()), ("all",))
     whole = NamedSharding(mesh, PartitionSpec())
-    return NamedSharding(mesh, PartitionSpec("all")), jax.jit(jnp.any, out_shardings=whole)
+    return NamedSharding(mesh, PartitionSpec("all")), jax.jit(jnp.max, out_shardings=whole)

@@ -16,19 +16,18 @@ import jax
 from flax import nnx
 
 from lru.analysis.methods import Analysis, Opened
-from lru.config import Config, choices_of, fields_for, own_fields, read_values
+from lru.config import Config, own_fields, read_values
 from lru.dataloaders import DATASETS, Card, Prepared, dataset_from_options
 from lru.devices import Devices, is_first, join_processes, on_first
 from lru.files import write_atomically
-from lru.models import MODELS, NETWORKS, ModelConfig
+from lru.models import NETWORKS, ModelConfig
 from lru.plugins import load_plugins, load_saved_plugins
-from lru.registry import known_names
 from lru.tasks import TASKS, Task
-from lru.training.checkpoints import Checkpoints, OtherArraysError
-from lru.training.lanes import lanes_of
+from lru.training.checkpoints import Checkpoints, OtherArraysError, Retention
 from lru.training.loop import Summary, Trainer
 from lru.training.runs import Run, find_run, open_trackers
 from lru.training.trackers import Trackers, truncate
+from lru.training.weights import SUFFIX, named_arrays, write_weights
 
 
 class RunMismatchError(ValueError):
@@ -56,9 +55,13 @@ class Experiment(NamedTuple):
         """Train to the end, with the trackers of the configuration."""
         wanted, values = self.config.run, self.config.flat()
         if not is_first():
-            return self.trainer.fit(Trackers())
+            return self.trainer.fit(Trackers(), wanted.stop_signals)
         with open_trackers(self.run, wanted, self.trainer.step, values) as trackers:
-            return self.trainer.fit(trackers)
+            try:
+                return self.trainer.fit(trackers, wanted.stop_signals)
+            finally:
+                # Checkpoints flush the log before they are written.
+                self.trainer.wait()
 
 
 class Trained(NamedTuple):
@@ -182,7 +185,11 @@ def make_trainer(config: Config, data: Prepared, task: Task, run: Run) -> Traine
         task.sources(data, config.data, seed=train.order_seed, on_device=on_device),
         train,
         config.make_optimizer(),
-        Checkpoints(run.checkpoints, read_only=run_config.eval_only),
+        Checkpoints(
+            run.checkpoints,
+            read_only=run_config.eval_only,
+            retention=Retention(run_config.keep_last, run_config.keep_every_hours),
+        ),
         data={"data": data.card.checksum, "vocabulary": _vocabulary_checksum(data)},
         save_every=run_config.checkpoint_every,
         steps_per_call=run_config.steps_per_call,
@@ -209,9 +216,19 @@ def start(trainer: Trainer, config: Config) -> Run:
     if config.run.restore is not None and (config.run.reset or run.saved_update is None):
         other = find_run(config.run.restore, config.run.runs_dir)
         _take_over(trainer, config, other)
-    on_first(lambda: open_run(config))
-    resumed = trainer.resume()
+    elif config.train.load_pretrained is not None and (config.run.reset or not run.has_checkpoint):
+        _take_weights(trainer, config, config.train.load_pretrained)
+    resumed = False
+
+    def begin() -> None:
+        nonlocal resumed
+        open_run(config)
+        resumed = trainer.resume()
+
+    # It may set a damaged checkpoint aside, which the others are not to see.
+    on_first(begin)
     if not is_first():
+        trainer.resume()
         return run
     if other and not resumed and not config.train.finetune and other.metrics_file.exists():
         write_atomically(run.metrics_file, other.metrics_file.read_bytes())
@@ -226,12 +243,33 @@ def _take_over(trainer: Trainer, config: Config, other: Run) -> None:
     Raises:
         ValueError: if they do not fit.
     """
+    if config.train.finetune:
+        _take_weights(trainer, config, str(other.path))
+        return
+    with _checkpoints_of(other, config) as source:
+        trainer.continue_from(source)
+
+
+def _take_weights(trainer: Trainer, config: Config, path: str) -> None:
+    """Start from the weights of a run, or of a file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if they do not fit.
+    """
+    if path.endswith(SUFFIX):
+        trainer.start_from_file(path)
+        return
+    with _checkpoints_of(find_run(path, config.run.runs_dir), config) as source:
+        trainer.start_from(source)
+
+
+@contextmanager
+def _checkpoints_of(other: Run, config: Config) -> Iterator[Checkpoints]:
+    """The checkpoints of another run, which this one is to start from."""
     source = Checkpoints(other.checkpoints, read_only=True)
     try:
-        if config.train.finetune:
-            trainer.start_from(source)
-        else:
-            trainer.continue_from(source)
+        yield source
     except OtherArraysError as error:
         found = differences(Config.load(other.config_file), config)
         of_arrays = found.keys() - own_fields("train").keys() - own_fields("run").keys()
@@ -239,8 +277,8 @@ def _take_over(trainer: Trainer, config: Config, other: Run) -> None:
             raise
         listed = _listed({name: found[name] for name in sorted(of_arrays)})
         raise ValueError(
-            f"restore: the run in {other.path} has another network or optimiser ({listed}); give "
-            "the same values, or start without --restore"
+            f"the run in {other.path} has another network or optimiser ({listed}); give the same "
+            "values, or do not start from it"
         ) from error
     finally:
         source.close()
@@ -367,89 +405,6 @@ def fit(
     return models[0] if len(models) == 1 else models, summary
 
 
-def analysis_values(run: Run, method: str) -> dict[str, Any]:
-    """Values by flag that the analysis of a run starts from: its model and its data.
-
-    One lane for each of the run.
-
-    Raises:
-        ValueError: if there is no such method.
-    """
-    methods = [name for name, task in TASKS.items() if issubclass(task, Analysis)]
-    if method not in TASKS or TASKS.resolve(method) not in methods:
-        raise ValueError(f"unknown method {method!r}; {known_names(method, methods)}")
-    config = Config.load(run.config_file)
-    values = config.flat()
-    lanes = lanes_of(config.train, config.make_optimizer(), MODELS[config.model.model].of_draw)
-    taken_over = (*own_fields("data"), "dir_name", "raw_dir", "plugins", "on_device")
-    return {
-        **subject_values(config),
-        **{name: values[name] for name in taken_over},
-        "task": method,
-        "n_seeds": len(lanes),
-        "runs_dir": str(run.path / "analyses"),
-    }
-
-
-def subject_values(config: Config) -> dict[str, Any]:
-    """The values by flag of what an analysis looks at: a model, and the data that it learned."""
-    names = {*fields_for("model", config.model.model), "dataset", "data_options"}
-    names |= {name for choice in choices_of("model") for name in choice.values(config)}
-    return {name: value for name, value in config.flat().items() if name in names}
-
-
-def check_analysis(config: Config, run: Run, method: str) -> None:
-    """Refuse an analysis of another model, or another data set, than that of the run.
-
-    Other options of the data make other data, which is refused where it is read.
-
-    Args:
-        config: of the analysis.
-        run: that it looks at.
-        method: name of the analysis.
-
-    Raises:
-        ValueError: if a value is not that of the run.
-    """
-    asked = config.flat()
-    looked_at = subject_values(Config.load(run.config_file))
-    fixed = {**looked_at, "task": method, "runs_dir": str(run.path / "analyses")}
-    for name, value in fixed.items():
-        if name != "data_options" and asked.get(name) != value:
-            raise ValueError(
-                f"{name} must be {value!r}, as an analysis looks at the model and the data of its "
-                f"run and lies in its folder, got {asked.get(name)!r}"
-            )
-
-
-def analyse(
-    run: str | os.PathLike[str] | Run, method: str, data: Prepared | None = None, **flags: Any
-) -> tuple[list[nnx.Module], Summary]:
-    """Train an analysis of a run; as from the command line, it has a folder in that of the run.
-
-    Args:
-        run: its name, or its folder.
-        method: name of the analysis.
-        data: what the run was trained on, if that was given to `fit`.
-        flags: values by the names of flags, such as `max_steps=3000`.
-
-    Returns:
-        The analyses of all lanes after the last update, and how the run of the analysis went.
-
-    Raises:
-        FileNotFoundError: if there is no such run, or no checkpoint.
-        ValueError: if there is no such method, or it does not fit the run.
-    """
-    folder = run if isinstance(run, Run) else find_run(run)
-    load_plugins_of(folder, flags.get("plugins"))
-    config = Config.from_flat({**analysis_values(folder, method), **flags})
-    check_analysis(config, folder, method)
-    with open_experiment(config, data) as experiment:
-        summary = experiment.fit()
-        trainer = experiment.trainer
-        return [trainer.model(lane) for lane in range(trainer.n)], summary
-
-
 def load_plugins_of(run: Run, plugins: str | Sequence[str] | None) -> None:
     """Load plugins before the configuration of a run is read.
 
@@ -491,6 +446,35 @@ def load_model(
             raise ValueError(f"lane must be from 0 to {trainer.n - 1}, got {lane}")
         step = jax.numpy.atleast_1d(trainer.state.step)[lane]
         return Trained(trainer.model(lane), int(step), trainer.task, data, config)
+
+
+def save_weights(
+    run: str | os.PathLike[str] | Run,
+    path: str | os.PathLike[str],
+    lane: int = 0,
+    plugins: str | Sequence[str] | None = None,
+) -> int:
+    """Write the best weights of a run as a safetensors file, with its configuration.
+
+    Args:
+        run: its name, or its folder.
+        path: where to; `--load_pretrained` takes it.
+        lane: which of several lanes.
+        plugins: see `load_model`.
+
+    Returns:
+        The update after which they were taken.
+
+    Raises:
+        FileNotFoundError: if there is no such run, or no checkpoint.
+        ValueError: see `load_model`.
+    """
+    trained = load_model(run, lane, plugins)
+    state = nnx.split(trained.model, nnx.Param, ...)[1:]
+    values, vocabulary = trained.config.flat(), _vocabulary_checksum(trained.data)
+    about = {"update": trained.update, "vocabulary": vocabulary}
+    write_weights(path, named_arrays(state), values, **about)
+    return trained.update
 
 
 def load_models(

@@ -1,5 +1,6 @@
 """Values that a command line starts from: a recipe, a run, or the defaults."""
 
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from lru.models import NETWORKS
 from lru.registry import known_names, suggestion
 from lru.training.config import RunConfig
 from lru.training.runs import Run, find_run
-from lru.words import LISTS, UsageError, typed_values
+from lru.words import UsageError, typed_values
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -150,7 +151,7 @@ def as_typed(values: Flat, kinds: Mapping[str, Any], origin: str) -> Flat:
     for name, value in values.items():
         if name == "data_options":
             checked[name] = tuple(f"{option}={text}" for option, text in value.items())
-        elif name in LISTS:
+        elif typing.get_origin(kinds[name]) is tuple:
             checked[name] = tuple(value)
         else:
             checked[name] = converted(f"{origin}: {name}", value, kinds[name])

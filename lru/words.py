@@ -28,7 +28,7 @@ BOOLEANS = {
 WHOLE = ("reset", "trust_plugins")
 """Flags that are not abbreviated: nobody is to get them by chance."""
 
-LISTS = ("data_options", "lanes")
+LISTS = ("data_options", "lanes", "stop_signals")
 """Flags that take several words, and may be repeated."""
 
 

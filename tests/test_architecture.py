@@ -17,6 +17,7 @@ ORDER = [
     [("flags",)],
     [("origins",)],
     [("export",), ("text",), ("interop",), ("reports",)],
+    [("analysis_runs",)],
     [("experiment",)],
     [("config",)],
     [("training",)],

@@ -144,19 +144,19 @@ def long_flags(flags):
 
 @pytest.fixture
 def press_ctrl_c(monkeypatch):
-    """Ctrl-C, maybe several times, while a line of the log is written."""
+    """Ctrl-C or another signal, maybe several times, while a line of the log is written."""
     log = JsonLinesTracker.log
     # A shell lets what it starts in the background ignore Ctrl-C.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def press(line, times=1):
+    def press(line, times=1, number=signal.SIGINT):
         lines = itertools.count(1)
 
         def pressed(tracker, step, metrics):
             log(tracker, step, metrics)
             if next(lines) == line:
                 for _ in range(times):
-                    signal.raise_signal(signal.SIGINT)
+                    signal.raise_signal(number)
 
         monkeypatch.setattr(JsonLinesTracker, "log", pressed)
 
@@ -164,18 +164,39 @@ def press_ctrl_c(monkeypatch):
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize(("line", "saved"), [(1, 2), (4, 5), (11, 10)])
-def test_ctrl_c_saves_between_two_updates(long_flags, tmp_path, press_ctrl_c, line, saved, capsys):
+@pytest.mark.parametrize(
+    ("line", "saved", "number", "times", "status", "said"),
+    [
+        (1, 2, signal.SIGINT, 1, 130, "interrupted"),
+        (4, 5, signal.SIGTERM, 2, 75, "stopped by SIGTERM"),
+        (11, 10, signal.SIGUSR2, 1, 75, "stopped by SIGUSR2"),
+    ],
+)
+def test_signals_save_between_two_updates(
+    long_flags, tmp_path, press_ctrl_c, line, saved, number, times, status, said, capsys
+):
     assert run(*long_flags, "--name", "undisturbed") == 0
-    press_ctrl_c(line)
-    assert run(*long_flags, "--name", "stopped", "--reset") == 130
-    message = f"interrupted; update {saved} is saved, and the same command without --reset resumes"
+    press_ctrl_c(line, times, number)
+    assert run(*long_flags, "--name", "stopped", "--reset") == status
+    message = f"{said}; update {saved} is saved, and the same command without --reset resumes"
     assert message in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert run(*long_flags, "--name", "stopped") == 0
     assert f"{saved} of 12 done" in capsys.readouterr().out
     logs = [tmp_path / "runs" / name / "metrics.jsonl" for name in ("undisturbed", "stopped")]
     assert logs[0].read_bytes() == logs[1].read_bytes()
+
+
+def test_a_signal_before_the_first_update_asks_to_be_started_again(long_flags, monkeypatch, capsys):
+    def load(*args):
+        signal.raise_signal(signal.SIGHUP)
+
+    monkeypatch.setattr("lru.experiment.load_data", load)
+    assert run(*long_flags) == 75
+    assert "run_train.py: stopped by SIGHUP\n" in capsys.readouterr().err
+    assert run(*long_flags, "--stop_signals", "SIGKILL") == 2
+    assert "stop_signals must be of" in capsys.readouterr().err
 
 
 def test_a_second_ctrl_c_stops_at_once(long_flags, press_ctrl_c, capsys):

@@ -92,7 +92,7 @@ def test_the_command_of_an_example_trains(example, tmp_path):
     [
         ("own_layer", ["--half_life", "0"], "half_life must be positive, got 0"),
         ("own_task", ["--pulse_rate", "2"], "pulse_rate in (0, 1); got 6, 3 and 2"),
-        ("own_optimizer", ["--b1", "1"], "b1 must be in [0, 1), got 1"),
+        ("own_optimizer", ["--beta", "1"], "beta must be in [0, 1), got 1"),
         (
             "own_layer",
             ["--model", "lru"],
@@ -208,10 +208,10 @@ def test_the_batches_of_the_task_are_the_same_whenever_they_are_asked_for():
 
 def test_the_optimiser_moves_every_parameter_by_its_rate():
     load_plugins(str(FOLDER / "own_optimizer.py"))
-    lion = OPTIMIZERS["lion"](weight_decay=0.0)
+    signum = OPTIMIZERS["signum"]()
     layer = make_layer("lru", 3, 4, {}, rngs=nnx.Rngs(0))
     params = nnx.state(layer, nnx.Param)
-    rule = lion.build(lambda count: 0.01)
+    rule = signum.build(lambda count: 0.01)
     grads = jax.tree.map(lambda leaf: jnp.full_like(leaf, -3), params)
     updates, _ = rule.update(grads, rule.init(params), params)
     np.testing.assert_allclose(updates["C"][...], 0.01, rtol=1e-6)

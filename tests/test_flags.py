@@ -526,7 +526,7 @@ def test_classes_of_a_kind_agree_on_the_types_of_their_options():
         ("--optimizer lbfgs --lr_factor 1", r"lr_factor is an option of optimizer 'adamw', "),
         (
             "--optimizer adamm",
-            r"unknown optimizer 'adamm'; known: adam, adamw, lbfgs, rmsprop, sgd",
+            r"unknown optimizer 'adamm'; known: adagrad, adam, adamw, lbfgs, lion, muon, rmsprop, sgd",
         ),
         ("--task guess", r"unknown task 'guess'; known: classification, "),
     ],

@@ -24,6 +24,7 @@ from lru.dataloaders.store.cache import CacheError
 from lru.options import first_line
 from lru.registry import known_names
 from lru.training.hooks import NonFiniteError
+from lru.training.interrupts import REQUEUE, PreemptedError
 from lru.training.runs import Run
 from lru.version import __version__
 
@@ -122,6 +123,9 @@ def call(verb: str, arguments: Sequence[str], program: str) -> int:
     except KeyboardInterrupt as interrupt:
         print("; ".join([f"{program}: interrupted", *interrupt.args]), file=sys.stderr)
         return 130
+    except PreemptedError as error:
+        print(f"{program}: stopped by {error}", file=sys.stderr)
+        return REQUEUE
 
 
 def run_train(arguments: Sequence[str] | None = None) -> int:

@@ -4,9 +4,10 @@ import argparse
 from collections.abc import Sequence
 
 from lru.analysis.methods import Analysis
+from lru.analysis_runs import analysis_values, check_analysis
 from lru.commands.train import carry_out
 from lru.config import Config
-from lru.experiment import analysis_values, check_analysis, load_plugins_of
+from lru.experiment import load_plugins_of
 from lru.flags import CommandConfig, parse
 from lru.options import first_line, of_dataclass
 from lru.origins import Start

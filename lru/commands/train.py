@@ -14,6 +14,7 @@ from lru.experiment import Experiment, facts, open_experiment
 from lru.flags import CommandConfig, parse
 from lru.options import first_line
 from lru.origins import load_recipe, recipe_names
+from lru.training.interrupts import PreemptedError, preemptible
 from lru.training.memory import keep_freed_memory
 from lru.training.report import format_table, report_rows, summarise
 from lru.training.trackers import read_jsonl
@@ -32,7 +33,7 @@ def carry_out(command: CommandConfig, config: Config) -> int:
         print(_listing())
         return 0
     keep_freed_memory()
-    with open_experiment(config) as experiment:
+    with preemptible(config.run.stop_signals), open_experiment(config) as experiment:
         _say(format_table(facts(experiment)))
         if config.run.eval_only:
             _say(format_table(report_rows(experiment.trainer.evaluate() or [])))
@@ -41,6 +42,8 @@ def carry_out(command: CommandConfig, config: Config) -> int:
             summary = experiment.fit()
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_what_is_saved(experiment)) from None
+        except PreemptedError as error:
+            raise PreemptedError(f"{error}; {_what_is_saved(experiment)}") from None
         _say(summarise(summary, experiment.task))
         if config.run.plots and is_first():
             _plot(experiment)
@@ -56,7 +59,6 @@ def _say(text: str) -> None:
 
 def _what_is_saved(experiment: Experiment) -> str:
     """A sentence for whoever has interrupted a training."""
-    experiment.trainer.wait()
     saved, reset = experiment.run.saved_update, experiment.config.run.reset
     if saved is None:
         return "nothing is saved yet"

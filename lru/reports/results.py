@@ -7,8 +7,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lru.analysis.methods import Analysis
+from lru.analysis_runs import subject_values
 from lru.config import Config, chosen
-from lru.experiment import load_plugins_of, subject_values
+from lru.experiment import load_plugins_of
 from lru.tasks import TASKS, Task
 from lru.training.hooks import Select
 from lru.training.lanes import Lane, lanes_of

@@ -29,13 +29,17 @@ class AveragingState(NamedTuple):
     mean_of_iterates: optax.Params
 
 
-def average_iterates(from_start: bool = False) -> optax.GradientTransformation:
+def average_iterates(
+    from_start: bool = False, least_weight: float = 0.0
+) -> optax.GradientTransformation:
     """A link of a chain that passes updates through and averages the parameters they start from.
 
     What becomes of the updates after it is therefore of no account, nor is its place in the chain.
 
     Args:
         from_start: average from the first update on; else from `begin_averaging` on.
+        least_weight: of the last iterate: what is more than its share of a mean makes the mean an
+            exponential one.
     """
 
     def init(params: optax.Params) -> AveragingState:
@@ -49,7 +53,7 @@ def average_iterates(from_start: bool = False) -> optax.GradientTransformation:
         if params is None:
             raise ValueError("params must be given to average_iterates, got None")
         count = state.averaged_iterates + state.averaging
-        mean = _include(params, state.mean_of_iterates, count)
+        mean = _include(params, state.mean_of_iterates, count, least_weight)
         return updates, AveragingState(state.averaging, count, mean)
 
     return optax.GradientTransformation(init, update)
@@ -79,7 +83,7 @@ def is_averaging(opt_state: optax.OptState) -> bool:
     return state is not None and bool(state.averaging)
 
 
-def averaged_params(opt_state: optax.OptState, params: Any) -> Any:
+def averaged_params(opt_state: optax.OptState, params: Any, least_weight: float = 0.0) -> Any:
     """Parameters to evaluate: the mean of the iterates, the present one included.
 
     Before the trigger, right after it, and without `average_iterates` in the chain, these are the
@@ -88,16 +92,20 @@ def averaged_params(opt_state: optax.OptState, params: Any) -> Any:
     Args:
         opt_state: of the optimiser.
         params: the present parameters.
+        least_weight: see `average_iterates`.
     """
     state = _find(opt_state)
     if state is None:
         return params
-    return _include(params, state.mean_of_iterates, state.averaged_iterates + 1)
+    count = state.averaged_iterates + 1
+    return _include(params, state.mean_of_iterates, count, least_weight)
 
 
-def end_averaging(opt_state: optax.OptState, params: Any) -> tuple[optax.OptState, Any]:
+def end_averaging(
+    opt_state: optax.OptState, params: Any, least_weight: float = 0.0
+) -> tuple[optax.OptState, Any]:
     """A state as before the trigger, and what `averaged_params` gives in place of parameters."""
-    state, mean = _find(opt_state), averaged_params(opt_state, params)
+    state, mean = _find(opt_state), averaged_params(opt_state, params, least_weight)
     if state is None:
         return opt_state, mean
     zeros = {name: jnp.zeros_like(getattr(state, name)) for name in AveragingState._fields[:2]}
@@ -120,9 +128,12 @@ def stopped_improving(losses: Sequence[float], window: int) -> bool:
     return len(earlier) > window and losses[-1] > min(earlier[:-window])
 
 
-def _include(params: optax.Params, mean: optax.Params, count: jax.Array) -> optax.Params:
+def _include(
+    params: optax.Params, mean: optax.Params, count: jax.Array, least_weight: float
+) -> optax.Params:
     """The mean of `count` iterates, of which `params` is the last, from that of the others."""
-    return optax.incremental_update(params, mean, 1 / jnp.maximum(count, 1))
+    weight = jnp.maximum(1 / jnp.maximum(count, 1), least_weight)
+    return optax.incremental_update(params, mean, weight)
 
 
 def _find(opt_state: optax.OptState) -> Any:

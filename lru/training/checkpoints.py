@@ -1,26 +1,33 @@
-"""Checkpoints of a run, by Orbax: the last one, to resume from, and the best one, to keep.
+"""Checkpoints of a run, by Orbax: the last ones, to resume from, and the best one, to keep.
 
 A run that stops before it evaluates its last update leaves one of a kind of its own, as no
 checkpoint takes the place of another of the same update.
 
 A checkpoint is a flat mapping from paths such as `params/head/kernel/value` to arrays, and a JSON
 object of the loop's own state. Orbax commits by renaming, so a run killed while it writes leaves
-the checkpoint before.
+the checkpoint before. A thread of its own writes them one after the other: training never waits
+for the disk, and goes on if it is full.
 """
 
 import glob
+import logging
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSeconds, LatestN
 
 from lru.devices import is_first
 from lru.training.first_form import as_second_form
 from lru.training.update import TrainState
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["last", "unevaluated", "best"]
 TO_RESUME: tuple[Kind, ...] = ("last", "unevaluated")
@@ -29,6 +36,43 @@ TO_RESUME: tuple[Kind, ...] = ("last", "unevaluated")
 
 class OtherArraysError(ValueError):
     """A checkpoint has not the arrays that a state has."""
+
+
+class UnreadableError(ValueError):
+    """A checkpoint is damaged."""
+
+
+class Retention(NamedTuple):
+    """Checkpoints to resume from that stay on disk.
+
+    Attributes:
+        last: number of the last ones.
+        hours: length of the windows of time of each of which one more stays; None for no more.
+    """
+
+    last: int = 1
+    hours: float | None = None
+
+    @property
+    def policy(self) -> AnyPreservationPolicy:
+        """The same for Orbax."""
+        windows = [] if self.hours is None else [EveryNSeconds(round(self.hours * 3600))]
+        return AnyPreservationPolicy([LatestN(self.last), *windows])
+
+
+LAST_ONLY = Retention()
+
+
+class _Written(NamedTuple):
+    """A checkpoint that is being written, or will be.
+
+    Attributes:
+        kind: of it.
+        done: when it is on disk, or could not be written.
+    """
+
+    kind: Kind
+    done: Future
 
 
 def _flatten(state: TrainState) -> tuple[dict[str, Any], Any]:
@@ -46,19 +90,24 @@ class Checkpoints:
 
     Attributes:
         folder: holds one folder a kind.
+        failure: why the newest to resume from could not be written; None if it was.
     """
 
-    def __init__(self, folder: Path, read_only: bool = False):
+    def __init__(self, folder: Path, read_only: bool = False, retention: Retention = LAST_ONLY):
         """Open a folder of checkpoints.
 
         Args:
             folder: holds one folder a kind.
             read_only: leave it as it is; another process may be writing there, as the first one
                 does of several that train together.
+            retention: what stays of those to resume from.
         """
         self.folder = folder
-        self._read_only = read_only or not is_first()
+        self.failure: Exception | None = None
+        self._read_only, self._retention = read_only or not is_first(), retention
         self._managers: dict[Kind, ocp.CheckpointManager] = {}
+        self._writer = ThreadPoolExecutor(1, "checkpoints")
+        self._writing: list[_Written] = []
 
     def _manager(self, kind: Kind) -> ocp.CheckpointManager:
         """The manager of a kind, whose folder is made if it is not there."""
@@ -68,6 +117,7 @@ class Checkpoints:
                 (folder / kind).mkdir(parents=True, exist_ok=True)
             # Orbax joins the files of its database by a pattern that begins with their own path.
             literal = str(folder) == glob.escape(str(folder))
+            retention = self._retention if kind == "last" else LAST_ONLY
             self._managers[kind] = ocp.CheckpointManager(
                 folder / kind,
                 item_handlers={
@@ -75,10 +125,12 @@ class Checkpoints:
                     "progress": ocp.JsonCheckpointHandler(),
                 },
                 options=ocp.CheckpointManagerOptions(
-                    max_to_keep=1,
+                    preservation_policy=retention.policy,
                     cleanup_tmp_directories=not self._read_only,
                     create=False,
                     read_only=self._read_only,
+                    # It would wait for the checkpoint before.
+                    enable_async_checkpointing=False,
                     # Arrays are whole: no process waits for another in here.
                     multiprocessing_options=ocp.options.MultiprocessingOptions(
                         primary_host=jax.process_index(), active_processes={jax.process_index()}
@@ -90,13 +142,19 @@ class Checkpoints:
         return self._managers[kind]
 
     def latest_step(self, kind: Kind) -> int | None:
-        """The update after which the checkpoint was taken; None if there is none."""
+        """The update after which the newest checkpoint was taken; None if there is none."""
+        self.wait()
         return self._manager(kind).latest_step() if (self.folder / kind).is_dir() else None
 
     def to_resume(self) -> Kind | None:
         """The kind of the checkpoint to resume from; None if there is none."""
         found: list[Kind] = [kind for kind in TO_RESUME if self.latest_step(kind) is not None]
         return max(found, key=lambda kind: self.latest_step(kind) or 0, default=None)
+
+    def count(self) -> int:
+        """Number of checkpoints to resume from."""
+        there: list[Kind] = [kind for kind in TO_RESUME if self.latest_step(kind) is not None]
+        return sum(len(self._manager(kind).all_steps()) for kind in there)
 
     def n_parameters(self, kind: Kind) -> int | None:
         """Number of real parameters in a checkpoint, of all lanes; None if there is none."""
@@ -108,30 +166,86 @@ class Checkpoints:
             math.prod(array.shape) for name, array in arrays.items() if _field(name) == "params"
         )
 
-    def save(self, kind: Kind, step: int, state: TrainState, progress: dict[str, Any]) -> None:
+    def save(
+        self,
+        kind: Kind,
+        step: int,
+        state: TrainState,
+        progress: dict[str, Any],
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
         """Write in the background; a checkpoint that exists at this step stays as it is.
 
+        Checkpoints are written in the order of the calls, but those that a newer one of their kind
+        makes superfluous while they wait are left out. One that cannot be written is warned of.
         Nothing is written to a folder that was opened to read only.
+
+        Args:
+            kind: which one.
+            step: updates made so far.
+            state: what to write.
+            progress: what to write beside it, as JSON.
+            before: is called first, in the background.
         """
         if self._read_only:
             return
-        manager = self._manager(kind)
-        if step in manager.all_steps():
-            return
-        # A copy: the next update reuses the state's buffers while Orbax still writes.
+        # A copy: the next update reuses the state's buffers before they are written.
         arrays = {name: np.array(leaf) for name, leaf in _flatten(state)[0].items()}
-        manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(arrays), progress=ocp.args.JsonSave(progress)
-            ),
-        )
+        self._writing = [written for written in self._writing if not written.done.done()]
+        if kind in TO_RESUME:
+            # What it builds on is the newest of the best.
+            best = [written for written in self._writing if written.kind == "best"][-1:]
+            for written in self._writing:
+                if written not in best:
+                    written.done.cancel()
+        done = self._writer.submit(self._write, kind, step, arrays, progress, before)
+        self._writing.append(_Written(kind, done))
+
+    def _write(
+        self, kind: Kind, step: int, arrays: Any, progress: Any, before: Callable[[], None]
+    ) -> None:
+        try:
+            before()
+            manager = self._manager(kind)
+            if step not in manager.all_steps():
+                parts = ocp.args.Composite(
+                    state=ocp.args.StandardSave(arrays), progress=ocp.args.JsonSave(progress)
+                )
+                manager.save(step, args=parts)
+            if kind == "last":
+                self._clear("unevaluated")
+            failure = None
+        except Exception as error:
+            failure = error
+            logger.warning(
+                "the %s checkpoint of update %d could not be written to %s, and training goes on "
+                "without it: %s",
+                *(kind, step, self.folder, " ".join(str(error).split())),
+            )
+            self._managers.pop(kind, None)
+        if kind in TO_RESUME:
+            self.failure = failure
 
     def clear(self, kind: Kind) -> None:
         """Remove all of this kind, unless the folder was opened to read only."""
-        if not self._read_only and self.latest_step(kind) is not None:
+        self.wait()
+        self._clear(kind)
+
+    def _clear(self, kind: Kind) -> None:
+        if not self._read_only and (self.folder / kind).is_dir():
             for step in self._manager(kind).all_steps():
                 self._manager(kind).delete(step)
+
+    def set_aside(self, kind: Kind) -> Path:
+        """Move the newest of a kind to where it is not taken for one; its new path."""
+        step, manager = self.latest_step(kind), self._manager(kind)
+        aside = self.folder / "damaged"
+        aside.mkdir(exist_ok=True)
+        names = (aside / f"{kind}-{step}-{number}" for number in count())
+        target = next(name for name in names if not name.exists())
+        (self.folder / kind / str(step)).rename(target)
+        manager.reload()
+        return target
 
     def restore(
         self,
@@ -158,6 +272,7 @@ class Checkpoints:
         Raises:
             FileNotFoundError: if there is none.
             OtherArraysError: if it holds other arrays than `like`.
+            UnreadableError: if it is damaged.
         """
         step = self.latest_step(kind)
         if step is None:
@@ -193,23 +308,25 @@ class Checkpoints:
         while True:
             try:
                 return step, manager.restore(step, args=parts)
-            # The error depends on which files were gone already.
-            except (OSError, ValueError, KeyError):
-                if not self._read_only:
+            # The error depends on which files are gone, or cut.
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                if isinstance(error, PermissionError):
                     raise
                 manager.reload()
-                newest = manager.latest_step()
+                newest = manager.latest_step() if self._read_only else step
                 if newest is None or newest == step:
-                    raise
+                    raise UnreadableError(
+                        f"the checkpoint of update {step} in {manager.directory} cannot be read, "
+                        f"it is damaged ({' '.join(str(error).split())[:200]})"
+                    ) from error
                 step = newest
 
     def wait(self) -> None:
-        """Return once everything is on disk."""
-        for manager in self._managers.values():
-            manager.wait_until_finished()
+        """Return once everything is on disk that can be written."""
+        wait([written.done for written in self._writing])
 
     def close(self) -> None:
         """Finish writing and release the folder."""
-        self.wait()
+        self._writer.shutdown()
         for manager in self._managers.values():
             manager.close()

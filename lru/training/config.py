@@ -8,6 +8,7 @@ from typing import Any
 
 from lru.devices import mesh_sizes
 from lru.models.config import check_not_negative
+from lru.training.interrupts import STOP_SIGNALS, check_signals
 
 # JAX keeps 32 bits of a seed: larger ones would silently repeat the draws of smaller ones.
 LARGEST_SEED = 2**32 - 1
@@ -20,6 +21,7 @@ NEEDS = {
     "lr_decay": "cosine_anneal",
     "lr_decay_from": "lr_decay",
     "lr_drops": "cosine_anneal",
+    "noam": "cosine_anneal",
 }
 """Options that have no effect under the cosine, each with another that must have been changed."""
 
@@ -38,6 +40,8 @@ class TrainConfig:
     """Learning rate at the start of warm-up and at the last step of the cosine."""
     warmup_end: int = 0
     """Epochs of linear warm-up."""
+    warmup_steps: int | None = None
+    """Updates of linear warm-up, in place of warmup_end."""
     cosine_anneal: bool = True
     """Anneal by a cosine after warm-up; else reduce on a plateau."""
     lr_patience: int = 1_000_000
@@ -51,6 +55,8 @@ class TrainConfig:
     """Without the cosine: epochs after warm-up before lr_decay."""
     lr_drops: str | None = None
     """Without the cosine: epochs after warm-up at which to divide by ten; separated by commas."""
+    noam: bool = False
+    """Without the cosine: divide the rate after warm-up by the root of the update."""
     eval_every: int | None = None
     """Updates between two evaluations; unset: an epoch."""
     early_stop_patience: int = 1000
@@ -62,8 +68,13 @@ class TrainConfig:
     evaluations ago; evaluations and the best checkpoint use the average."""
     average_from: int | None = None
     """Average the weights from the end of this epoch on at the latest; 0: from the first update."""
+    average_decay: float | None = None
+    """Average exponentially, with this decay an update: from the first on, or as set above."""
     finetune: bool = False
     """Take only the best weights of the run named by restore, and start training anew."""
+    load_pretrained: str | None = None
+    """Start from the weights of a run, its best, or of a .safetensors file, and from nothing else
+    of it."""
     n_microbatch: int = 1
     """Accumulate the gradient of a batch over this many parts, to save memory."""
     per_device_batch_size: int | None = None
@@ -92,7 +103,7 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("max_steps", "per_device_batch_size", "eval_every"):
+        for name in ("max_steps", "per_device_batch_size", "eval_every", "warmup_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -127,10 +138,30 @@ class TrainConfig:
         if self.average_from is not None and self.average_from < 0:
             raise ValueError(f"average_from must not be negative, got {self.average_from}")
 
+        if self.average_decay is not None and not 0 < self.average_decay < 1:
+            raise ValueError(f"average_decay must be in (0, 1), got {self.average_decay}")
+        if self.warmup_steps is not None and self.warmup_end:
+            raise ValueError(
+                "warmup_steps and warmup_end exclude each other, got "
+                f"{self.warmup_steps} and {self.warmup_end}"
+            )
+        if self.noam and not (self.warmup_steps or self.warmup_end):
+            raise ValueError("noam needs warmup_steps or warmup_end; got neither")
+
     @property
     def averages(self) -> bool:
         """True if the weights are averaged, sooner or later."""
-        return self.nonmono is not None or self.average_from is not None
+        return (self.nonmono, self.average_from, self.average_decay) != (None, None, None)
+
+    @property
+    def averages_from_start(self) -> bool:
+        """True if they are averaged from the first update on."""
+        return self.average_from == 0 or (self.nonmono, self.average_from) == (None, None)
+
+    @property
+    def least_weight(self) -> float:
+        """Least weight of the last iterate in the average."""
+        return 0.0 if self.average_decay is None else 1 - self.average_decay
 
     @property
     def order_seed(self) -> int:
@@ -190,6 +221,12 @@ class RunConfig:
     """Number of this process, counted from 0."""
     checkpoint_every: int = 1000
     """Updates between two checkpoints; one follows each evaluation as well."""
+    keep_last: int = 2
+    """Number of the last checkpoints that stay; if one is damaged, the one before is resumed."""
+    keep_every_hours: float | None = None
+    """Keep one checkpoint of every so many hours as well."""
+    stop_signals: tuple[str, ...] = STOP_SIGNALS
+    """Signals beside Ctrl-C that save and stop the run, with exit status 75: run it again."""
     tensorboard: bool = False
     """Log to TensorBoard, in the run's folder."""
     use_wandb: bool = False
@@ -207,9 +244,12 @@ class RunConfig:
         Raises:
             ValueError: if a value is out of range.
         """
-        for name in ("steps_per_call", "checkpoint_every"):
+        for name in ("steps_per_call", "checkpoint_every", "keep_last"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.keep_every_hours is not None and not self.keep_every_hours > 0:
+            raise ValueError(f"keep_every_hours must be positive, got {self.keep_every_hours}")
+        check_signals(self.stop_signals)
         if self.steps_per_call > 1 and self.on_device is False:
             raise ValueError(
                 "steps_per_call must be 1 with on_device False, as several updates in a call need "

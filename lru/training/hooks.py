@@ -19,6 +19,7 @@ import numpy as np
 from lru.tasks import Metrics
 from lru.training.averaging import begin_averaging, stopped_improving
 from lru.training.config import TrainConfig
+from lru.training.interrupts import StopNoted
 
 if TYPE_CHECKING:
     from lru.training.saved_run import SavedRun
@@ -126,20 +127,20 @@ class Log(Hook):
 
 
 class Interrupt(Hook):
-    """Stops the run after a Ctrl-C.
+    """Stops the run after Ctrl-C or another signal.
 
     Attributes:
-        noted: tells if there was one; see `lru.training.interrupts`.
+        noted: gives the first that came; see `lru.training.interrupts`.
     """
 
     name = "interrupt"
 
     def __init__(self):
-        self.noted: Callable[[], bool] = lambda: False
+        self.noted: StopNoted = lambda: None
 
     def stops(self, run: "SavedRun") -> bool:
-        """Once Ctrl-C was pressed."""
-        return self.noted()
+        """Once there was one."""
+        return self.noted() is not None
 
 
 class Select(Hook):

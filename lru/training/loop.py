@@ -4,7 +4,8 @@ What is logged is a function of the configuration alone, so an interrupted run t
 the same lines.
 """
 
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import cached_property
 from typing import NamedTuple
@@ -13,9 +14,9 @@ import jax
 from flax import nnx
 
 from lru.batches import Fed
-from lru.training.averaging import averaged_params
+from lru.devices import greatest
 from lru.training.hooks import Report
-from lru.training.interrupts import noted_interrupts
+from lru.training.interrupts import STOP_SIGNALS, PreemptedError, noted_signals
 from lru.training.lanes import lane_of, of_all, stacked
 from lru.training.progress import Progress, Stopwatch
 from lru.training.saved_run import SavedRun
@@ -44,24 +45,27 @@ class Summary(NamedTuple):
 class Trainer(SavedRun):
     """Trains one run, of one lane or several, from wherever it is."""
 
-    def fit(self, trackers: Trackers) -> Summary:
+    def fit(self, trackers: Trackers, stop_signals: Sequence[str] = STOP_SIGNALS) -> Summary:
         """Train until the last step or an early stop, from wherever the state is.
 
-        A first Ctrl-C saves and stops between two calls of the program that makes updates or two
-        batches of an evaluation, a second one stops at once.
+        A first Ctrl-C, or another of the `stop_signals`, saves and stops between two calls of the
+        program that makes updates or two batches of an evaluation; a second Ctrl-C stops at once.
 
         Args:
             trackers: what is told of every log line.
+            stop_signals: names of the signals beside Ctrl-C that stop the run.
 
         Raises:
             KeyboardInterrupt: after a Ctrl-C.
+            PreemptedError: after another of the signals that stop a run.
+            OSError: if the last state cannot be written.
             NonFiniteError: if the loss or the gradient of an update is not finite.
         """
         self._trackers = trackers
         progress = self._progress = Progress(self.total_steps, self.step)
         train = self._compiled(over_series(self._functions.train), 1, progress.paused)
         feed: Iterator[Fed] = iter(())
-        with closing(progress), noted_interrupts() as self._interrupt.noted:
+        with closing(progress), noted_signals(stop_signals) as self._interrupt.noted:
             while not (self.finished or self.stopping):
                 if self._evaluation_due:
                     self._end_epoch()
@@ -82,7 +86,13 @@ class Trainer(SavedRun):
                     hook.after_update(self)
             if not self.finished:
                 self.save_last()
-                raise KeyboardInterrupt
+                self.ensure_saved()
+                # Any process may have been told; all say the same.
+                stop = greatest(self._interrupt.noted() or 0)
+                if stop in (0, signal.SIGINT):
+                    raise KeyboardInterrupt
+                raise PreemptedError(signal.Signals(stop).name)
+            self.ensure_saved()
         return Summary(
             steps=self.step,
             best_step=self._select.best_step,
@@ -106,7 +116,7 @@ class Trainer(SavedRun):
         """Metrics of every evaluation split, a report a lane; None if a hook stops."""
         evaluate = self._evaluate
         reports: list[Report] = [{} for _ in self.lanes]
-        averages = self._each_lane(averaged_params)(self.state.opt_state, self.state.params)
+        averages = self._each_lane(self._averaged)(self.state.opt_state, self.state.params)
         weights = Weights(averages, self.state.stats, self.state.seed)
         here, put = self.devices.local(weights), self.devices.put
         models = [nnx.merge(self._graphdef, *lane_of(here[:2], k, self.n)) for k in range(self.n)]

@@ -44,14 +44,19 @@ def make_schedule(config: TrainConfig, steps_per_epoch: int, total_steps: int) -
     Linear from `lr_min` to `lr_base` over the warm-up, then a half cosine that is at `lr_min` at
     the last update, `total_steps - 1`. A run shorter than its warm-up stays on the ramp.
     """
-    warmup = config.warmup_end * steps_per_epoch
+    warmup = config.warmup_steps or config.warmup_end * steps_per_epoch
     ramp = optax.linear_schedule(config.lr_min, config.lr_base, warmup)
     if not config.cosine_anneal:
-        after = _steps(config, steps_per_epoch)
+        after = _noam(config, warmup) if config.noam else _steps(config, steps_per_epoch)
     else:
         span = max(total_steps - 1 - warmup, 1)
         after = optax.cosine_decay_schedule(config.lr_base, span, alpha=_least_share(config))
     return optax.join_schedules([ramp, after], [warmup]) if warmup else after
+
+
+def _noam(config: TrainConfig, warmup: int) -> optax.Schedule:
+    """The rate after warm-up, over the root of the update (Vaswani et al. 2017, equation 3)."""
+    return lambda count: config.lr_base * jnp.sqrt(warmup / (warmup + jnp.asarray(count)))
 
 
 def _least_share(config: TrainConfig) -> Any:
@@ -109,7 +114,10 @@ class _FirstOrder(Optimizer):
     lr_factor: float = 0.25
     """Factor on the learning rate of the recurrent parameters."""
     weight_decay: float = 0.05
-    """Weight decay: decoupled in adamw, and of the other parameters; else L2 of all."""
+    """Weight decay: decoupled in adamw, lion and muon, and of the other parameters; else L2 of
+    all."""
+    decay_vectors: bool = True
+    """Decay the parameters with one axis as well: biases, scales of norms."""
     clip_norm: float | None = None
     """Clip the gradient to this global norm."""
 
@@ -140,7 +148,11 @@ class _FirstOrder(Optimizer):
     ) -> optax.GradientTransformation:
         """A rule whose recurrent group is slower, after decay of all parameters."""
         descent = by_group(rule(rate), rule(self.slower(rate)))
-        return optax.chain(optax.add_decayed_weights(self.weight_decay), descent)
+        return optax.chain(optax.add_decayed_weights(self.weight_decay, self.decayed), descent)
+
+    def decayed(self, params: Any) -> Any:
+        """True for each parameter that decays if its group does."""
+        return jax.tree.map(lambda leaf: self.decay_vectors or jnp.ndim(leaf) > 1, params)
 
 
 def by_group(
@@ -168,9 +180,50 @@ class AdamW(_FirstOrder):
 
     def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
         """See `_FirstOrder.rule`."""
-        decayed = partial(optax.adamw, weight_decay=self.weight_decay)
+        decayed = partial(optax.adamw, weight_decay=self.weight_decay, mask=self.decayed)
         slower = decayed if self.decay_recurrent else optax.adam
         return by_group(decayed(rate), slower(self.slower(rate)))
+
+
+@OPTIMIZERS.register("lion")
+@dataclass(frozen=True)
+class Lion(_FirstOrder):
+    """Signs of a momentum (Chen et al. 2023, arXiv 2302.06675), with decay as in AdamW."""
+
+    def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """See `_FirstOrder.rule`."""
+        decayed = optax.lion(rate, weight_decay=self.weight_decay, mask=self.decayed)
+        return by_group(decayed, optax.lion(self.slower(rate), weight_decay=0.0))
+
+
+@OPTIMIZERS.register("muon")
+@dataclass(frozen=True)
+class Muon(_FirstOrder):
+    """Orthogonalised momentum of matrices (Jordan et al. 2024); AdamW of all else.
+
+    The recurrent parameters, matrices too, follow Adam.
+    """
+
+    def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """See `_FirstOrder.rule`."""
+        decay = self.weight_decay
+        regular = optax.contrib.muon(
+            rate,
+            weight_decay=decay,
+            weight_decay_mask=self.decayed,
+            adam_weight_decay=decay if self.decay_vectors else 0.0,
+        )
+        return by_group(regular, optax.adam(self.slower(rate)))
+
+
+@OPTIMIZERS.register("adagrad")
+@dataclass(frozen=True)
+class Adagrad(_FirstOrder):
+    """Gradients over the root of the sum of their squares, without an epsilon."""
+
+    def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """See `_FirstOrder.rule`."""
+        return self.with_l2(rate, partial(optax.adagrad, initial_accumulator_value=0.0, eps=0.0))
 
 
 @OPTIMIZERS.register("rmsprop")
@@ -199,11 +252,29 @@ class RMSProp(_FirstOrder):
 @OPTIMIZERS.register("sgd")
 @dataclass(frozen=True)
 class SGD(_FirstOrder):
-    """Gradient descent without momentum."""
+    """Gradient descent."""
+
+    momentum: float = 0.0
+    """Share of the update before that is added to each one."""
+    nesterov: bool = False
+    """Look ahead by the momentum."""
+
+    def __post_init__(self):
+        """Check the ranges.
+
+        Raises:
+            ValueError: if a value is out of range, or nesterov is without momentum.
+        """
+        super().__post_init__()
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov has no effect without momentum; got True")
 
     def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
         """See `_FirstOrder.rule`."""
-        return self.with_l2(rate, optax.sgd)
+        momentum = self.momentum or None
+        return self.with_l2(rate, partial(optax.sgd, momentum=momentum, nesterov=self.nesterov))
 
 
 @OPTIMIZERS.register("lbfgs")
@@ -263,7 +334,11 @@ def make_optimizer(
     `Optimizer.build`.
     """
     rule = optax.with_extra_args_support(optimizer.build(schedule))
-    averaging = average_iterates(config.average_from == 0) if config.averages else None
+    averaging = (
+        average_iterates(config.averages_from_start, config.least_weight)
+        if config.averages
+        else None
+    )
 
     def init(params: optax.Params) -> OptimizerState:
         return OptimizerState(rule.init(params), averaging.init(params) if averaging else ())

@@ -6,7 +6,7 @@ on.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -158,6 +158,7 @@ class RunState:
         )
         if train.averages and _has_batch_norm(self.state):
             logger.info("the average is evaluated with batch norm's statistics of the iterates")
+        self._averaged = partial(averaged_params, least_weight=train.least_weight)
         self._method: Method | None = None
         self._trackers = Trackers()
         self._progress: Progress | None = None
@@ -347,7 +348,7 @@ class RunState:
     def model(self, lane: int = 0) -> nnx.Module:
         """The model of a lane with its present parameters, or their average, on one device."""
         state = self.devices.local(self.state._replace(carry=()))
-        params = self._each_lane(averaged_params)(state.opt_state, state.params)
+        params = self._each_lane(self._averaged)(state.opt_state, state.params)
         parts = lane_of((params, state.stats), lane, self.n)
         return nnx.merge(self._graphdef, *parts)
 

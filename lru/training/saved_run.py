@@ -1,7 +1,8 @@
 """A run on disk: its checkpoints, and the state that it starts from."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,13 +13,14 @@ from lru.batches import Source
 from lru.devices import Agreement, Devices
 from lru.tasks import Task
 from lru.training.averaging import end_averaging
-from lru.training.checkpoints import Checkpoints, Kind
+from lru.training.checkpoints import Checkpoints, Kind, UnreadableError
 from lru.training.config import TrainConfig
 from lru.training.first_form import FORMAT
 from lru.training.hooks import NonFiniteError
 from lru.training.optimizer import Optimizer
 from lru.training.run_state import RunState
 from lru.training.update import NEVER, TrainState
+from lru.training.weights import read_weights, with_arrays
 
 logger = logging.getLogger(__name__)
 
@@ -105,21 +107,23 @@ class SavedRun(RunState):
         return f"{message}--clip_norm 1, or with a lower --lr_base"
 
     def save_last(self) -> None:
-        """Save the state to resume from; what it builds on is on disk before it."""
+        """Save the state to resume from; what it builds on is on disk before it.
+
+        The disk is not waited for.
+        """
         assert self._progress is not None
         with self._progress.paused.running():
             self._log.flush(self)
             self.check_finite(jax.device_get(self.state.first_bad_step))
-            self._trackers.flush()
-            self._checkpoints.wait()
-            if self._checkpoints.to_resume() == "last":
-                self._checkpoints.clear("unevaluated")
-            self._save("last" if self.evaluated else "unevaluated", self.state)
+            kind = "last" if self.evaluated else "unevaluated"
+            # No checkpoint is ahead of the log.
+            self._save(kind, self.state, before=self._trackers.flush)
 
     def save_best(self, better: Sequence[bool]) -> None:
         """Save the weights of the lanes that have become better, with the best of the others."""
         # The average is kept as plain parameters: whoever reads them need not know of it.
-        opt_state, params = self._each_lane(end_averaging)(self.state.opt_state, self.state.params)
+        end = self._each_lane(partial(end_averaging, least_weight=self._train.least_weight))
+        opt_state, params = end(self.state.opt_state, self.state.params)
         state = self.state._replace(opt_state=opt_state, params=params)
         if self.n > 1:
             saved = self._checkpoints.latest_step("best") is not None
@@ -134,16 +138,19 @@ class SavedRun(RunState):
             self._best = jax.device_get(state)
         self._save("best", state)
 
-    def _save(self, kind: Kind, state: TrainState) -> None:
+    def _save(
+        self, kind: Kind, state: TrainState, before: Callable[[], None] = lambda: None
+    ) -> None:
         progress = {
             "format": FORMAT,
             **self._data,
             "evaluated": self._evaluated,
+            "total_steps": self.total_steps,
             "lane_method": self._method,
             "rate_scales": self.rate_scales,
             "hooks": {hook.name: hook.state() for hook in self.hooks},
         }
-        self._checkpoints.save(kind, self.step, self.devices.whole(state), progress)
+        self._checkpoints.save(kind, self.step, self.devices.whole(state), progress, before)
 
     # Where a run starts from.
 
@@ -172,13 +179,31 @@ class SavedRun(RunState):
         self.end_lanes(self._early_stop.ended)
 
     def resume(self) -> bool:
-        """Take over the last checkpoint of this run, if there is one."""
+        """Take over the last checkpoint of this run, if there is one.
+
+        One that is damaged is set aside, and the one before is taken.
+
+        Raises:
+            UnreadableError: if there is none before it.
+            ValueError: see `load`.
+        """
         kind = self._checkpoints.to_resume()
         if kind is None:
             # Of a process that ended before there was anything to resume, maybe on other data.
             self._checkpoints.clear("best")
             return False
-        self.load(kind)
+        try:
+            self.load(kind)
+        except UnreadableError as error:
+            if self._checkpoints.count() == 1:
+                raise UnreadableError(
+                    f"{error}, and there is none before it; --reset starts over"
+                ) from error
+            logger.warning(
+                "%s; it is set aside as %s, and the run goes on from the one before",
+                *(error, self._checkpoints.set_aside(kind)),
+            )
+            return self.resume()
         return True
 
     def start_from(self, other: Checkpoints) -> None:
@@ -188,14 +213,31 @@ class SavedRun(RunState):
             ValueError: if they are of another vocabulary.
         """
         self.state, saved = other.restore("best", self.state, only=("params", "stats"))
-        where, vocabulary = other.folder.parent, self._data["vocabulary"]
+        where = f"the run in {other.folder.parent}"
         if "vocabulary" not in saved and saved["data"] != self._data["data"]:
-            message = "the run in %s has not noted its vocabulary: make sure that ids mean the same"
+            message = "%s has not noted its vocabulary: make sure that ids mean the same"
             logger.warning(message, where)
-        elif saved.get("vocabulary", vocabulary) != vocabulary:
+        self._check_vocabulary(saved, where)
+
+    def start_from_file(self, path: str) -> None:
+        """Take over the weights of a file, and the statistics that go with them, in every lane.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is of another model or vocabulary.
+        """
+        arrays, about = read_weights(path)
+        self._check_vocabulary(about, path)
+        state = self.state
+        params, stats = with_arrays((state.params, state.stats), arrays, self.n, path)
+        self.state = state._replace(params=params, stats=stats)
+
+    def _check_vocabulary(self, saved: Mapping[str, Any], where: str) -> None:
+        vocabulary = self._data["vocabulary"]
+        if saved.get("vocabulary", vocabulary) != vocabulary:
             raise ValueError(
-                f"finetune: the vocabulary is not that of the run in {where}, so its weights would "
-                "be taken for other tokens; choose data with the same vocabulary"
+                f"the vocabulary is not that of {where}, so its weights would be taken for other "
+                "tokens; choose data with the same vocabulary"
             )
 
     def continue_from(self, other: Checkpoints) -> None:
@@ -220,6 +262,14 @@ class SavedRun(RunState):
                 f"restore: the run in {where} has made {self.step} updates, and "
                 f"this one would end after {self.total_steps}; give more --epochs or --max_steps"
             )
+        # Checkpoints of earlier versions do not say.
+        length = saved.get("total_steps", self.total_steps)
+        if length != self.total_steps:
+            logger.warning(
+                "the schedule of the run in %s is of %d updates, this one of %d: from update %d on "
+                "the rate is that of the new schedule",
+                *(where, length, self.total_steps, self.step),
+            )
         self.rate_scales = saved["rate_scales"]
 
     def begin_with(self, params: Any, opt_state: Any, step: int) -> None:
@@ -239,8 +289,25 @@ class SavedRun(RunState):
             self._save(kind, self.state)
 
     def wait(self) -> None:
-        """Return once all checkpoints are on disk."""
+        """Return once all checkpoints are on disk that can be written."""
         self._checkpoints.wait()
+
+    def ensure_saved(self) -> None:
+        """Return once the state is on disk.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        self.wait()
+        if self._checkpoints.failure is not None:
+            # The disk may have been full for a while only.
+            self.save_last()
+            self.wait()
+        if self._checkpoints.failure is not None:
+            raise OSError(
+                f"the state after update {self.step} could not be written to "
+                f"{self._checkpoints.folder}: {self._checkpoints.failure}"
+            )
 
     def close(self) -> None:
         """Finish writing checkpoints."""

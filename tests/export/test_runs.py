@@ -1,30 +1,34 @@
 """The best checkpoint of a run, exported: its scores on the test split are those of the run."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from lru.batches import Batches
 from lru.commands import main, run_train
-from lru.experiment import load_model
+from lru.experiment import load_model, open_experiment
 from lru.export import load
+from lru.flags import parse
 from lru.training.runs import find_run
 from lru.training.trackers import read_jsonl
 
+SIZES = ["--model", "lru", "--n_layers", "1", "--d_model", "4", "--d_hidden", "4"]
+SIZES += ["--batch_size", "8", "--plots", "False"]
+COPY = ["n_train=24", "n_val=8", "n_test=8", "n_symbols=3", "pattern_length=2", "delay=3"]
+FLAGS = [*SIZES, "--dataset", "copy-classification", "--data_options", *COPY]
+
 
 def train(tmp_path, *arguments):
-    sizes = ["--model", "lru", "--n_layers", "1", "--d_model", "4", "--d_hidden", "4"]
-    rest = ["--batch_size", "8", "--plots", "False", "--name", "one"]
-    folders = ["--runs_dir", tmp_path / "runs", "--dir_name", tmp_path / "cache"]
-    return run_train([str(word) for word in (*arguments, *sizes, *rest, *folders)])
+    folders = ["--runs_dir", tmp_path / "runs", "--dir_name", tmp_path / "cache", "--name", "one"]
+    return run_train([str(word) for word in (*arguments, *SIZES, *folders)])
 
 
 @pytest.fixture
 def copy_run(tmp_path):
     """Two epochs on a small copy task, whose labels are one a step."""
-    options = ["n_train=24", "n_val=8", "n_test=8", "n_symbols=3", "pattern_length=2", "delay=3"]
-    data = ["--dataset", "copy-classification", "--data_options", *options]
-    assert train(tmp_path, *data, "--epochs", "2", "--lr_base", "0.01") == 0
+    assert train(tmp_path, *FLAGS, "--epochs", "2", "--lr_base", "0.01") == 0
     return tmp_path / "runs" / "one"
 
 
@@ -98,3 +102,23 @@ def test_a_run_without_a_checkpoint_is_one_clear_sentence(copy_run, capsys):
     error = capsys.readouterr().err
     assert "no best checkpoint in" in error
     assert len(error.splitlines()) == 1
+
+
+def test_weights_start_another_run_in_every_lane(copy_run, capsys):
+    assert main(["export", str(copy_run), "--weights"]) == 0
+    weights = copy_run / "export" / "model.safetensors"
+    flags = [*FLAGS, "--n_seeds", "2", "--max_steps", "1", "--load_pretrained", str(weights)]
+    values = ["--runs_dir", str(copy_run.parent), "--dir_name", str(copy_run.parents[1] / "cache")]
+    with open_experiment(parse([*flags, *values, "--name", "two"])[1]) as experiment:
+        expected = jax.tree.leaves(nnx.state(load_model(copy_run).model))
+        for lane in range(2):
+            found = jax.tree.leaves(nnx.state(experiment.trainer.model(lane)))
+            for mine, theirs in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(mine, theirs)
+    capsys.readouterr()
+    assert run_train([*flags, *values, "--d_model", "6", "--name", "three"]) == 2
+    assert "model.safetensors is of another model: " in capsys.readouterr().err
+    weights.write_bytes(weights.read_bytes()[:50])
+    assert run_train([*flags, *values, "--name", "three"]) == 2
+    assert "model.safetensors is no safetensors file" in capsys.readouterr().err
+    assert not (copy_run.parent / "three").exists()

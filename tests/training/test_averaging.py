@@ -23,10 +23,10 @@ from lru.training.optimizer import AdamW, make_optimizer
 RECORDED = np.load(Path(__file__).parents[1] / "fixtures" / "qrnn_reference.npz")
 
 
-def run(optimizer, params, grads, trigger=None, scale=1.0):
+def run(optimizer, params, grads, trigger=None, scale=1.0, least_weight=0.0):
     """Parameters and what would be evaluated after 0, 1, ... updates; triggered before one."""
     state = optimizer.init(params)
-    iterates, means = [params], [averaged_params(state, params)]
+    iterates, means = [params], [averaged_params(state, params, least_weight)]
     update = jax.jit(optimizer.update)
     for k, grad in enumerate(grads):
         if k == trigger:
@@ -34,7 +34,7 @@ def run(optimizer, params, grads, trigger=None, scale=1.0):
         updates, state = update(grad, state, params)
         params = optax.apply_updates(params, jax.tree.map(lambda u: scale * u, updates))
         iterates.append(params)
-        means.append(averaged_params(state, params))
+        means.append(averaged_params(state, params, least_weight))
     return np.array(iterates), np.array(means), state
 
 
@@ -68,6 +68,15 @@ def test_from_the_start_all_iterates_count():
     for k in range(6):
         np.testing.assert_allclose(means[k], iterates[: k + 1].mean(axis=0), rtol=1e-6)
     assert is_averaging(state)
+
+
+def test_an_exponential_mean_begins_as_a_plain_one():
+    options = {"from_start": True, "least_weight": 0.4}
+    iterates, means, _ = run(sgd(**options), jnp.ones(3), random_grads(5), least_weight=0.4)
+    expected = iterates[0]
+    for k, weight in enumerate([1, 1 / 2, 0.4, 0.4, 0.4, 0.4]):
+        expected = expected + weight * (iterates[k] - expected)
+        np.testing.assert_allclose(means[k], expected, rtol=1e-6)
 
 
 def test_recorded_iterates_of_asgd():

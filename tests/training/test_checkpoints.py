@@ -1,11 +1,16 @@
-"""Checkpoints that one process reads and another one replaces them."""
+"""Checkpoints: read while they are replaced, kept, damaged, and written to a slow or full disk."""
 
+import errno
+import os
 import shutil
+from functools import partial
+from threading import Event
+from unittest.mock import Mock
 
 import jax.numpy as jnp
 import pytest
 
-from lru.training.checkpoints import Checkpoints
+from lru.training.checkpoints import Checkpoints, Retention, UnreadableError
 from lru.training.first_form import FORMAT
 from lru.training.update import TrainState
 
@@ -54,3 +59,72 @@ def test_a_missing_checkpoint_is_named(writer):
     reader = Checkpoints(writer.folder, read_only=True)
     with pytest.raises(FileNotFoundError, match=r"no best checkpoint in .*best"):
         read(reader)
+
+
+def steps(checkpoints, kind):
+    return sorted(int(path.name) for path in (checkpoints.folder / kind).iterdir())
+
+
+def save_last(checkpoints, *steps):
+    for step in steps:
+        checkpoints.save("last", step, state_of(float(step)), {"format": FORMAT})
+        checkpoints.wait()
+
+
+def test_the_last_ones_stay_and_one_of_every_window_of_time(tmp_path):
+    for retention, kept in [(Retention(2), [3, 4]), (Retention(1, hours=1), [1, 4])]:
+        checkpoints = Checkpoints(tmp_path / str(retention.last), retention=retention)
+        save_last(checkpoints, 1, 2, 3, 4)
+        assert steps(checkpoints, "last") == kept
+        checkpoints.close()
+
+
+@pytest.fixture
+def slow_disk(monkeypatch):
+    """Nothing is written until this is set."""
+    free, write = Event(), Checkpoints._write
+
+    def slow(*args):
+        assert free.wait(60)
+        write(*args)
+
+    monkeypatch.setattr(Checkpoints, "_write", slow)
+    return free
+
+
+def test_nobody_waits_for_the_disk_and_what_is_superseded_is_not_written(writer, slow_disk):
+    order = []
+    for step in (1, 2, 3):
+        writer.save("best", step, state_of(float(step)), {"format": FORMAT})
+        before = partial(order.append, step)
+        writer.save("last", step, state_of(float(step)), {"format": FORMAT}, before)
+    slow_disk.set()
+    writer.wait()
+    # The first was being written when the others came.
+    assert order == [3]
+    assert (steps(writer, "best"), steps(writer, "last")) == ([3], [3])
+
+
+def test_training_goes_on_without_a_checkpoint_that_cannot_be_written(writer, monkeypatch, caplog):
+    save_last(writer, 1)
+    with monkeypatch.context() as patch:
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        patch.setattr("orbax.checkpoint.CheckpointManager.save", Mock(side_effect=full))
+        save_last(writer, 2)
+    assert "the last checkpoint of update 2 could not be written" in caplog.text
+    assert (steps(writer, "last"), writer.failure) == ([1], full)
+    save_last(writer, 3)
+    assert (steps(writer, "last"), writer.failure) == ([3], None)
+
+
+# Orbax leaves the reads of other arrays behind when one fails.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("file", ["state/manifest.ocdbt", "state/d/*", "progress/metadata"])
+def test_a_damaged_checkpoint_is_told_from_one_of_another_model(writer, file):
+    save_last(writer, 1)
+    for path in (writer.folder / "last" / "1").glob(file):
+        path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UnreadableError, match=r"the checkpoint of update 1 in .* is damaged"):
+        writer.restore("last", state_of(0.0))
+    assert writer.set_aside("last") == writer.folder / "damaged" / "last-1-0"
+    assert writer.to_resume() is None

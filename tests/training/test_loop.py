@@ -19,8 +19,9 @@ from lru.flags import parse
 from lru.training import lanes as lanes_module
 from lru.training import run_state
 from lru.training.averaging import is_averaging
-from lru.training.checkpoints import Checkpoints
+from lru.training.checkpoints import Checkpoints, UnreadableError
 from lru.training.hooks import Hook, NonFiniteError
+from lru.training.interrupts import REQUEUE
 from lru.training.runs import open_trackers
 from lru.training.trackers import Trackers, read_jsonl
 from lru.training.update import CompiledByShape
@@ -236,6 +237,27 @@ def test_a_run_stopped_before_its_last_evaluation_is_evaluated_once(flags):
     trainer.close()
 
 
+def test_resumes_from_the_checkpoint_before_one_that_is_damaged(flags, tmp_path, caplog):
+    class Wait(Hook):
+        name = "wait"
+
+        def after_evaluation(self, run, reports):
+            run.wait()
+
+    _, undisturbed = train([*flags, "--name", "whole"], change=lambda t: t.hooks.append(Wait()))
+    last = tmp_path / "whole" / "checkpoints" / "last"
+    assert {path.name for path in last.iterdir()} == {"10", "15"}
+    for path in last.glob("15/state/d/*"):
+        path.write_bytes(path.read_bytes()[:-20])
+    assert train([*flags, "--name", "whole"])[1] == undisturbed
+    assert "the run goes on from the one before" in caplog.text
+    for path in last.glob("*/progress/metadata"):
+        path.write_bytes(b"")
+    shutil.rmtree(last / "10")
+    with pytest.raises(UnreadableError, match="none before it; --reset starts over"):
+        train([*flags, "--name", "whole"])
+
+
 def test_killed_at_random_moments_and_resumed_logs_the_same(flags, tmp_path):
     common = [*flags, "--checkpoint_every", "3", "--epochs", "20"]
     _, undisturbed = train([*common, "--name", "undisturbed"])
@@ -246,14 +268,14 @@ def test_killed_at_random_moments_and_resumed_logs_the_same(flags, tmp_path):
         return len(log.read_bytes().splitlines()) if log.exists() else 0
 
     random = np.random.default_rng(0)
-    for _ in range(2):
+    for number, status in [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, REQUEUE)]:
         enough = lines() + random.integers(2, 10)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and lines() < enough:
             time.sleep(0.005)
         time.sleep(random.uniform(0, 0.05))
-        process.kill()
-        assert process.wait() == -signal.SIGKILL, "the run was over before it was killed"
+        process.send_signal(number)
+        assert process.wait() == status, "the run was over before it was killed"
     summary, resumed = train([*common, "--name", "killed"])
     assert resumed == undisturbed
     _, trainer = make_trainer(["--name", "killed", "--runs_dir", str(tmp_path), "--eval_only"])
@@ -485,12 +507,13 @@ def test_eval_only_gives_the_metrics_of_the_best_epoch(flags):
     assert read_jsonl(experiment.open_run(config).metrics_file) == records
 
 
-def test_restore_continues_another_run_with_other_flags(flags, tmp_path):
+def test_restore_continues_another_run_with_other_flags(flags, tmp_path, caplog):
     train([*flags, "--name", "first"])
     summary, records = train(
         ["--restore", str(tmp_path / "first"), "--name", "second", "--epochs", "4"]
     )
     assert summary.steps == 20
+    assert "is of 15 updates, this one of 20: from update 15 on the rate is" in caplog.text
     assert [r["epoch"] for r in records if "val/loss" in r] == [1.0, 2.0, 3.0, 4.0]
     assert summary.best_step == [20], "only its own epochs have checkpoints here"
 
@@ -533,7 +556,7 @@ def test_fine_tuning_needs_data_whose_ids_mean_the_same(flags, tmp_path, change_
     change_data()
     assert train(more)[0].steps == 5
     change_data(vocabulary=["", "c", "b", "a", "?"])
-    with pytest.raises(ValueError, match=r"finetune: the vocabulary is not that of .*/one"):
+    with pytest.raises(ValueError, match=r"the vocabulary is not that of the run in .*/one"):
         make_trainer([*more, "--name", "three"])
 
 
@@ -610,7 +633,7 @@ def test_restore_into_another_network_names_the_flags_and_leaves_nothing(
         "best",
     }
     restore = ["--restore", "first", "--runs_dir", str(tmp_path), "--name"]
-    with pytest.raises(ValueError, match=rf"restore: the run in .*first has another .*\({told}\)"):
+    with pytest.raises(ValueError, match=rf"the run in .*first has another .*\({told}\)"):
         make_trainer([*restore, "second", *more])
     assert [path.name for path in tmp_path.iterdir()] == ["first"]
 

@@ -13,7 +13,16 @@ from lru.config import Config, OptimizerConfig
 from lru.layers import LAYERS, RecurrentParam
 from lru.models import Classifier, ModelConfig
 from lru.training.config import TrainConfig
-from lru.training.optimizer import SGD, AdamW, RMSProp, make_optimizer, make_schedule
+from lru.training.optimizer import (
+    SGD,
+    Adagrad,
+    AdamW,
+    Lion,
+    Muon,
+    RMSProp,
+    make_optimizer,
+    make_schedule,
+)
 
 STEPS_PER_EPOCH = 10
 CONFIG = TrainConfig(lr_base=1e-3, lr_min=1e-6, warmup_end=2)
@@ -180,6 +189,13 @@ def test_the_rate_drops_at_epochs_counted_after_warm_up():
     np.testing.assert_allclose(lr[STEPS_PER_EPOCH:], expected, rtol=1e-6)
 
 
+def test_noam_falls_with_the_root_of_the_update_after_warm_up():
+    lr = rates(100, warmup_end=0, warmup_steps=16, cosine_anneal=False, noam=True, lr_min=0.0)
+    step = np.arange(100)
+    published = np.minimum(step / 16**1.5, 1 / np.sqrt(np.maximum(step, 1)))
+    np.testing.assert_allclose(lr, 1e-3 * 4 * published, rtol=1e-6)
+
+
 def test_sgd_decays_all_parameters_after_clipping_and_slows_recurrent_ones():
     optimizer = SGD(lr_factor=0.5, weight_decay=0.1, clip_norm=1.0).build(lambda count: 2.0)
     params = nnx.State({"a": nnx.Param(jnp.array([3.0])), "b": RecurrentParam(jnp.array([4.0]))})
@@ -210,9 +226,14 @@ def test_rmsprop_divides_by_the_root_of_the_mean_square_and_decays_all_parameter
     [
         (RMSProp(decay=0.99, weight_decay=0.0), "RMSprop", {"alpha": 0.99, "eps": 1e-8}),
         (AdamW(weight_decay=0.1), "AdamW", {"weight_decay": 0.1}),
-        (SGD(weight_decay=0.1), "SGD", {"weight_decay": 0.1}),
+        (
+            SGD(weight_decay=0.1, momentum=0.9, nesterov=True),
+            "SGD",
+            {"weight_decay": 0.1, "momentum": 0.9, "nesterov": True},
+        ),
+        (Adagrad(weight_decay=0.1), "Adagrad", {"weight_decay": 0.1, "eps": 0.0}),
     ],
-    ids=["rmsprop", "adamw", "sgd"],
+    ids=["rmsprop", "adamw", "sgd", "adagrad"],
 )
 def test_equals_that_of_torch(optimizer, peer, options):
     """Updates of regular parameters, from gradients that are clipped at first and then are not."""
@@ -236,6 +257,24 @@ def test_equals_that_of_torch(optimizer, peer, options):
             for i, tensor in enumerate(tensors):
                 expected = tensor.detach().numpy()
                 np.testing.assert_allclose(params[i][...], expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("kind", [AdamW, Lion, Muon, SGD])
+def test_vectors_are_spared_the_decay_on_request(kind):
+    params = nnx.State({"bias": nnx.Param(jnp.ones(3)), "kernel": nnx.Param(jnp.eye(3))})
+    gradients = jax.tree.map(lambda leaf: 0.1 * leaf, params)
+
+    def updates(**options):
+        optimizer = kind(**options).build(lambda count: 0.1)
+        return optimizer.update(gradients, optimizer.init(params), params)[0]
+
+    plain, all_decay = updates(weight_decay=0.0), updates(weight_decay=0.5)
+    spared = updates(weight_decay=0.5, decay_vectors=False)
+    np.testing.assert_array_equal(spared["bias"][...], plain["bias"][...])
+    np.testing.assert_array_equal(spared["kernel"][...], all_decay["kernel"][...])
+    for name in ("bias", "kernel"):
+        difference = all_decay[name][...] - plain[name][...]
+        np.testing.assert_allclose(difference, -0.05 * params[name][...], rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("averages", [False, True])
@@ -265,6 +304,6 @@ def test_options_out_of_range_are_refused(options, message):
 
 
 def test_an_unknown_optimizer_lists_the_known_ones():
-    known = "known: adam, adamw, lbfgs, rmsprop, sgd"
+    known = "known: adagrad, adam, adamw, lbfgs, lion, muon, rmsprop, sgd"
     with pytest.raises(ValueError, match=f"unknown optimizer 'newton'.*{known}"):
         Config(optimizer=OptimizerConfig("newton")).make_optimizer()
