@@ -18,6 +18,7 @@ from flax import nnx
 from lru.analysis.methods import Analysis, Opened
 from lru.config import Config, own_fields, read_values
 from lru.dataloaders import DATASETS, Card, Prepared, dataset_from_options
+from lru.devices import Devices, is_first, join_processes, on_first
 from lru.files import write_atomically
 from lru.models import NETWORKS, ModelConfig
 from lru.plugins import load_plugins, load_saved_plugins
@@ -25,7 +26,7 @@ from lru.tasks import TASKS, Task
 from lru.training.checkpoints import Checkpoints, OtherArraysError, Retention
 from lru.training.loop import Summary, Trainer
 from lru.training.runs import Run, find_run, open_trackers
-from lru.training.trackers import truncate
+from lru.training.trackers import Trackers, truncate
 from lru.training.weights import SUFFIX, named_arrays, write_weights
 
 
@@ -53,6 +54,8 @@ class Experiment(NamedTuple):
     def fit(self) -> Summary:
         """Train to the end, with the trackers of the configuration; the folder says that it did."""
         wanted, values = self.config.run, self.config.flat()
+        if not is_first():
+            return self.trainer.fit(Trackers(), wanted.stop_signals)
         with open_trackers(self.run, wanted, self.trainer.step, values) as trackers:
             try:
                 summary = self.trainer.fit(trackers, wanted.stop_signals)
@@ -151,8 +154,10 @@ def open_experiment(config: Config, data: Prepared | None = None) -> Iterator[Ex
         InUseError: if another process trains in the folder.
         RunMismatchError: if the folder belongs to another configuration.
         FileNotFoundError: if there is nothing to evaluate or to start from.
+        OSError: if the first of several processes cannot begin.
         ValueError: if something does not fit.
     """
+    join_processes(config.run.coordinator, config.run.num_processes, config.run.process_id)
     if data is None:
         config = resolved(config)
         data = load_data(config)
@@ -192,6 +197,7 @@ def make_trainer(config: Config, data: Prepared, task: Task, run: Run) -> Traine
         save_every=run_config.checkpoint_every,
         steps_per_call=run_config.steps_per_call,
         log_memory=run_config.log_memory,
+        devices=Devices.named(run_config.mesh),
     )
 
 
@@ -216,8 +222,18 @@ def start(trainer: Trainer, config: Config) -> Run:
         _take_over(trainer, config, other)
     elif config.train.load_pretrained is not None and (config.run.reset or not run.has_checkpoint):
         _take_weights(trainer, config, config.train.load_pretrained)
-    open_run(config)
-    resumed = trainer.resume()
+    resumed = False
+
+    def begin() -> None:
+        nonlocal resumed
+        open_run(config)
+        resumed = trainer.resume()
+
+    # It may set a damaged checkpoint aside, which the others are not to see.
+    on_first(begin)
+    if not is_first():
+        trainer.resume()
+        return run
     if other and not resumed and not config.train.finetune and other.metrics_file.exists():
         write_atomically(run.metrics_file, other.metrics_file.read_bytes())
     # Lines after the checkpoint will be written again.
@@ -358,7 +374,9 @@ def open_run(config: Config) -> Run:
         run.set_aside()
     if not config.run.eval_only:
         run.open()
-        once = dataclasses.replace(config.run, reset=False)
+        # What is of this command alone: a run may go on on other devices.
+        of_command = dict.fromkeys(("mesh", "coordinator", "num_processes", "process_id"))
+        once = dataclasses.replace(config.run, reset=False, **of_command)
         dataclasses.replace(config, run=once).save(run.config_file)
     return run
 
@@ -519,5 +537,6 @@ def facts(experiment: Experiment) -> Mapping[str, str]:
         **lanes,
         "updates": f"{trainer.step} of {trainer.total_steps} done",
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})"
+        + trainer.devices.phrase()
         + (", which holds the data" if source.on_device else ""),
     }

@@ -1,6 +1,6 @@
 """Batches: which examples, in which order, padded how, and how they get to the device."""
 
-from lru.batches.feed import Fed, Feed, Series, Source, on_device_by_default
+from lru.batches.feed import Fed, Feed, Series, Source, on_device_by_default, row_axes
 from lru.batches.rows import Batch, Batches, DataConfig
 from lru.batches.text import StreamFeed, Streams, TextBatch
 
@@ -16,4 +16,5 @@ __all__ = [
     "Streams",
     "TextBatch",
     "on_device_by_default",
+    "row_axes",
 ]

@@ -4,19 +4,22 @@ Both ways give the same batches, value for value, of the plan of `lru.batches.pl
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from itertools import takewhile
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Int
 
 from lru.batches.plan import PADDING_ROW, Selection, read_ahead
 from lru.batches.rows import Batch, Batches
 from lru.dataloaders import Pairs, Split
 from lru.dataloaders.store.arrays import are_of_steps, no_target
+from lru.devices import NO_ROWS, Devices, no_rows, rows_first
 
 DEVICE_SHARE = 1 / 8
 """Share of the device's memory that the splits of a run may take without being asked."""
@@ -29,7 +32,8 @@ class Fed(NamedTuple):
 
     Attributes:
         batch: on the device; a `Series` of several.
-        examples: number of its rows that are examples, known without waiting for the device.
+        examples: number of its rows, in all processes, that are examples; known without waiting for
+            the device.
         count: number of batches.
         tokens: number of time steps of its examples, without padding; 0 if nobody counts them.
     """
@@ -53,6 +57,15 @@ class Series:
         """Batch number k, which may be traced; anything of the same shape from `count` on."""
         raise NotImplementedError
 
+    def row_axes(self) -> "Series":
+        """The axes of the rows of each array, in its place; `NO_ROWS` where it holds for all."""
+        raise NotImplementedError
+
+
+def row_axes(batch: Any) -> Any:
+    """The axes of the rows of the arrays of a batch, or of a `Series`; see `lru.devices`."""
+    return batch.row_axes() if isinstance(batch, Series) else rows_first(batch)
+
 
 class Source:
     """The batches of one split, or of what is made on the fly, delivered to the device.
@@ -70,6 +83,14 @@ class Source:
     def description(self) -> str:
         """Phrase that says how much there is to read."""
         return f"{self.steps_per_epoch} of {self.rows} an epoch"
+
+    def spread(self, devices: Devices) -> "Source":
+        """The same batches, delivered to several devices.
+
+        What a source that knows nothing of it delivers, whole batches on one device, is moved on.
+        """
+        del devices
+        return self
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Fed]:
         """The batches of an epoch from batch `start` on; the same whenever they are asked for."""
@@ -92,7 +113,7 @@ class Source:
 
 def on_device_by_default(splits: Mapping[str, Split]) -> bool:
     """True if the device has a memory of its own in which these splits take little room."""
-    statistics = jax.devices()[0].memory_stats() or {}
+    statistics = jax.local_devices()[0].memory_stats() or {}
     needed = sum(
         leaf.nbytes for split in splits.values() for leaf in jax.tree.leaves(_arrays_of(split))
     )
@@ -115,20 +136,35 @@ class Feed(Source):
         """
         self.batches, self.on_device = batches, on_device
         self.rows, self.steps_per_epoch = batches.batch_size, batches.steps_per_epoch
-        self._arrays = _put(batches.split) if on_device else None
+        self._devices = Devices()
+        if on_device:
+            _check_size(batches.split)
+
+    @cached_property
+    def _arrays(self) -> dict[str, Any]:
+        """The arrays of the split on the device."""
+        return self._devices.send(_arrays_of(self.batches.split), no_rows)
+
+    def spread(self, devices: Devices) -> "Feed":
+        """See `Source.spread`."""
+        if devices.mesh is None:
+            return self
+        feed = Feed(self.batches.shared(devices.share), on_device=self.on_device)
+        feed._devices = devices
+        return feed
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Fed]:
         """The batches of an epoch from batch `start` on."""
-        if self._arrays is None:
+        if not self.on_device:
             return read_ahead(self.batches.selections(epoch), self._send, start)
-        alone = self._gathered(epoch, start, 1, lambda: 1)
-        return (fed._replace(batch=_first(fed.batch)) for fed in alone)
+        alone, sharding = self._gathered(epoch, start, 1, lambda: 1), self._devices.of_rows
+        return (fed._replace(batch=_first(fed.batch, sharding)) for fed in alone)
 
     def series(
         self, epoch: int = 0, start: int = 0, *, most: int, wanted: Callable[[], int]
     ) -> Iterator[Fed]:
         """See `Source.series`."""
-        if self._arrays is None or most == 1:
+        if not self.on_device or most == 1:
             return self.epoch(epoch, start)
         return self._gathered(epoch, start, min(most, self.steps_per_epoch), wanted)
 
@@ -137,8 +173,9 @@ class Feed(Source):
         return self.batches.description()
 
     def _send(self, selection: Selection) -> Fed:
-        examples, tokens = self.batches.count(selection.rows)
-        return Fed(jax.device_put(self.batches.read(selection)), examples, tokens=tokens)
+        examples, tokens = self.batches.count([selection])
+        batch = self._devices.send(self.batches.read(selection), rows_first, self.batches.shard)
+        return Fed(batch, examples, tokens=tokens)
 
     def _gathered(
         self, epoch: int, start: int, most: int, wanted: Callable[[], int]
@@ -148,11 +185,12 @@ class Feed(Source):
             end = min(start + min(wanted(), most), len(selections))
             ahead = map(selections.__getitem__, range(start, end))
             first = next(ahead)
-            alike = [first, *takewhile(lambda other, first=first: other[1:] == first[1:], ahead)]
+            alike = [first, *takewhile(first.alike, ahead)]
             rows = np.full((most, len(first.rows)), PADDING_ROW, np.int32)
             rows[: len(alike)] = [selection.rows for selection in alike]
             series = Gathered(self._arrays, rows, np.int32(len(alike)), first.length, first.full)
-            examples, tokens = self.batches.count(rows)
+            series = self._devices.put(series, row_axes, self.batches.shard)
+            examples, tokens = self.batches.count(alike)
             yield Fed(series, examples, len(alike), tokens)
             start += len(alike)
 
@@ -164,15 +202,13 @@ def _arrays_of(split: Split) -> dict[str, Any]:
     return vars(split)
 
 
-def _put(split: Split) -> dict[str, Any]:
-    arrays = _arrays_of(split)
-    longest = max(len(array) for array in jax.tree.leaves(arrays))
+def _check_size(split: Split) -> None:
+    longest = max(len(array) for array in jax.tree.leaves(_arrays_of(split)))
     if longest > LARGEST_INDEX:
         raise ValueError(
             f"on_device must be False for splits of more than {LARGEST_INDEX:,} steps, "
             f"got one of {longest:,}"
         )
-    return jax.device_put(arrays)
 
 
 @jax.tree_util.register_dataclass
@@ -193,6 +229,10 @@ class Gathered(Series):
     count: Any
     length: int = field(metadata={"static": True})
     full: bool = field(metadata={"static": True})
+
+    def row_axes(self) -> "Gathered":
+        """See `Series.row_axes`."""
+        return replace(self, arrays=no_rows(self.arrays), rows=1, count=NO_ROWS)
 
     def batch(self, k: Any) -> Batch:
         """See `Series.batch`; the counterpart of `Batches.read`."""
@@ -216,9 +256,10 @@ class Gathered(Series):
         )
 
 
-@jax.jit
-def _first(series: Series) -> Any:
-    return series.batch(0)
+@partial(jax.jit, static_argnums=1)
+def _first(series: Series, sharding: NamedSharding | None) -> Any:
+    batch = series.batch(0)
+    return batch if sharding is None else jax.lax.with_sharding_constraint(batch, sharding)
 
 
 def _padded(arrays: dict[str, Any], rows: Int[Array, " B"], length: int) -> tuple[Array, Array]:

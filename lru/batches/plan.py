@@ -131,11 +131,17 @@ class Selection(NamedTuple):
         length: the length to which they are padded.
         full: whether every row of the batch, in all processes, is an example, and the examples have
             one length.
+        of_all: indices of the examples of the whole batch, in all processes.
     """
 
     rows: np.ndarray
     length: int
     full: bool
+    of_all: np.ndarray
+
+    def alike(self, other: "Selection") -> bool:
+        """True if the batch of another has the same shape."""
+        return (self.length, self.full) == (other.length, other.full)
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,7 @@ class Selections(Sequence):
             length=length,
             # The whole global batch must be full, so that all processes compile one program.
             full=self.one_length and len(rows) == self.batch_size,
+            of_all=rows,
         )
 
 

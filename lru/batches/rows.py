@@ -3,7 +3,8 @@
 See `lru.batches.plan` for which rows make which batch.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -72,6 +73,18 @@ class Batch(NamedTuple):
     lengths: Any
 
 
+def check_shares(batch_size: int, count: int) -> None:
+    """Refuse a batch that processes cannot share evenly.
+
+    Raises:
+        ValueError: if its size is no multiple of their number.
+    """
+    if batch_size % count:
+        raise ValueError(
+            f"batch_size must be a multiple of the {count} processes, got {batch_size}"
+        )
+
+
 class Batches:
     """The batches of one split.
 
@@ -80,6 +93,7 @@ class Batches:
         batch_size: rows of a batch.
         bounds: padded lengths, ascending.
         steps_per_epoch: batches of an epoch, the last ragged one included.
+        shard: index and number of the processes that share each batch.
     """
 
     def __init__(
@@ -110,11 +124,7 @@ class Batches:
         """
         if len(split) == 0:
             raise ValueError("the split is empty: there is nothing to batch")
-        if config.batch_size % shard[1]:
-            raise ValueError(
-                f"batch_size must be a multiple of the {shard[1]} processes, "
-                f"got {config.batch_size}"
-            )
+        check_shares(config.batch_size, shard[1])
         if groups is not None and config.batch_size % len(groups):
             raise ValueError(
                 f"batch_size must be a multiple of {len(groups)}, as a batch has as many rows of "
@@ -126,7 +136,7 @@ class Batches:
         self._lengths = (
             split.lengths_of(range(len(split))) if isinstance(split, Pairs) else self._longest
         )
-        self._seed, self._shard, self._groups = seed, shard, groups
+        self._seed, self.shard, self._groups = seed, shard, groups
         if bounds is None:
             bounds = bucket_bounds(self._longest, config.n_buckets if config.bucketing else 1)
         self.bounds = bounds_used_again(bounds, int(self._longest.max()))
@@ -137,6 +147,20 @@ class Batches:
             else max(len(split) // config.batch_size, 1)
         )
 
+    def shared(self, shard: tuple[int, int]) -> "Batches":
+        """The same batches, of which this process takes a share.
+
+        Args:
+            shard: index and number of the processes that share each batch.
+
+        Raises:
+            ValueError: if the batch size is no multiple of the processes.
+        """
+        check_shares(self.batch_size, shard[1])
+        mine = copy.copy(self)
+        mine.shard = shard
+        return mine
+
     def plan(self, epoch: int) -> Plan:
         """The plan of an epoch, counted from 0."""
         rng = None if self._seed is None else np.random.default_rng((self._seed, epoch))
@@ -144,13 +168,9 @@ class Batches:
             return plan_balanced(self._groups, self.batch_size, int(self.bounds[-1]), rng)
         return plan_epoch(self._longest, self.batch_size, self.bounds, rng)
 
-    def count(self, rows: np.ndarray) -> tuple[int, int]:
-        """Examples among rows of batches, and their time steps without padding.
-
-        Args:
-            rows: their indices, of any shape; see `Selection`.
-        """
-        examples = rows[rows != PADDING_ROW]
+    def count(self, selections: Iterable[Selection]) -> tuple[int, int]:
+        """Examples of batches, in all processes, and their time steps without padding."""
+        examples = np.concatenate([selection.of_all for selection in selections])
         return len(examples), int(self._lengths[examples].sum())
 
     def padding_share(self) -> float:
@@ -172,7 +192,7 @@ class Batches:
     def selections(self, epoch: int = 0) -> Sequence[Selection]:
         """Rows that make the batches of an epoch, by random access."""
         one_length = bool((self._lengths == self.bounds[-1]).all())
-        return Selections(self.plan(epoch), one_length, self.batch_size, self._shard)
+        return Selections(self.plan(epoch), one_length, self.batch_size, self.shard)
 
     def read(self, selection: Selection) -> Batch:
         """The batch of a selection, on the host."""

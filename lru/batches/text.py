@@ -12,13 +12,13 @@ mostly about `bptt` tokens, sometimes about half as many, with a rate in proport
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Int64
 
 from lru.batches.feed import Fed, Source
 from lru.batches.plan import bucket_bounds, read_ahead
 from lru.dataloaders import Ragged
+from lru.devices import Devices, rows_first
 
 SHARE_OF_WHOLE = 0.95
 """Probability of a chunk of about `bptt` tokens; the others have about half as many."""
@@ -183,7 +183,13 @@ class StreamFeed(Source):
 
     def __init__(self, batches: Streams):
         self.rows, self.steps_per_epoch = batches.rows, batches.steps_per_epoch
-        self.batches = batches
+        self.batches, self._devices = batches, Devices()
+
+    def spread(self, devices: Devices) -> "StreamFeed":
+        """See `Source.spread`; every process reads all streams."""
+        feed = StreamFeed(self.batches)
+        feed._devices = devices
+        return feed
 
     def description(self) -> str:
         """See `Source.description`."""
@@ -196,4 +202,4 @@ class StreamFeed(Source):
     def _send(self, chunk: Chunk) -> Fed:
         batch = self.batches.read(chunk)
         targets = int(batch.weights.sum())
-        return Fed(jax.device_put(batch), targets, tokens=targets)
+        return Fed(self._devices.send(batch, rows_first), targets, tokens=targets)

@@ -10,6 +10,7 @@ from lru.analysis.plots import plot_curves, plot_eigenvalues
 from lru.analysis.spectra import eigenvalues
 from lru.config import CHOICES, Config
 from lru.dataloaders import DATASETS
+from lru.devices import is_first
 from lru.experiment import Experiment, facts, open_experiment, resolved, run_path
 from lru.flags import CommandConfig, parse
 from lru.launch.slurm import submit
@@ -53,9 +54,9 @@ def carry_out(command: CommandConfig, config: Config) -> int:
         raise UsageError(f"launcher must be local here, got {command.launcher}")
     keep_freed_memory()
     with preemptible(config.run.stop_signals), open_experiment(config) as experiment:
-        print(format_table(facts(experiment)))
+        _say(format_table(facts(experiment)))
         if config.run.eval_only:
-            print(format_table(report_rows(experiment.trainer.evaluate() or [])))
+            _say(format_table(report_rows(experiment.trainer.evaluate() or [])))
             return 0
         try:
             summary = experiment.fit()
@@ -63,11 +64,17 @@ def carry_out(command: CommandConfig, config: Config) -> int:
             raise KeyboardInterrupt(_what_is_saved(experiment)) from None
         except PreemptedError as error:
             raise PreemptedError(f"{error}; {_what_is_saved(experiment)}") from None
-        print(summarise(summary, experiment.task))
-        if config.run.plots:
+        _say(summarise(summary, experiment.task))
+        if config.run.plots and is_first():
             _plot(experiment)
-        print(f"  {experiment.run.path}")
+        _say(f"  {experiment.run.path}")
     return 0
+
+
+def _say(text: str) -> None:
+    """Print what one process says for all."""
+    if is_first():
+        print(text)
 
 
 def _what_is_saved(experiment: Experiment) -> str:

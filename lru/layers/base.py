@@ -45,10 +45,12 @@ class RecurrentLayer(nnx.Module):
         noisy: whether training adds noise. Then `__call__` takes a `key` too, None for none.
         defaults: what the layer takes for options of others unless they are given, by flag.
         of_draw: options that change nothing but the initial draw, so that lanes may differ in them.
+        splits_time: whether devices can each run some of the steps: with `linear_scan` by `auto`.
     """
 
     defaults: ClassVar[Mapping[str, Any]] = {}
     of_draw: ClassVar[tuple[str, ...]] = ()
+    splits_time: ClassVar[bool] = False
 
     noisy: bool = False
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Integer
 from lru.layers.base import RecurrentLayer, State, reset_marks
 from lru.layers.cell import without_padding
 from lru.scan import is_portable
-from lru.scan.methods import step_counts, traced_once
+from lru.scan.methods import step_counts, time_is_split, traced_once
 
 # (parameters, x, state, lengths, resets) -> (y, state), a layer as a pure function.
 Run = Callable[..., tuple[Array, State]]
@@ -55,8 +55,10 @@ class ChunkedLayer(RecurrentLayer):
         lengths = step_counts(lengths, x.shape[1])
         resets = reset_marks(resets, lengths, reverse)
         state = self._start(x, state)
-        # A portable program may have no number for T, and has no gradient.
-        if is_portable() or not 0 < self.chunk_length < x.shape[1]:
+        # A portable program may have no number for T, and has no gradient. A chunk of steps would
+        # lie on one of the devices that split time.
+        alone = is_portable() or time_is_split()
+        if alone or not 0 < self.chunk_length < x.shape[1]:
             return self._masked(x, state, lengths, resets, reverse)
         graphdef, params = nnx.split(self)
         start = self.initial_state(x.shape[0]) if state is None else state

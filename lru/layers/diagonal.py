@@ -103,6 +103,8 @@ class DiagonalRNN(ChunkedLayer):
         gamma_log: logarithm of the input normalisation [N]; None without it.
     """
 
+    splits_time = True
+
     def __init__(
         self,
         d_model: int,

@@ -58,6 +58,7 @@ class QRNN(CellLayer):
     """
 
     main_weight: ClassVar[str] = "weight"
+    splits_time = True
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Inexact, Integer, Key
 
@@ -53,6 +54,41 @@ def step_mask(
     return None if valid is None else valid[..., None]
 
 
+class BatchNorm(nnx.BatchNorm):
+    """Batch norm by the statistics of all rows, also where a mapped axis splits them.
+
+    The mean over devices of their means, which is that of Flax, would weigh the steps of a device
+    whose rows are short more than others.
+    """
+
+    def __call__(
+        self,
+        x: Float[Array, "*rows D"],
+        use_running_average: bool | None = None,
+        *,
+        mask: Bool[Array, "B T 1"] | None = None,
+    ) -> Float[Array, "*rows D"]:
+        """Normalise features; arguments are those of Flax."""
+        if self.axis_name is None or use_running_average:
+            return super().__call__(x, use_running_average, mask=mask)
+        over, counted = tuple(range(x.ndim - 1)), jnp.ones_like(x[..., :1])
+        sums = [
+            jnp.sum(of, over, where=mask, dtype=jnp.promote_types(x.dtype, jnp.float32))
+            for of in (counted, x, x**2)
+        ]
+        count, total, squares = jax.lax.psum(sums, self.axis_name)
+        mean = total / count
+        of_batch = mean, jnp.maximum(squares / count - mean**2, 0)
+        running = self.mean[...], self.var[...]
+        self.mean[...], self.var[...] = of_batch
+        y = super().__call__(x, use_running_average=True)
+        kept = self.momentum
+        self.mean[...], self.var[...] = (
+            kept * old + (1 - kept) * new for old, new in zip(running, of_batch, strict=True)
+        )
+        return y
+
+
 class Block(nnx.Module):
     """x + drop(GLU(drop(gelu(recurrence(norm(x)))))), or the norm after the sum.
 
@@ -71,7 +107,7 @@ class Block(nnx.Module):
         )
         self.prenorm, self.narrow = options.prenorm, dtype is not None
         self.norm = (
-            nnx.BatchNorm(width, momentum=BATCH_NORM_MOMENTUM, dtype=dtype, rngs=rngs)
+            BatchNorm(width, momentum=BATCH_NORM_MOMENTUM, dtype=dtype, rngs=rngs)
             if options.norm == "batch"
             else nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
         )

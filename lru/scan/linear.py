@@ -18,6 +18,7 @@ from lru.scan.methods import (
     LINEAR_METHODS,
     masked,
     step_counts,
+    time_is_split,
     valid_steps,
 )
 from lru.scan.portability import METHOD, is_portable
@@ -203,10 +204,21 @@ def _state_dtype(*arguments: Array | None) -> jnp.dtype:
 def method_named(
     method: str, problem: str, *, varying: bool, dtype: jnp.dtype, shape: tuple[Any, ...]
 ) -> str:
-    """The name of a method, which may be "auto"; see `lru.scan.choice.automatic`.
+    """The name of a method, which may be "auto".
 
-    The shape [B, T, N] of the states may hold symbols of `jax.export` in a portable program.
+    In a context with a mesh that splits time it is then the one that does so; else see
+    `lru.scan.choice.automatic`. The shape [B, T, N] of the states may hold symbols of `jax.export`
+    in a portable program.
     """
+    if method == "auto" and problem == "linear" and time_is_split():
+        return "sharded"
+    return method_on_device(method, problem, varying=varying, dtype=dtype, shape=shape)
+
+
+def method_on_device(
+    method: str, problem: str, *, varying: bool, dtype: jnp.dtype, shape: tuple[Any, ...]
+) -> str:
+    """The name of a method where a device has all steps of a problem; see `method_named`."""
     methods = LINEAR_METHODS if problem == "linear" else DENSE_METHODS
     if is_portable() and (method == "auto" or method in methods):
         return METHOD

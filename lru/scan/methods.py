@@ -22,7 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
+from jax.sharding import AxisType
 
+from lru.devices import SEQ
 from lru.registry import Registry
 from lru.scan import parts
 
@@ -40,6 +42,13 @@ def takes_bfloat16(method: Method) -> Method:
     """Declare that a linear method reads bfloat16 itself: to convert it costs a pass of its own."""
     BFLOAT16_METHODS.add(method)
     return method
+
+
+def time_is_split() -> bool:
+    """True in a context (`jax.set_mesh`) whose mesh leaves an axis `seq` to the compiler."""
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    return kinds.get(SEQ) == AxisType.Auto and mesh.shape[SEQ] > 1
 
 
 def step_counts(lengths: Array | None, steps: Any) -> Array | None:

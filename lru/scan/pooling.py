@@ -16,7 +16,14 @@ from jaxtyping import Bool, Float, Integer
 
 from lru.scan import cpu
 from lru.scan.linear import check_common, linear_scan, method_named
-from lru.scan.methods import LINEAR_METHODS, masked, step_counts, traced_once, valid_steps
+from lru.scan.methods import (
+    LINEAR_METHODS,
+    masked,
+    step_counts,
+    time_is_split,
+    traced_once,
+    valid_steps,
+)
 from lru.scan.native import has_one_pass, on_cpu
 from lru.scan.portability import is_portable
 
@@ -84,7 +91,7 @@ def pooled_scan(
     bias = jnp.zeros(x.shape[-1], dtype) if bias is None else bias.astype(dtype)
     x, c0 = x.astype(dtype), c0.astype(dtype)
     usual = gates == "fo" and _nothing(zoneout) and reset_to is None
-    automatic = method == "auto" and usual and not is_portable()
+    automatic = method == "auto" and usual and not is_portable() and not time_is_split()
     if automatic and has_one_pass("pooled scan", jax.default_backend()):
         chosen = "native"
     else:

@@ -16,14 +16,13 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
 
+from lru.devices import SEQ
 from lru.scan import chunked, parts
-from lru.scan.linear import method_named
+from lru.scan.linear import method_on_device
 from lru.scan.methods import LINEAR_METHODS, TIME_SPLITTING_METHODS, Method, previous
 
-AXIS = "time"
 
-
-def method(*, mesh: Mesh | None = None, axis: str = AXIS, inner: str = "auto") -> Method:
+def method(*, mesh: Mesh | None = None, axis: str = SEQ, inner: str = "auto") -> Method:
     """Make a method that splits time over an axis of a mesh of devices.
 
     T need not be a multiple of their number, and other axes of the mesh may split the batch. A
@@ -42,14 +41,14 @@ def method(*, mesh: Mesh | None = None, axis: str = AXIS, inner: str = "auto") -
         _check(devices, axis)
         steps = b.shape[1]
         a, b, keep = _fill_up(a, b, h0, keep, reverse, -steps % devices.shape[axis])
-        name = method_named(
+        name = method_on_device(
             inner,
             "linear",
             varying=a.ndim > 2,
             dtype=jnp.result_type(b, jnp.complex64 if b.shape[2] == 2 else b),
             shape=(b.shape[0], b.shape[1] // devices.shape[axis], b.shape[3]),
         )
-        if inner == "auto" and name == "native" and devices.size > devices.shape[axis]:
+        if inner == "auto" and name == "native" and _others_split(devices, axis):
             name = "sequential"
         solve = _program(devices, axis, LINEAR_METHODS[name], reverse, a.ndim == 2)
         return solve(a, b, h0, keep)[:, :steps]
@@ -59,6 +58,14 @@ def method(*, mesh: Mesh | None = None, axis: str = AXIS, inner: str = "auto") -
 
 
 LINEAR_METHODS.register("sharded")(method())
+
+
+def _others_split(mesh: Mesh | AbstractMesh, axis: str) -> bool:
+    """True if the compiler splits over other axes, too."""
+    types = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return any(
+        kind == AxisType.Auto and mesh.shape[name] > 1 for name, kind in types if name != axis
+    )
 
 
 def _mesh_of_context(axis: str) -> Mesh | AbstractMesh:
@@ -175,8 +182,7 @@ def _arriving(
 
 def _gather(x: Array, axis: str) -> Array:
     """Stack the x of all shards along a new second dimension."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.size == mesh.shape[axis]:
+    if not _others_split(jax.sharding.get_abstract_mesh(), axis):
         return lax.all_gather(x, axis, axis=1)
     # Where another axis splits the batch, the compiler gathers that too; but not for a sum.
     shards = jnp.zeros((x.shape[0], lax.axis_size(axis), *x.shape[1:]), x.dtype)

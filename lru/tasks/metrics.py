@@ -3,7 +3,7 @@
 `merge` joins two of one kind, so that batches, microbatches and devices weigh right.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +80,20 @@ class Maximum(NamedTuple):
 
 Metric = Mean | Minimum | Maximum
 Metrics = dict[str, Metric]
+
+Counted = TypeVar("Counted")
+
+
+def over_axis(metrics: Counted, axis: str | None) -> Counted:
+    """A metric, or a tree of them, over all devices along a mapped axis; as it is without one."""
+    if axis is None:
+        return metrics
+    over = {Mean: jax.lax.psum, Minimum: jax.lax.pmin, Maximum: jax.lax.pmax}
+    return jax.tree.map(
+        lambda metric: over[type(metric)](metric, axis),
+        metrics,
+        is_leaf=lambda tree: type(tree) in over,
+    )
 
 
 def merged(before: Metrics, batch: Metrics) -> Metrics:

@@ -23,6 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSeconds, LatestN
 
+from lru.devices import is_first
 from lru.training.first_form import as_second_form
 from lru.training.update import TrainState
 
@@ -97,12 +98,13 @@ class Checkpoints:
 
         Args:
             folder: holds one folder a kind.
-            read_only: leave it as it is; another process may be writing there.
+            read_only: leave it as it is; another process may be writing there, as the first one
+                does of several that train together.
             retention: what stays of those to resume from.
         """
         self.folder = folder
         self.failure: Exception | None = None
-        self._read_only, self._retention = read_only, retention
+        self._read_only, self._retention = read_only or not is_first(), retention
         self._managers: dict[Kind, ocp.CheckpointManager] = {}
         self._writer = ThreadPoolExecutor(1, "checkpoints")
         self._writing: list[_Written] = []
@@ -111,6 +113,8 @@ class Checkpoints:
         """The manager of a kind, whose folder is made if it is not there."""
         if kind not in self._managers:
             folder = self.folder.absolute()
+            if not self._read_only:
+                (folder / kind).mkdir(parents=True, exist_ok=True)
             # Orbax joins the files of its database by a pattern that begins with their own path.
             literal = str(folder) == glob.escape(str(folder))
             retention = self._retention if kind == "last" else LAST_ONLY
@@ -123,10 +127,14 @@ class Checkpoints:
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=retention.policy,
                     cleanup_tmp_directories=not self._read_only,
-                    create=not self._read_only,
+                    create=False,
                     read_only=self._read_only,
                     # It would wait for the checkpoint before.
                     enable_async_checkpointing=False,
+                    # Arrays are whole: no process waits for another in here.
+                    multiprocessing_options=ocp.options.MultiprocessingOptions(
+                        primary_host=jax.process_index(), active_processes={jax.process_index()}
+                    ),
                     # Of each step it would read a file that another process may just remove.
                     lightweight_initialize=True,
                 ),
@@ -170,6 +178,7 @@ class Checkpoints:
 
         Checkpoints are written in the order of the calls, but those that a newer one of their kind
         makes superfluous while they wait are left out. One that cannot be written is warned of.
+        Nothing is written to a folder that was opened to read only.
 
         Args:
             kind: which one.
@@ -178,6 +187,8 @@ class Checkpoints:
             progress: what to write beside it, as JSON.
             before: is called first, in the background.
         """
+        if self._read_only:
+            return
         # A copy: the next update reuses the state's buffers before they are written.
         arrays = {name: np.array(leaf) for name, leaf in _flatten(state)[0].items()}
         self._writing = [written for written in self._writing if not written.done.done()]
@@ -216,12 +227,12 @@ class Checkpoints:
             self.failure = failure
 
     def clear(self, kind: Kind) -> None:
-        """Remove all of this kind."""
+        """Remove all of this kind, unless the folder was opened to read only."""
         self.wait()
         self._clear(kind)
 
     def _clear(self, kind: Kind) -> None:
-        if (self.folder / kind).is_dir():
+        if not self._read_only and (self.folder / kind).is_dir():
             for step in self._manager(kind).all_steps():
                 self._manager(kind).delete(step)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lru.devices import mesh_sizes
 from lru.models.config import check_not_negative
 from lru.training.interrupts import STOP_SIGNALS, check_signals
 
@@ -187,7 +188,7 @@ def without_effect(values: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Folders, checkpoints and reports; none but `restore` changes a result."""
+    """Folders, devices, checkpoints and reports; none but `restore` changes a result."""
 
     name: str | None = None
     """Name of the run; an existing one is resumed. Default: data, model, seed and a hash."""
@@ -209,6 +210,15 @@ class RunConfig:
     """Keep the data on the device and gather batches there; unset: if it takes little memory."""
     steps_per_call: int = 1
     """Most updates in one call of the compiled program, for data that lives on the device."""
+    mesh: str | None = None
+    """Train on all N times M devices, data=N,seq=M: N parts of each batch, M parts of its time;
+    unset: on one or, of several processes, data over all."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, to train in several processes; those of a step of SLURM find it."""
+    num_processes: int | None = None
+    """Number of processes that train together; 1 keeps tasks of SLURM apart."""
+    process_id: int | None = None
+    """Number of this process, counted from 0."""
     checkpoint_every: int = 1000
     """Updates between two checkpoints; one follows each evaluation as well."""
     keep_last: int = 2
@@ -249,5 +259,19 @@ class RunConfig:
             )
         if self.name is not None and (self.name in ("", ".", "..") or os.sep in self.name):
             raise ValueError(f"name must be a plain folder name, got {self.name!r}")
+        if self.mesh is not None:
+            mesh_sizes(self.mesh)
+        together = (self.coordinator, self.num_processes, self.process_id)
+        alone = (self.coordinator, self.process_id) == (None, None)
+        if None in together and not (alone and self.num_processes in (None, 1)):
+            raise ValueError(
+                "coordinator, num_processes and process_id must be given together, got "
+                f"{self.coordinator}, {self.num_processes} and {self.process_id}"
+            )
+        if self.process_id is not None and not 0 <= self.process_id < (self.num_processes or 0):
+            raise ValueError(
+                f"process_id must be from 0 to num_processes - 1, got {self.process_id} of "
+                f"{self.num_processes}"
+            )
         if self.reset and self.eval_only:
             raise ValueError("reset and eval_only exclude each other: there is nothing to evaluate")

@@ -14,13 +14,14 @@ import jax
 from flax import nnx
 
 from lru.batches import Fed
+from lru.devices import greatest
 from lru.training.hooks import Report
 from lru.training.interrupts import STOP_SIGNALS, PreemptedError, noted_signals
 from lru.training.lanes import lane_of, of_all, stacked
 from lru.training.progress import Progress, Stopwatch
 from lru.training.saved_run import SavedRun
 from lru.training.trackers import Trackers
-from lru.training.update import Weights, over_series, start_evaluation
+from lru.training.update import Weights, over_series, rows_of, start_evaluation
 
 
 class Summary(NamedTuple):
@@ -72,13 +73,13 @@ class Trainer(SavedRun):
                 with progress.waiting.running():
                     fed = next(feed, None)
                     if fed is None:
-                        feed = self.sources["train"].series(
+                        feed = self._feeds["train"].series(
                             *divmod(self.step, self._per_epoch),
                             most=self._steps_per_call,
                             wanted=lambda: self.next_boundary - self.step,
                         )
                         fed = next(feed)
-                self._state = train(self._state, fed.batch)
+                self._state = train(self._state, self.devices.put(fed.batch, rows_of))
                 self.step += fed.count
                 progress.step(fed.examples * self.n, fed.count, fed.tokens * self.n)
                 for hook in self.hooks:
@@ -86,10 +87,11 @@ class Trainer(SavedRun):
             if not self.finished:
                 self.save_last()
                 self.ensure_saved()
-                stop = self._interrupt.noted()
-                if stop in (None, signal.SIGINT):
+                # Any process may have been told; all say the same.
+                stop = greatest(self._interrupt.noted() or 0)
+                if stop in (0, signal.SIGINT):
                     raise KeyboardInterrupt
-                raise PreemptedError(stop.name)
+                raise PreemptedError(signal.Signals(stop).name)
             self.ensure_saved()
         return Summary(
             steps=self.step,
@@ -116,15 +118,15 @@ class Trainer(SavedRun):
         reports: list[Report] = [{} for _ in self.lanes]
         averages = self._each_lane(self._averaged)(self.state.opt_state, self.state.params)
         weights = Weights(averages, self.state.stats, self.state.seed)
-        models = [
-            nnx.merge(self._graphdef, *lane_of(weights[:2], k, self.n)) for k in range(self.n)
-        ]
-        for name, source in self.sources.items():
+        here, put = self.devices.local(weights), self.devices.put
+        models = [nnx.merge(self._graphdef, *lane_of(here[:2], k, self.n)) for k in range(self.n)]
+        for name, source in self._feeds.items():
             if name == "train":
                 continue
-            done = stacked([start_evaluation(self.task, model, source.rows) for model in models])
+            start = stacked([start_evaluation(self.task, model, source.rows) for model in models])
+            done = put(start, rows_of)
             for fed in source.epoch():
-                done = evaluate(done, weights, fed.batch)
+                done = evaluate(done, weights, put(fed.batch, rows_of))
                 if self.stopping:
                     return None
             done = of_all(done)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import jax
 from tqdm import tqdm
 
+from lru.devices import is_first
+
 REFRESH_SECONDS = 2.0
 FILE_SECONDS = 60.0
 """In a file each state of the bar stays, beside all others."""
@@ -100,6 +102,7 @@ class Progress:
             unit="step",
             dynamic_ncols=True,
             mininterval=float("inf"),
+            disable=not is_first(),
             bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
         )
 

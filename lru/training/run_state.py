@@ -15,6 +15,9 @@ import optax
 from flax import nnx
 
 from lru.batches import Series, Source
+from lru.devices import DATA, SEQ, Devices, is_first
+from lru.layers import LAYERS
+from lru.scan import LINEAR_METHODS, TIME_SPLITTING_METHODS
 from lru.tasks import Task
 from lru.training.averaging import averaged_params
 from lru.training.config import TrainConfig
@@ -57,6 +60,7 @@ from lru.training.update import (
     TrainState,
     init_state,
     make_functions,
+    rows_of,
 )
 
 logger = logging.getLogger(__name__)
@@ -72,7 +76,8 @@ class RunState:
 
     Attributes:
         task: what is learned.
-        sources: batches of each split.
+        sources: batches of each split, delivered to one device.
+        devices: that it is trained on.
         lanes: the runs side by side.
         step: updates made so far.
         total_steps: updates of the whole run.
@@ -91,6 +96,7 @@ class RunState:
         save_every: int = 1000,
         steps_per_call: int = 1,
         log_memory: bool = False,
+        devices: Devices | None = None,
     ):
         """Build the state before the first update.
 
@@ -102,10 +108,12 @@ class RunState:
             save_every: updates between two checkpoints.
             steps_per_call: most updates in a call of the compiled program.
             log_memory: log the peak of memory beside the speed.
+            devices: that it is trained on; None for one.
 
         Raises:
-            ValueError: if the lanes cannot be read, the device has no room for the state, or there
-                are to be several updates in a call for data that is not on the device.
+            ValueError: if the lanes cannot be read, the device has no room for the state, there
+                are to be several updates in a call for data that is not on the device, or the
+                devices cannot split what is to be trained.
         """
         if steps_per_call > 1 and not sources["train"].on_device:
             raise ValueError(
@@ -117,6 +125,9 @@ class RunState:
         if len(self.lanes) == 1:
             train, optimizer = self.lanes[0].train(train), self.lanes[0].optimizer(optimizer)
         self.task, self.sources = task, sources
+        self.devices = devices or Devices()
+        _check_split(self.devices, task, sources, len(self.lanes))
+        self._feeds = {name: source.spread(self.devices) for name, source in sources.items()}
         self._train, self._optimizer = train, optimizer
         self._per_epoch = sources["train"].steps_per_epoch
         self._eval_every = train.eval_every or self._per_epoch
@@ -137,11 +148,16 @@ class RunState:
         for number in range(len(self.lanes)):
             self._graphdef, state = initial(number)
             states.append(state)
-        self._state: TrainState | Shares = stacked(states)
+        self._state: TrainState | Shares
+        self.state = stacked(states)
+        rows //= self.devices.data
         microbatch = -(-rows // parts) if parts > 1 else train.per_device_batch_size
         if microbatch is not None and microbatch < rows and _has_batch_norm(self.state):
-            logger.info("batch norm takes its statistics from each %d rows", microbatch)
-        self._functions = make_functions(task, self._graphdef, self._build, microbatch)
+            at_once = microbatch * self.devices.data
+            logger.info("batch norm takes its statistics from each %d rows", at_once)
+        self._functions = make_functions(
+            *(task, self._graphdef, self._build, microbatch), axis=self.devices.axis
+        )
         if train.averages and _has_batch_norm(self.state):
             logger.info("the average is evaluated with batch norm's statistics of the iterates")
         self._averaged = partial(averaged_params, least_weight=train.least_weight)
@@ -191,7 +207,7 @@ class RunState:
 
     @state.setter
     def state(self, state: TrainState) -> None:
-        self._state = state
+        self._state = self.devices.put(state, rows_of)
 
     @property
     def epoch(self) -> float:
@@ -250,7 +266,8 @@ class RunState:
             if compiled is None and self._method == "map":
                 compiled = OnCores(function, n_own, self.n, stopwatch)
             elif compiled is None:
-                compiled = CompiledByShape(over_lanes(function, self._method, n_own), stopwatch)
+                of_lanes = over_lanes(function, self._method, n_own)
+                compiled = CompiledByShape(self.devices.on_each(of_lanes, rows_of), stopwatch)
             return compiled(*args)
 
         return call
@@ -326,6 +343,8 @@ class RunState:
 
     def show(self) -> None:
         """Hand what the task finds in every lane that goes on to the trackers."""
+        if not is_first():
+            return
         for lane in [k for k in range(self.n) if self.active[k]]:
             counts = lane_of(self._counts, lane, self.n)
             found = self.task.findings(self.model(lane), self.sources, counts)
@@ -346,10 +365,43 @@ class RunState:
             self.state = self.state._replace(lane={**self.state.lane, "active": active})
 
     def model(self, lane: int = 0) -> nnx.Module:
-        """The model of a lane with its present parameters, or their average."""
-        params = self._each_lane(self._averaged)(self.state.opt_state, self.state.params)
-        parts = lane_of((params, self.state.stats), lane, self.n)
+        """The model of a lane with its present parameters, or their average, on one device."""
+        state = self.devices.local(self.state._replace(carry=()))
+        params = self._each_lane(self._averaged)(state.opt_state, state.params)
+        parts = lane_of((params, state.stats), lane, self.n)
         return nnx.merge(self._graphdef, *parts)
+
+
+def _check_split(devices: Devices, task: Task, sources: Mapping[str, Source], lanes: int) -> None:
+    """Refuse what cannot be split over the devices.
+
+    Raises:
+        ValueError: naming what cannot be.
+    """
+    if devices.mesh is not None and lanes > 1:
+        raise ValueError(f"n_seeds and lanes must be of one lane on several devices, got {lanes}")
+    for name, source in sources.items():
+        if source.rows % devices.data:
+            flag = "batch_size" if name == "train" else "batch_size, or eval_batch_size,"
+            raise ValueError(
+                f"{flag} must be a multiple of the {devices.data} parts of {DATA} of the mesh, "
+                f"got {source.rows} for {name}"
+            )
+    if devices.seq == 1:
+        return
+    model = task.model.model
+    able = [name for name, layer in LAYERS.items() if layer.splits_time]
+    if model not in able:
+        raise ValueError(
+            f"mesh must have {SEQ}=1 for model {model}, whose steps need the one before; models "
+            f"that can be split in time: {', '.join(able)}; got {devices.seq}"
+        )
+    method = task.model.options.get("scan_method", "auto")
+    if LINEAR_METHODS.get(method) not in TIME_SPLITTING_METHODS and method != "auto":
+        raise ValueError(
+            f"scan_method must be auto or one that splits time with {SEQ}={devices.seq} of the "
+            f"mesh, got {method!r}"
+        )
 
 
 def _has_batch_norm(state: TrainState) -> bool:

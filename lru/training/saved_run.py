@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lru.batches import Source
+from lru.devices import Agreement, Devices
 from lru.tasks import Task
 from lru.training.averaging import end_averaging
 from lru.training.checkpoints import Checkpoints, Kind, UnreadableError
@@ -39,6 +40,7 @@ class SavedRun(RunState):
         save_every: int = 1000,
         steps_per_call: int = 1,
         log_memory: bool = False,
+        devices: Devices | None = None,
     ):
         """Build the state before the first update.
 
@@ -52,6 +54,7 @@ class SavedRun(RunState):
             save_every: updates between two checkpoints.
             steps_per_call: most updates in a call of the compiled program.
             log_memory: log the peak of memory beside the speed.
+            devices: that it is trained on; None for one.
 
         Raises:
             ValueError: see `RunState`.
@@ -61,15 +64,17 @@ class SavedRun(RunState):
             save_every=save_every,
             steps_per_call=steps_per_call,
             log_memory=log_memory,
+            devices=devices,
         )
+        self._agreed = Agreement()
         self._checkpoints = checkpoints
         self._data = {"data": "", "vocabulary": ""} if data is None else dict(data)
         self._best: TrainState | None = None
 
     @property
     def stopping(self) -> bool:
-        """True if a hook wants the run to be saved and stopped."""
-        return any(hook.stops(self) for hook in self.hooks)
+        """True if a hook, in any process, wants the run to be saved and stopped."""
+        return self._agreed(any(hook.stops(self) for hook in self.hooks))
 
     def check_finite(self, bad_steps: Any) -> None:
         """End the lanes whose loss or gradient was not finite.
@@ -149,7 +154,7 @@ class SavedRun(RunState):
             "rate_scales": self.rate_scales,
             "hooks": {hook.name: hook.state() for hook in self.hooks},
         }
-        self._checkpoints.save(kind, self.step, state, progress, before)
+        self._checkpoints.save(kind, self.step, self.devices.whole(state), progress, before)
 
     # Where a run starts from.
 

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from lru.batches import Series
+from lru.batches import Series, row_axes
+from lru.devices import no_rows, rows_first
 from lru.tasks import Mean, Metrics, Outcome, Task
 from lru.tasks.base import no_counts, no_metrics
-from lru.tasks.metrics import merged
+from lru.tasks.metrics import merged, over_axis
 from lru.training.optimizer import Transformation
 from lru.training.progress import Stopwatch
 
@@ -148,6 +149,7 @@ def make_functions(
     graphdef: nnx.GraphDef,
     build: BuildOptimizer,
     microbatch: int | None = None,
+    axis: str | None = None,
 ) -> Functions:
     """Join a task, the structure of its model and an optimiser.
 
@@ -156,12 +158,21 @@ def make_functions(
         graphdef: of its model.
         build: gives the optimiser.
         microbatch: rows that are evaluated at once; None for the whole batch.
+        axis: name of the mapped axis over which the rows of a batch are split, if they are. Every
+            device has the loss and the gradient of its own rows; their sums are those of the batch.
     """
 
-    def outcome(params: nnx.State, stats: nnx.State, batch: Any, carry: Any, key: Any) -> tuple:
+    def merge(params: nnx.State, stats: nnx.State) -> nnx.Module:
         model = nnx.merge(graphdef, params, stats, copy=True)
+        if axis is not None:
+            own = {"axis_name": axis, "raise_if_not_found": False}
+            model.set_attributes(nnx.BatchNorm, **own)
+        return model
+
+    def outcome(params: nnx.State, stats: nnx.State, batch: Any, carry: Any, key: Any) -> tuple:
+        model = merge(params, stats)
         found = task.loss(model, batch, carry, key, train=True)
-        mean = found.loss.total / found.loss.divisor
+        mean = found.loss.total / over_axis(found.loss, axis).divisor
         return mean, (found, nnx.state(model, nnx.Param, ...)[1])
 
     def whole(params: nnx.State, stats: nnx.State, batch: Any, carry: Any, key: Any) -> tuple:
@@ -179,7 +190,7 @@ def make_functions(
             batch, carry = rows
             own = jax.random.fold_in(key, number)
             _, more, found, stats = whole(params, stats, batch, carry, own)
-            weight = found.loss.divisor
+            weight = over_axis(found.loss, axis).divisor
             grads = jax.tree.map(lambda sum, new: sum + weight * new, grads, more)
             return (grads, stats, merged(before, found.sums)), found.carry
 
@@ -187,14 +198,30 @@ def make_functions(
         (grads, stats, metrics), carry = _over_parts(part, total, (batch, carry), microbatch or 1)
         loss = metrics.pop("loss")
         assert isinstance(loss, Mean)
-        weight = loss.divisor
+        weight = over_axis(loss, axis).divisor
         grads = jax.tree.map(lambda sum: sum / weight, grads)
         return loss.total / weight, grads, Outcome(loss, metrics, carry), stats
 
+    def of_all_rows(gradient: Callable) -> Callable:
+        """Loss, gradient and metrics of a batch, of whose rows each device has some."""
+
+        def summed(*arguments: Any) -> tuple:
+            mean, grads, found, stats = gradient(*arguments)
+            mean, grads = jax.lax.psum((mean, grads), axis)
+            sums = over_axis(found.sums, axis)
+            return mean, grads, Outcome(sums.pop("loss"), sums, found.carry), stats
+
+        return gradient if axis is None else summed
+
+    def draw(seed: jax.Array, number: jax.Array) -> jax.Array:
+        """The key of an update, or of a batch of an evaluation, for these rows."""
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        return key if axis is None else jax.random.fold_in(key, jax.lax.axis_index(axis))
+
     def train(state: TrainState, batch: Any) -> TrainState:
-        key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+        key = draw(state.seed, state.step)
         rows = max((leaf.shape[0] for leaf in jax.tree.leaves(batch) if leaf.ndim), default=1)
-        gradient = whole if microbatch is None or rows <= microbatch else in_parts
+        gradient = of_all_rows(whole if microbatch is None or rows <= microbatch else in_parts)
         values = {name: value for name, value in state.lane.items() if name != "active"}
         optimizer, schedule = build(values)
         loss, grads, found, stats = gradient(state.params, state.stats, batch, state.carry, key)
@@ -229,11 +256,12 @@ def make_functions(
         return jax.tree.map(lambda new, old: jnp.where(active, new, old), after, state)
 
     def evaluate(before: Evaluation, weights: Weights, batch: Any) -> Evaluation:
-        model = nnx.merge(graphdef, weights.params, weights.stats, copy=True)
-        key = jax.random.fold_in(jax.random.key(weights.seed), before.batch)
+        model = merge(weights.params, weights.stats)
+        key = draw(weights.seed, before.batch)
         found = task.loss(model, batch, before.carry, key, train=False)
-        counts = {name: before.counts[name] + more for name, more in found.counts.items()}
-        sums = merged(before.sums, found.sums)
+        more = found.counts if axis is None else jax.lax.psum(found.counts, axis)
+        counts = {name: before.counts[name] + count for name, count in more.items()}
+        sums = merged(before.sums, over_axis(found.sums, axis))
         return Evaluation(sums, found.carry, before.batch + 1, before.counts | counts)
 
     def take_sums(state: TrainState) -> tuple[TrainState, Metrics]:
@@ -241,6 +269,13 @@ def make_functions(
         return state._replace(sums=no_metrics(task)), state.sums
 
     return Functions(train, evaluate, take_sums)
+
+
+def rows_of(tree: Any) -> Any:
+    """The axes of the rows of all that the functions read and write; see `lru.devices`."""
+    if isinstance(tree, TrainState | Evaluation):
+        return no_rows(tree)._replace(carry=rows_first(tree.carry))
+    return no_rows(tree) if isinstance(tree, Weights) else row_axes(tree)
 
 
 def _over_parts(part: Callable, total: Any, rows: Any, size: int) -> tuple[Any, Any]:

@@ -152,10 +152,10 @@ def test_seeds_decide_the_parameters():
     assert not np.array_equal(one["lambda_re"][...], other["lambda_re"][...])
 
 
-@pytest.mark.parametrize(("shape", "axes"), [((8,), ("time",)), ((2, 4), ("batch", "time"))])
+@pytest.mark.parametrize(("shape", "axes"), [((8,), ("seq",)), ((2, 4), ("batch", "seq"))])
 def test_a_layer_with_time_split_over_devices_is_the_layer_on_one(shape, axes):
     mesh = jax.make_mesh(shape, axes, (AxisType.Auto,) * len(axes))
-    split = NamedSharding(mesh, PartitionSpec("batch" if "batch" in axes else None, "time"))
+    split = NamedSharding(mesh, PartitionSpec("batch" if "batch" in axes else None, "seq"))
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (4, 32, 3))
     state = jax.random.normal(keys[1], (4, 5), jnp.complex64)

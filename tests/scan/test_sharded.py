@@ -22,8 +22,8 @@ B, N = 4, 3
 # Below the annotations that tests enforce, so that the messages of the function show.
 linear_scan = inspect.unwrap(scan.linear_scan)
 split_over_time = partial(linear_scan, method="sharded")
-time_alone = jax.make_mesh((8,), ("time",), (AxisType.Auto,))
-batch_and_time = jax.make_mesh((2, 4), ("batch", "time"), (AxisType.Auto,) * 2)
+time_alone = jax.make_mesh((8,), ("seq",), (AxisType.Auto,))
+batch_and_time = jax.make_mesh((2, 4), ("batch", "seq"), (AxisType.Auto,) * 2)
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_all_devices_take_part_where_there_is_no_mesh() -> None:
 
 def test_states_are_gathered_once_in_each_direction() -> None:
     a, b, h0 = problem(1024, varying=False)
-    b = jax.device_put(b, NamedSharding(time_alone, PartitionSpec(None, "time")))
+    b = jax.device_put(b, NamedSharding(time_alone, PartitionSpec(None, "seq")))
     states = 8 * B * 2 * N
     with jax.set_mesh(time_alone):
         assert exchanges(lambda *x: split_over_time(*x)[0], a, b, h0) == [("all-gather", states)]
@@ -140,7 +140,7 @@ def test_another_axis_splits_the_batch() -> None:
     """With gradients as on one device, and no row sent to devices that have others."""
     arrays = problem(64, varying=False)
     rows = NamedSharding(batch_and_time, PartitionSpec("batch"))
-    steps = NamedSharding(batch_and_time, PartitionSpec("batch", "time"))
+    steps = NamedSharding(batch_and_time, PartitionSpec("batch", "seq"))
     a, b, h0 = (arrays[0], jax.device_put(arrays[1], steps), jax.device_put(arrays[2], rows))
     with jax.set_mesh(batch_and_time):
         run = jax.jit(lambda *x: pull(split_over_time, x))
@@ -172,14 +172,14 @@ def test_a_mesh_without_the_axis_is_refused() -> None:
     mesh = jax.make_mesh((8,), ("batch",), (AxisType.Auto,))
     with (
         jax.set_mesh(mesh),
-        pytest.raises(ValueError, match=r"^mesh has axes \('batch',\).*'time'"),
+        pytest.raises(ValueError, match=r"^mesh has axes \('batch',\).*'seq'"),
     ):
         split_over_time(jnp.ones(N), jnp.ones((B, 8, N)))
 
 
 def test_explicit_axes_are_refused_but_for_auto_axes() -> None:
-    mesh = jax.make_mesh((8,), ("time",), (AxisType.Explicit,))
-    split = PartitionSpec(None, "time")
+    mesh = jax.make_mesh((8,), ("seq",), (AxisType.Explicit,))
+    split = PartitionSpec(None, "seq")
     a, b = jnp.ones(N), jnp.ones((B, 8, N))
     with jax.set_mesh(mesh):
         with pytest.raises(ValueError, match=r"^mesh has axes of types .*Explicit.* needs Auto"):
