@@ -9,9 +9,12 @@ the checkpoint before. A thread of its own writes them one after the other: trai
 for the disk, and goes on if it is full.
 """
 
+import errno
 import glob
 import logging
 import math
+import os
+import shutil
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import count
@@ -208,6 +211,7 @@ class Checkpoints:
             before()
             manager = self._manager(kind)
             if step not in manager.all_steps():
+                self._check_room(sum(array.nbytes for array in arrays.values()))
                 parts = ocp.args.Composite(
                     state=ocp.args.StandardSave(arrays), progress=ocp.args.JsonSave(progress)
                 )
@@ -225,6 +229,18 @@ class Checkpoints:
             self._managers.pop(kind, None)
         if kind in TO_RESUME:
             self.failure = failure
+
+    def _check_room(self, size: int) -> None:
+        """Refuse to begin what the disk has no room for: Orbax would leave a trail of errors.
+
+        Raises:
+            OSError: if it has not.
+        """
+        free = shutil.disk_usage(self.folder).free
+        if free < size:
+            raise OSError(
+                errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {size:,} bytes to write, {free:,} free"
+            )
 
     def clear(self, kind: Kind) -> None:
         """Remove all of this kind, unless the folder was opened to read only."""

@@ -30,6 +30,7 @@ from lru.experiment import open_experiment
 from lru.flags import parse
 from lru.models import ModelConfig
 from lru.tasks import TASKS
+from lru.tasks.base import no_counts
 from lru.training.config import TrainConfig
 from lru.training.hooks import Hook
 from lru.training.optimizer import LBFGS, AdamW, make_optimizer
@@ -115,7 +116,7 @@ def trained(task, batches, devices, dtype, updates, rule=None, microbatch=None):
         found.append(float(state.sums["loss"].total))
     weights = Weights(state.params, state.stats, state.seed)
     empty = jax.tree.map(jnp.zeros_like, state.sums)
-    before = devices.put(Evaluation(empty, state.carry, jnp.int32(0)), axes)
+    before = devices.put(Evaluation(empty, state.carry, jnp.int32(0), no_counts(task)), axes)
     evaluate = jax.jit(devices.on_each(functions.evaluate, axes))
     sums = evaluate(before, weights, devices.put(batches[-1], axes)).sums
     assert {leaf.dtype for leaf in jax.tree.leaves((state.params, sums))} == {np.dtype(dtype)}

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from threading import Event
+from unittest.mock import Mock
 
 import jax.numpy as jnp
 import numpy as np
@@ -255,6 +256,31 @@ def test_a_slow_tracker_gets_the_latest_and_says_how_many_it_missed(caplog):
     several.close()
     assert [call[1:2] for call in slow.calls] == [(0,), (4,), (5,), ()]
     assert caplog.records[-1].message == "a slow one has dropped 3 of 6 records"
+
+
+def test_lines_that_a_full_disk_refuses_are_written_later(path, caplog):
+    tracker = JsonLinesTracker(path)
+    file, room = tracker._file, [5]
+
+    def write(content):
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        room[0] -= (written := file.write(content[: room[0]]))
+        return written
+
+    tracker._file = Mock(wraps=file, write=write)
+    for step in (1, 2):
+        tracker.log(step, {"loss": 0.5})
+    with pytest.raises(OSError, match="No space left"):
+        tracker.flush()
+    assert [record.message for record in caplog.records] == [
+        f"{path} cannot be written, and is tried again: [Errno 28] No space left on device"
+    ]
+    room[0] = 1000
+    tracker.log(3, {"loss": 0.5})
+    tracker.flush()
+    assert [line["step"] for line in read_jsonl(path)] == [1, 2, 3]
+    file.close()
 
 
 def test_a_full_disk_surfaces_and_the_others_are_closed(path, monkeypatch):
