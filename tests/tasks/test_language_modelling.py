@@ -45,7 +45,7 @@ def evaluate(task, model, rows, bptt):
     """Sum of the losses, sum of the weights."""
     carry, total, weights = task.initial_carry(model, rows), 0.0, 0.0
     for batch in batches(rows, bptt):
-        loss, metrics, carry = loss_of(task, model, batch, carry)
+        loss, metrics, carry, _ = loss_of(task, model, batch, carry)
         assert metrics == {"nll": loss}
         total, weights = total + float(loss.total), weights + float(loss.weight)
     return total, weights
@@ -95,7 +95,7 @@ def test_penalties_are_means_over_valid_steps_in_training_and_not_in_the_metric(
     assert padded.lengths.tolist() == [11]
     for one, valid in ((batch, 61), (padded, 11)):
         state, key = task.initial_carry(model, 1), jax.random.key(0)
-        loss, metrics, _ = loss_of(task, model, one, state, key, train=True)
+        loss, metrics, *_ = loss_of(task, model, one, state, key, train=True)
         features = jax.jit(lambda ids, state: model.features(ids, state)[0].raw)
         h = features(one.inputs.astype(int), state)[0, :valid]
         expected = 2 * (h**2).mean() + 3 * (jnp.diff(h, axis=0) ** 2).mean()

@@ -52,7 +52,7 @@ def sums_of(task):
 
     @jax.jit
     def sums(batch):
-        loss, metrics, _ = task.loss(nnx.merge(graphdef, state), batch, (), None, train=False)
+        loss, metrics, *_ = task.loss(nnx.merge(graphdef, state), batch, (), None, train=False)
         return jnp.stack([*loss, metrics["accuracy"].total])
 
     return lambda split, size: sum(map(sums, Batches(split, DataConfig(batch_size=size)).epoch()))
@@ -98,7 +98,7 @@ def test_learns_to_match_documents():
 
         def loss(params):
             model = nnx.merge(graphdef, params, rest, copy=True)
-            loss, metrics, _ = one.loss(model, batch, (), jax.random.key(0), train=True)
+            loss, metrics, *_ = one.loss(model, batch, (), jax.random.key(0), train=True)
             return loss.total / loss.weight, metrics["accuracy"].total / loss.weight
 
         grads, accuracy = jax.grad(loss, has_aux=True)(params)

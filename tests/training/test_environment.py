@@ -24,11 +24,12 @@ def lines(run):
     return [json.loads(line) for line in (run / "environment.jsonl").read_text().splitlines()]
 
 
-def test_every_start_is_a_line(outside, caplog):
+def test_every_start_is_a_line(outside, monkeypatch, caplog):
+    monkeypatch.setattr("sys.orig_argv", ["lru", "train", "--name", "a b"])
     first, second = record_environment(outside), record_environment(outside)
     assert lines(outside) == [first, second]
     assert first["packages"].keys() >= {"jax", "jaxlib", "flax", "optax", "numpy"}
-    assert "pytest" in first["command"]
+    assert first["command"] == "lru train --name 'a b'"
     assert all("(cpu)" in device for device in first["devices"])
     assert first["git"] is None
     assert not caplog.records

@@ -23,6 +23,7 @@ class Dying(Trackers):
     """Ends the process after some lines."""
 
     def __init__(self, trackers, lines):
+        super().__init__()
         self.trackers, self.left = trackers, lines
 
     def log(self, step, metrics):
