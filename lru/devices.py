@@ -7,7 +7,7 @@ scans split time. The processes of a run are joined by `jax.distributed`.
 import itertools
 import os
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any, TypeVar
 
 import jax
@@ -181,9 +181,12 @@ class Devices:
 
     def whole(self, tree: Tree) -> Tree:
         """The tree with every array whole on all devices; all processes must ask for it."""
-        if self.mesh is None:
-            return tree
-        return jax.jit(lambda x: x, out_shardings=NamedSharding(self.mesh, PartitionSpec()))(tree)
+        return tree if self.mesh is None else self._whole(tree)
+
+    @cached_property
+    def _whole(self) -> Callable[[Tree], Tree]:
+        assert self.mesh is not None
+        return jax.jit(lambda tree: tree, out_shardings=NamedSharding(self.mesh, PartitionSpec()))
 
     def local(self, tree: Tree) -> Tree:
         """The tree on one device of this process, of arrays that are whole on all."""

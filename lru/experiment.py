@@ -220,7 +220,9 @@ def start(trainer: Trainer, config: Config) -> Run:
     if config.run.restore is not None and (config.run.reset or run.saved_update is None):
         other = find_run(config.run.restore, config.run.runs_dir)
         _take_over(trainer, config, other)
-    elif config.train.load_pretrained is not None and (config.run.reset or not run.has_checkpoint):
+    elif config.train.load_pretrained is not None and (
+        config.run.reset or run.saved_update is None
+    ):
         _take_weights(trainer, config, config.train.load_pretrained)
     resumed = False
 

@@ -149,6 +149,10 @@ STEPS = {"cosine_anneal": False}
         ({"average_decay": 1.0}, r"average_decay must be in \(0, 1\), got 1.0"),
         ({"warmup_steps": 3, "warmup_end": 1}, "warmup_steps and warmup_end exclude each other"),
         ({"noam": True, "cosine_anneal": False}, "noam needs warmup_steps or warmup_end"),
+        (
+            {"noam": True, "cosine_anneal": False, "warmup_steps": 5, "lr_drops": "1"},
+            "noam excludes lr_decay and lr_drops, got lr_decay 1.0 and lr_drops '1'",
+        ),
         ({"keep_every_hours": 0.0}, "keep_every_hours must be positive, got 0.0"),
         ({"jax_seed": -1}, "jax_seed must be from 0 to 4294967295, got -1"),
         ({"jax_seed": 2**32}, "jax_seed must be from 0 to 4294967295, got 4294967296"),

@@ -72,7 +72,7 @@ class Asked(NamedTuple):
 
 
 def asked(arguments: Sequence[str]) -> Asked:
-    """What a command line asks for; nothing starts.
+    """Read a command line; nothing starts.
 
     Raises:
         UsageError: if the command line or the file cannot be understood.

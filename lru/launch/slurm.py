@@ -101,7 +101,7 @@ def submit(
 
 
 def make_executor(folder: Path, settings: Mapping[str, Any]) -> Any:
-    """What submits jobs.
+    """The executor that submits jobs.
 
     Args:
         folder: see `submit`.

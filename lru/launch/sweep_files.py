@@ -54,7 +54,7 @@ class Parameter(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """What a file asks for.
+    """Content of a sweep file.
 
     Attributes:
         name: of the sweep.
@@ -166,8 +166,7 @@ def read_sweep(content: Any, name: str, origin: str) -> Sweep:
     try:
         parameters = dict(_parameters(content.get("parameters"), ()))
     except UsageError as error:
-        check(False, str(error))
-        raise
+        raise UsageError(f"sweep {origin}: {error}") from None
     flags = [word for word in words if not word.startswith("${")]
     return Sweep(str(content.get("name", name)), origin, str(method), parameters, cap, flags)
 

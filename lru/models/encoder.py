@@ -71,11 +71,9 @@ class BatchNorm(nnx.BatchNorm):
         """Normalise features; arguments are those of Flax."""
         if self.axis_name is None or use_running_average:
             return super().__call__(x, use_running_average, mask=mask)
-        over, counted = tuple(range(x.ndim - 1)), jnp.ones_like(x[..., :1])
-        sums = [
-            jnp.sum(of, over, where=mask, dtype=jnp.promote_types(x.dtype, jnp.float32))
-            for of in (counted, x, x**2)
-        ]
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        over, counted = tuple(range(x.ndim - 1)), jnp.ones_like(wide[..., :1])
+        sums = [jnp.sum(of, over, where=mask) for of in (counted, wide, wide**2)]
         count, total, squares = jax.lax.psum(sums, self.axis_name)
         mean = total / count
         of_batch = mean, jnp.maximum(squares / count - mean**2, 0)
@@ -105,7 +103,7 @@ class Block(nnx.Module):
             if options.bidirectional
             else build(rngs=rngs)
         )
-        self.prenorm, self.narrow = options.prenorm, dtype is not None
+        self.prenorm, self.narrow = options.prenorm, dtype
         self.norm = (
             BatchNorm(width, momentum=BATCH_NORM_MOMENTUM, dtype=dtype, rngs=rngs)
             if options.norm == "batch"

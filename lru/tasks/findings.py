@@ -223,7 +223,7 @@ class Histogram:
 
 
 Drawable = Picture | PictureGrid | HeatMap | ConfusionMatrix | Bars | Curves | Histogram
-"""What is drawn as one picture."""
+"""Findings that are drawn as one picture."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,12 +28,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
 DRAWING_SHARE = 0.05
 """Share of the time that may be spent on writing findings to files."""
 
-
-WANDB_SECONDS = 30.0
+WANDB_SECONDS = 12.0
 """Most that Weights & Biases may take to begin a run, and to upload at its end."""
 
 

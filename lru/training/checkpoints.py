@@ -58,7 +58,7 @@ class Retention(NamedTuple):
 
     @property
     def policy(self) -> AnyPreservationPolicy:
-        """The same for Orbax."""
+        """The policy of Orbax that keeps these."""
         windows = [] if self.hours is None else [EveryNSeconds(round(self.hours * 3600))]
         return AnyPreservationPolicy([LatestN(self.last), *windows])
 
@@ -70,7 +70,7 @@ class _Written(NamedTuple):
     """A checkpoint that is being written, or will be.
 
     Attributes:
-        kind: of it.
+        kind: of the checkpoint.
         done: when it is on disk, or could not be written.
     """
 
@@ -88,12 +88,28 @@ def _field(name: str) -> str:
     return name.split("/")[0]
 
 
+class _Owed(NamedTuple):
+    """A checkpoint to be written.
+
+    Attributes:
+        step: updates made.
+        arrays: by path.
+        progress: what to write beside them.
+        before: is called first.
+    """
+
+    step: int
+    arrays: dict[str, np.ndarray]
+    progress: dict[str, Any]
+    before: Callable[[], None]
+
+
 class Checkpoints:
     """The checkpoints under one folder.
 
     Attributes:
         folder: holds one folder a kind.
-        failure: why the newest to resume from could not be written; None if it was.
+        failure: why a newest checkpoint could not be written yet; None if all are.
     """
 
     def __init__(self, folder: Path, read_only: bool = False, retention: Retention = LAST_ONLY):
@@ -111,6 +127,7 @@ class Checkpoints:
         self._managers: dict[Kind, ocp.CheckpointManager] = {}
         self._writer = ThreadPoolExecutor(1, "checkpoints")
         self._writing: list[_Written] = []
+        self._owed: dict[Kind, _Owed] = {}
 
     def _manager(self, kind: Kind) -> ocp.CheckpointManager:
         """The manager of a kind, whose folder is made if it is not there."""
@@ -138,8 +155,9 @@ class Checkpoints:
                     multiprocessing_options=ocp.options.MultiprocessingOptions(
                         primary_host=jax.process_index(), active_processes={jax.process_index()}
                     ),
-                    # Of each step it would read a file that another process may just remove.
-                    lightweight_initialize=True,
+                    # Of each step it would read a file that another process may just remove. Who
+                    # writes reads them, for their times.
+                    lightweight_initialize=self._read_only,
                 ),
             )
         return self._managers[kind]
@@ -151,13 +169,14 @@ class Checkpoints:
 
     def to_resume(self) -> Kind | None:
         """The kind of the checkpoint to resume from; None if there is none."""
-        found: list[Kind] = [kind for kind in TO_RESUME if self.latest_step(kind) is not None]
-        return max(found, key=lambda kind: self.latest_step(kind) or 0, default=None)
+        return max(self._there(), key=lambda kind: self.latest_step(kind) or 0, default=None)
 
     def count(self) -> int:
         """Number of checkpoints to resume from."""
-        there: list[Kind] = [kind for kind in TO_RESUME if self.latest_step(kind) is not None]
-        return sum(len(self._manager(kind).all_steps()) for kind in there)
+        return sum(len(self._manager(kind).all_steps()) for kind in self._there())
+
+    def _there(self) -> list[Kind]:
+        return [kind for kind in TO_RESUME if self.latest_step(kind) is not None]
 
     def n_parameters(self, kind: Kind) -> int | None:
         """Number of real parameters in a checkpoint, of all lanes; None if there is none."""
@@ -207,28 +226,41 @@ class Checkpoints:
     def _write(
         self, kind: Kind, step: int, arrays: Any, progress: Any, before: Callable[[], None]
     ) -> None:
-        try:
-            before()
-            manager = self._manager(kind)
-            if step not in manager.all_steps():
-                self._check_room(sum(array.nbytes for array in arrays.values()))
-                parts = ocp.args.Composite(
-                    state=ocp.args.StandardSave(arrays), progress=ocp.args.JsonSave(progress)
-                )
-                manager.save(step, args=parts)
-            if kind == "last":
-                self._clear("unevaluated")
-            failure = None
-        except Exception as error:
-            failure = error
-            logger.warning(
-                "the %s checkpoint of update %d could not be written to %s, and training goes on "
-                "without it: %s",
-                *(kind, step, self.folder, " ".join(str(error).split())),
-            )
-            self._managers.pop(kind, None)
+        # What could not be written before is tried again, the best first: the others build on it.
         if kind in TO_RESUME:
-            self.failure = failure
+            for superseded in TO_RESUME:
+                self._owed.pop(superseded, None)
+        self._owed[kind] = _Owed(step, arrays, progress, before)
+        self.failure = None
+        for kind, owed in sorted(self._owed.items(), key=lambda pair: pair[0] != "best"):
+            try:
+                self._write_now(kind, owed)
+                del self._owed[kind]
+            except Exception as error:
+                self.failure = error
+                logger.warning(
+                    "the %s checkpoint of update %d could not be written to %s, and training goes "
+                    "on without it: %s",
+                    *(kind, owed.step, self.folder, " ".join(str(error).split())),
+                )
+                self._managers.pop(kind, None)
+                return
+
+    def _write_now(self, kind: Kind, owed: "_Owed") -> None:
+        owed.before()
+        manager = self._manager(kind)
+        steps = manager.all_steps()
+        # Of a run that has gone on from before them; Orbax would not write one that is older.
+        for later in [step for step in steps if step > owed.step]:
+            manager.delete(later)
+        if owed.step not in steps:
+            self._check_room(sum(array.nbytes for array in owed.arrays.values()))
+            parts = ocp.args.Composite(
+                state=ocp.args.StandardSave(owed.arrays), progress=ocp.args.JsonSave(owed.progress)
+            )
+            manager.save(owed.step, args=parts)
+        if kind == "last":
+            self._clear("unevaluated")
 
     def _check_room(self, size: int) -> None:
         """Refuse to begin what the disk has no room for: Orbax would leave a trail of errors.

@@ -56,7 +56,8 @@ class TrainConfig:
     lr_drops: str | None = None
     """Without the cosine: epochs after warm-up at which to divide by ten; separated by commas."""
     noam: bool = False
-    """Without the cosine: divide the rate after warm-up by the root of the update."""
+    """Without the cosine: after warm-up the rate falls from lr_base as one over the root of the
+    update."""
     eval_every: int | None = None
     """Updates between two evaluations; unset: an epoch."""
     early_stop_patience: int = 1000
@@ -69,7 +70,8 @@ class TrainConfig:
     average_from: int | None = None
     """Average the weights from the end of this epoch on at the latest; 0: from the first update."""
     average_decay: float | None = None
-    """Average exponentially, with this decay an update: from the first on, or as set above."""
+    """Decay of an exponential average of the weights; without nonmono and average_from it begins
+    at the first update."""
     finetune: bool = False
     """Take only the best weights of the run named by restore, and start training anew."""
     load_pretrained: str | None = None
@@ -147,6 +149,11 @@ class TrainConfig:
             )
         if self.noam and not (self.warmup_steps or self.warmup_end):
             raise ValueError("noam needs warmup_steps or warmup_end; got neither")
+        if self.noam and (self.lr_decay != 1 or self.lr_drops):
+            raise ValueError(
+                "noam excludes lr_decay and lr_drops, got "
+                f"lr_decay {self.lr_decay} and lr_drops {self.lr_drops!r}"
+            )
 
     @property
     def averages(self) -> bool:
@@ -211,8 +218,8 @@ class RunConfig:
     steps_per_call: int = 1
     """Most updates in one call of the compiled program, for data that lives on the device."""
     mesh: str | None = None
-    """Train on all N times M devices, data=N,seq=M: N parts of each batch, M parts of its time;
-    unset: on one or, of several processes, data over all."""
+    """Train on all devices: data=N splits the rows of each batch, seq=M its time. Unset: one
+    device; of several processes, data=all."""
     coordinator: str | None = None
     """HOST:PORT of process 0, to train in several processes; those of a step of SLURM find it."""
     num_processes: int | None = None
@@ -249,7 +256,7 @@ class RunConfig:
         for name in ("steps_per_call", "checkpoint_every", "keep_last"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.keep_every_hours is not None and not self.keep_every_hours > 0:
+        if self.keep_every_hours is not None and not 0 < self.keep_every_hours < math.inf:
             raise ValueError(f"keep_every_hours must be positive, got {self.keep_every_hours}")
         check_signals(self.stop_signals)
         if self.steps_per_call > 1 and self.on_device is False:

@@ -1,4 +1,4 @@
-"""What a process runs on: a line of environment.jsonl in the folder of the run for each start."""
+"""Record of the machine and the code: a line of environment.jsonl in the run for each start."""
 
 import datetime
 import hashlib

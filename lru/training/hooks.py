@@ -142,7 +142,7 @@ class Interrupt(Hook):
         self.noted: StopNoted = lambda: None
 
     def stops(self, run: "SavedRun") -> bool:
-        """Once there was one."""
+        """True once a signal has come."""
         return self.noted() is not None
 
 
@@ -324,7 +324,7 @@ class Average(Hook):
             losses.append(-self._select.score(report))
             at_epoch = config.average_from is not None and run.epoch >= config.average_from
             stopped = config.nonmono is not None and stopped_improving(losses, config.nonmono)
-            due[lane] = at_epoch or stopped
+            due[lane] = config.averages_from_start or at_epoch or stopped
             if due[lane]:
                 logger.info(
                     "the weights are averaged from update %d on%s",

@@ -37,7 +37,7 @@ class Stopwatch:
 
 
 class Counted(NamedTuple):
-    """What a process has done of a run.
+    """Work of a process on a run.
 
     Attributes:
         updates: made.

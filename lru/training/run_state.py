@@ -285,7 +285,7 @@ class RunState:
 
     @property
     def counted(self) -> Counted:
-        """What has been counted in this process."""
+        """Counts of this process."""
         assert self._progress is not None
         return self._progress.counted
 

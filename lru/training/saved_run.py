@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lru.batches import Source
-from lru.devices import Agreement, Devices
+from lru.devices import Agreement, Devices, greatest, is_first
 from lru.tasks import Task
 from lru.training.averaging import end_averaging
 from lru.training.checkpoints import Checkpoints, Kind, UnreadableError
@@ -130,8 +130,8 @@ class SavedRun(RunState):
         opt_state, params = end(self.state.opt_state, self.state.params)
         state = self.state._replace(opt_state=opt_state, params=params)
         if self.n > 1:
-            saved = self._checkpoints.latest_step("best") is not None
-            if self._best is None and saved and not all(better):
+            new = self._best is None and not all(better)
+            if new and self._checkpoints.latest_step("best") is not None:
                 self._best, _ = self._checkpoints.restore("best", state)
             if self._best is not None:
                 mask = np.asarray(better)
@@ -199,6 +199,9 @@ class SavedRun(RunState):
         try:
             self.load(kind)
         except UnreadableError as error:
+            # The first process has set aside what is damaged, before the others read.
+            if not is_first():
+                raise
             if self._checkpoints.count() == 1:
                 raise UnreadableError(
                     f"{error}, and there is none before it; --reset starts over"
@@ -302,16 +305,20 @@ class SavedRun(RunState):
         Raises:
             OSError: if it cannot be written.
         """
-        self.wait()
-        if self._checkpoints.failure is not None:
+        if self._failed:
             # The disk may have been full for a while only.
             self.save_last()
-            self.wait()
-        if self._checkpoints.failure is not None:
+        if self._failed:
             raise OSError(
                 f"the state after update {self.step} could not be written to "
-                f"{self._checkpoints.folder}: {self._checkpoints.failure}"
+                f"{self._checkpoints.folder}: {self._checkpoints.failure or 'see process 0'}"
             )
+
+    @property
+    def _failed(self) -> bool:
+        """True if a checkpoint could not be written; all processes must ask."""
+        self.wait()
+        return greatest(self._checkpoints.failure is not None) > 0
 
     def close(self) -> None:
         """Finish writing checkpoints."""

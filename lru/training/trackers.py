@@ -1,4 +1,4 @@
-"""What a run reports to: its JSON lines, and trackers that work in the background.
+"""JSON lines of a run, and trackers that work in the background.
 
 The trackers themselves are in `lru.training.boards`.
 """
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 Metrics = Mapping[str, SupportsFloat]
 
 SPEED = "speed/"
-"""What names begin with whose values depend on time or machine."""
+"""Prefix of names whose values depend on time or machine."""
 
 # JSON has no such numbers; as strings they survive and no parser stumbles over the file.
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -67,16 +67,16 @@ class JsonLinesTracker:
     def log(self, step: int, metrics: Metrics) -> None:
         """Append a line; it outlives the process at once, a power cut only after `flush`."""
         record = {"step": step} | {name: _json_number(value) for name, value in metrics.items()}
-        self._unwritten += json.dumps(record, allow_nan=False).encode() + b"\n"
         try:
-            self._write()
+            self._write(json.dumps(record, allow_nan=False).encode() + b"\n")
         except OSError as error:
             if not self._warned:
                 logger.warning("%s cannot be written, and is tried again: %s", self._path, error)
             self._warned = True
 
-    def _write(self) -> None:
+    def _write(self, more: bytes = b"") -> None:
         with self._one_at_a_time:
+            self._unwritten += more
             while self._unwritten:
                 self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
 
@@ -212,7 +212,7 @@ class Background:
 
 
 class Trackers:
-    """All that a run reports to: JSON lines, which may stop training, and others, which may not.
+    """All recipients of a run: JSON lines, which may fail it at its end, and others, which cannot.
 
     The lines are written when they are logged. Every other tracker has a thread of its own; one
     that blocks or fails neither slows nor stops training, nor the other trackers.

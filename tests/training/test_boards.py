@@ -171,7 +171,7 @@ def test_wandb_reattaches_to_its_run(tmp_path, fake_wandb, no_login):
         "id": run_id,
         "resume": "allow",
         "mode": "offline",
-        "settings": {"init_timeout": 30, "finish_timeout": 30},
+        "settings": {"init_timeout": 12, "finish_timeout": 12},
     }
     assert len(run_id) == 8
     assert second.logged == [{"step": 2, "train/loss": 0.5}]

@@ -76,6 +76,16 @@ def test_the_last_ones_stay_and_one_of_every_window_of_time(tmp_path):
         save_last(checkpoints, 1, 2, 3, 4)
         assert steps(checkpoints, "last") == kept
         checkpoints.close()
+        again = Checkpoints(tmp_path / str(retention.last), retention=retention)
+        save_last(again, 5, 6)
+        assert steps(again, "last") == ([5, 6] if retention.hours is None else [1, 6])
+        again.close()
+
+
+def test_checkpoints_after_the_one_that_a_run_went_on_from_give_way(writer):
+    save(writer, 100)
+    save(writer, 60)
+    assert (steps(writer, "best"), read(writer)) == ([60], 60)
 
 
 @pytest.fixture
@@ -108,13 +118,15 @@ def test_training_goes_on_without_a_checkpoint_that_cannot_be_written(writer, mo
     save_last(writer, 1)
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda folder: Mock(free=5))
+        save(writer, 2)
         save_last(writer, 2)
-    assert "the last checkpoint of update 2 could not be written" in caplog.text
+    assert "the best checkpoint of update 2 could not be written" in caplog.text
     assert "No space left on device: 120 bytes to write, 5 free" in caplog.text
     assert steps(writer, "last") == [1]
     assert writer.failure.errno == errno.ENOSPC
     save_last(writer, 3)
     assert (steps(writer, "last"), writer.failure) == ([3], None)
+    assert steps(writer, "best") == [2], "what the newer one builds on was owed"
 
 
 # Orbax leaves the reads of other arrays behind when one fails.
