@@ -59,6 +59,15 @@ def test_what_asks_for_it_or_was_killed_starts_again_a_few_times(commands, end):
     assert made.log.read_text() == "started\n" * MOST_STARTS
 
 
+@pytest.fixture
+def _ctrl_c():
+    """Ctrl-C is heeded: a shell lets what it starts in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_is_passed_on_and_nothing_more_starts(commands, number, tmp_path):
     handles = (

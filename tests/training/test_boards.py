@@ -263,7 +263,8 @@ def histories(run_dir):
     run_id = (run_dir / "wandb_id").read_text()
     lines, axes = [], set()
     for folder in sorted((run_dir / "wandb").glob("offline-run-*")):
-        assert folder.name.endswith(run_id)
+        # Two that begin in one second are told apart by a number at the end.
+        assert run_id in folder.name
         found = list(records(folder / f"run-{run_id}.wandb"))
         lines.append(
             [

@@ -33,6 +33,7 @@ from lru.tasks import TASKS
 from lru.tasks.base import no_counts
 from lru.training.config import TrainConfig
 from lru.training.hooks import Hook
+from lru.training.interrupts import REQUEUE
 from lru.training.optimizer import LBFGS, AdamW, make_optimizer
 from lru.training.progress import Stopwatch
 from lru.training.trackers import read_jsonl
@@ -300,9 +301,9 @@ def test_two_processes_stop_together_and_their_run_goes_on_in_one(flags, tmp_pat
     while not metrics.exists() or len(metrics.read_bytes().splitlines()) < 7:
         assert all(process.poll() is None for process in processes), processes[0].communicate()
         time.sleep(0.01)
-    processes[1].send_signal(signal.SIGINT)
+    processes[1].send_signal(signal.SIGTERM)
     said = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [130, 130], said
+    assert [process.returncode for process in processes] == [REQUEUE] * 2, said
     assert "data=8 seq=1 in 2 processes" in said[0]
     assert "data=8" not in said[1], "the first process speaks for all"
     assert 6 < len(read_jsonl(metrics)) < 200
