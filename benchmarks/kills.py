@@ -37,11 +37,11 @@ RESULTS = Path(__file__).parent / "results"
 RUN = (
     *("--model", "lru", "--dataset", "copy-classification", "--n_layers", "2", "--d_model", "32"),
     *("--d_hidden", "32", "--batch_size", "50", "--log_every", "7", "--checkpoint_every", "20"),
-    *("--eval_every", "100", "--p_dropout", "0.1", "--plots", "False"),
+    *("--eval_every", "30", "--p_dropout", "0.1", "--plots", "False"),
 )
 
-START, COMPILING, UPDATE, EVALUATION, WRITING = range(5)
-NAMES = ("starting", "compiling", "update", "evaluation", "writing a checkpoint")
+START, COMPILING, UPDATE, EVALUATION = range(4)
+NAMES = ("starting", "compiling", "update", "evaluation")
 
 
 def watched(arguments: list[str], file: Path) -> int:
@@ -66,7 +66,7 @@ def watched(arguments: list[str], file: Path) -> int:
 
     CompiledByShape.program = noting(CompiledByShape.program, 0, COMPILING, UPDATE)
     Trainer._end_epoch = noting(Trainer._end_epoch, 0, EVALUATION, UPDATE)
-    Checkpoints._write = noting(Checkpoints._write, 1, WRITING, 0)
+    Checkpoints._write = noting(Checkpoints._write, 1, 1, 0)
     return run_train(arguments)
 
 
@@ -84,7 +84,8 @@ def killed(command: list[str], folder: Path, longest: float, kills: int, seed: i
         status = process.wait()
         if status not in (-number, REQUEUE):
             raise RuntimeError(f"the run ended with {status} after {len(found)} kills")
-        found.append((NAMES[writer or main], number.name))
+        at = NAMES[main] + (" while writing a checkpoint" if writer else "")
+        found.append((at, number.name))
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     return found
 
