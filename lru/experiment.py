@@ -205,7 +205,7 @@ def _vocabulary_checksum(data: Prepared) -> str:
     return hashlib.sha256(json.dumps(data.card.vocabulary).encode()).hexdigest()
 
 
-def start(trainer: Trainer, config: Config) -> Run:
+def start(trainer: Trainer, config: Config) -> None:
     """Take over the state that a run starts from, open its folder, and cut its log there.
 
     A run that cannot start leaves no folder behind.
@@ -216,13 +216,12 @@ def start(trainer: Trainer, config: Config) -> Run:
     run, other = check_run(config), None
     if config.run.eval_only:
         trainer.load("best")
-        return run
-    if config.run.restore is not None and (config.run.reset or run.saved_update is None):
+        return
+    anew = config.run.reset or run.saved_update is None
+    if config.run.restore is not None and anew:
         other = find_run(config.run.restore, config.run.runs_dir)
         _take_over(trainer, config, other)
-    elif config.train.load_pretrained is not None and (
-        config.run.reset or run.saved_update is None
-    ):
+    elif config.train.load_pretrained is not None and anew:
         _take_weights(trainer, config, config.train.load_pretrained)
     resumed = False
 
@@ -235,12 +234,11 @@ def start(trainer: Trainer, config: Config) -> Run:
     on_first(begin)
     if not is_first():
         trainer.resume()
-        return run
+        return
     if other and not resumed and not config.train.finetune and other.metrics_file.exists():
         write_atomically(run.metrics_file, other.metrics_file.read_bytes())
     # Lines after the checkpoint will be written again.
     truncate(run.metrics_file, trainer.step, evaluated=trainer.evaluated)
-    return run
 
 
 def _take_over(trainer: Trainer, config: Config, other: Run) -> None:

@@ -73,18 +73,6 @@ class Batch(NamedTuple):
     lengths: Any
 
 
-def check_shares(batch_size: int, count: int) -> None:
-    """Refuse a batch that processes cannot share evenly.
-
-    Raises:
-        ValueError: if its size is no multiple of their number.
-    """
-    if batch_size % count:
-        raise ValueError(
-            f"batch_size must be a multiple of the {count} processes, got {batch_size}"
-        )
-
-
 class Batches:
     """The batches of one split.
 
@@ -102,7 +90,6 @@ class Batches:
         config: DataConfig,
         *,
         seed: int | None = None,
-        shard: tuple[int, int] = (0, 1),
         bounds: np.ndarray | None = None,
         groups: Sequence[int] | None = None,
     ):
@@ -112,19 +99,17 @@ class Batches:
             split: the examples.
             config: batch size and bucketing.
             seed: of the shuffling; None keeps one order for all epochs (evaluation).
-            shard: index and number of the processes that share each batch.
             bounds: padded lengths of another split, whose programs then serve this one, too; None
                 chooses the best for this split.
             groups: numbers of rows of the groups of the split, one after the other, of each of
                 which every batch draws as many by the seed; None reads all rows in turn.
 
         Raises:
-            ValueError: if the split is empty, or the batch size is no multiple of the processes or
-                of the number of groups.
+            ValueError: if the split is empty, or the batch size is no multiple of the number of
+                groups.
         """
         if len(split) == 0:
             raise ValueError("the split is empty: there is nothing to batch")
-        check_shares(config.batch_size, shard[1])
         if groups is not None and config.batch_size % len(groups):
             raise ValueError(
                 f"batch_size must be a multiple of {len(groups)}, as a batch has as many rows of "
@@ -136,7 +121,7 @@ class Batches:
         self._lengths = (
             split.lengths_of(range(len(split))) if isinstance(split, Pairs) else self._longest
         )
-        self._seed, self.shard, self._groups = seed, shard, groups
+        self._seed, self.shard, self._groups = seed, (0, 1), groups
         if bounds is None:
             bounds = bucket_bounds(self._longest, config.n_buckets if config.bucketing else 1)
         self.bounds = bounds_used_again(bounds, int(self._longest.max()))
@@ -156,7 +141,10 @@ class Batches:
         Raises:
             ValueError: if the batch size is no multiple of the processes.
         """
-        check_shares(self.batch_size, shard[1])
+        if self.batch_size % shard[1]:
+            raise ValueError(
+                f"batch_size must be a multiple of the {shard[1]} processes, got {self.batch_size}"
+            )
         mine = copy.copy(self)
         mine.shard = shard
         return mine

@@ -29,6 +29,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSe
 from lru.devices import is_first
 from lru.training.first_form import as_second_form
 from lru.training.update import TrainState
+from lru.training.weights import leaves_by_path
 
 logger = logging.getLogger(__name__)
 
@@ -76,12 +77,6 @@ class _Written(NamedTuple):
 
     kind: Kind
     done: Future
-
-
-def _flatten(state: TrainState) -> tuple[dict[str, Any], Any]:
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(state)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-    return dict(zip(names, [leaf for _, leaf in leaves], strict=True)), treedef
 
 
 def _field(name: str) -> str:
@@ -212,7 +207,7 @@ class Checkpoints:
         if self._read_only:
             return
         # A copy: the next update reuses the state's buffers before they are written.
-        arrays = {name: np.array(leaf) for name, leaf in _flatten(state)[0].items()}
+        arrays = {name: np.array(leaf) for name, leaf in leaves_by_path(state).items()}
         self._writing = [written for written in self._writing if not written.done.done()]
         if kind in TO_RESUME:
             # What it builds on is the newest of the best.
@@ -326,7 +321,7 @@ class Checkpoints:
         if step is None:
             raise FileNotFoundError(f"no {kind} checkpoint in {self.folder / kind}")
         manager = self._manager(kind)
-        leaves, treedef = _flatten(like)
+        leaves = leaves_by_path(like)
         wanted = {name: leaf for name, leaf in leaves.items() if _field(name) in only}
         step, saved = self._read(manager, step)
         arrays, progress = as_second_form(saved["state"], saved["progress"])
@@ -346,7 +341,7 @@ class Checkpoints:
                 )
         for name in wanted.keys() & arrays.keys():
             leaves[name] = jax.numpy.asarray(arrays[name], wanted[name].dtype)
-        state = jax.tree_util.tree_unflatten(treedef, leaves.values())
+        state = jax.tree.unflatten(jax.tree.structure(like), leaves.values())
         return state, progress | {"step": step}
 
     def _read(self, manager: ocp.CheckpointManager, step: int) -> tuple[int, Any]:

@@ -22,12 +22,17 @@ from lru.files import write_atomically
 SUFFIX = ".safetensors"
 
 
+def leaves_by_path(tree: Any) -> dict[str, Any]:
+    """The arrays of a tree by paths such as `params/head/kernel/value`, in its order."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
 def named_arrays(state: Any) -> dict[str, Any]:
     """The arrays of the parameters and of the statistics of a model, a state each, by name."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    # The parameters and the statistics of a model are two states.
-    keys = [jax.tree_util.keystr(path[1:], simple=True, separator="/") for path, _ in leaves]
-    return {key.removesuffix("/value"): leaf for key, (_, leaf) in zip(keys, leaves, strict=True)}
+    # The first part of a path tells the two states apart.
+    by_path = leaves_by_path(state).items()
+    return {path.partition("/")[2].removesuffix("/value"): leaf for path, leaf in by_path}
 
 
 def write_weights(

@@ -99,7 +99,7 @@ def test_processes_gather_their_shares_of_each_batch():
     config = DataConfig(batch_size=4, n_buckets=2)
     whole = Batches(SPLITS["tokens"], config, seed=1).epoch()
     feeds = [
-        Feed(Batches(SPLITS["tokens"], config, seed=1, shard=(i, 2)), on_device=True).epoch()
+        Feed(Batches(SPLITS["tokens"], config, seed=1).shared((i, 2)), on_device=True).epoch()
         for i in (0, 1)
     ]
     for batch, *shares in zip(whole, *feeds, strict=True):

@@ -36,7 +36,7 @@ def batches(
     split, batch_size=4, seed: int | None = 0, shard=(0, 1), bounds=None, **config
 ) -> Batches:
     config = DataConfig(batch_size=batch_size, **config)
-    return Batches(split, config, seed=seed, shard=shard, bounds=bounds)
+    return Batches(split, config, seed=seed, bounds=bounds).shared(shard)
 
 
 def assert_equal(batch, other):
@@ -146,7 +146,7 @@ def grouped(batch_size=6, seed: int | None = 0, shard=(0, 1)) -> Batches:
     """Two rows of a first group, three of a second and one of a third, of different lengths."""
     split = ragged([3, 1, 2, 2, 4, 1])
     config = DataConfig(batch_size=batch_size)
-    return Batches(split, config, seed=seed, shard=shard, groups=(2, 3, 1))
+    return Batches(split, config, seed=seed, groups=(2, 3, 1)).shared(shard)
 
 
 def test_every_batch_has_as_many_rows_of_each_group_in_turn():
