@@ -252,7 +252,7 @@ def test_a_run_stopped_before_its_last_evaluation_is_evaluated_once(flags):
     trainer.close()
 
 
-# Orbax leaves the reads of other arrays behind when one fails.
+@pytest.mark.usefixtures("reads_left_behind")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_resumes_from_the_checkpoint_before_one_that_is_damaged(flags, tmp_path, caplog):
     class Wait(Hook):
