@@ -14,7 +14,8 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,9 +27,8 @@ from lru.scan import (
     LINEAR_METHODS,
     choice,
     dense_scan,
-    join,
     linear_scan,
-    split,
+    paired_scan,
 )
 
 STEPS = (1, 16, 256, 1024, 4096, 16384)
@@ -49,21 +49,25 @@ NOT_MEASURED = {
 
 
 def inputs(problem: str, varying: bool, dtype: str, steps: int) -> tuple[jax.Array, ...]:
-    """Factors, inputs and the gradient of the states, the latter two as parts [B, T, P, N]."""
+    """Factors, inputs and the gradient of the states, the latter two as pairs if complex."""
     keys = jax.random.split(jax.random.key(0), 3)
     b, g = (jax.random.normal(key, (ROWS, steps, WIDTH), dtype) for key in keys[:2])
     shape = (WIDTH, WIDTH) if problem == "dense" else b.shape if varying else (WIDTH,)
     a = jax.random.normal(keys[2], shape, dtype)
     a = a * 0.9 / WIDTH**0.5 if problem == "dense" else 0.99 * a / jnp.abs(a)
-    return a, split(b), split(g)
+    if jnp.iscomplexobj(b) and problem == "linear":
+        b, g = (jnp.stack([x.real, x.imag], axis=2) for x in (b, g))
+    return a, b, g
 
 
 def medians(problem: str, methods: list[str], arrays: tuple, repetitions: int) -> dict[str, float]:
     """Median seconds of the scan with its gradients, by method."""
-    scan = dense_scan if problem == "dense" else linear_scan
+    scan: Callable = dense_scan
+    if problem == "linear":
+        scan = partial(paired_scan if arrays[1].ndim == 4 else linear_scan, donate=True)
 
     def run(method: str, a: jax.Array, b: jax.Array, g: jax.Array) -> tuple:
-        h, pull = jax.vjp(lambda a, b: split(scan(a, join(b), method=method)[0]), a, b)
+        h, pull = jax.vjp(lambda a, b: scan(a, b, method=method)[0], a, b)
         return h, pull(g)
 
     programs = {name: jax.jit(run, static_argnums=0, donate_argnums=(2, 3)) for name in methods}

@@ -32,7 +32,7 @@ from benchmarks.plain import PlainLRU
 from benchmarks.provenance import provenance, save
 from lru.layers import LAYERS, LRU, layer_options, make_layer
 from lru.layers.base import RecurrentLayer
-from lru.scan import join, linear_scan, split
+from lru.scan import paired_scan
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "layers.json"
@@ -50,8 +50,8 @@ class ApartLRU(LRU):
         gamma_log: Any = self.gamma_log
         B = self.B[...] * jnp.tile(jnp.exp(gamma_log[...]), 2)
         Bx = (x @ B).reshape(*x.shape[:-1], 2, self.d_hidden)
-        h, state = linear_scan(self.eigenvalues()[""], join(Bx), state, reverse=reverse)
-        return split(h).reshape(*x.shape[:-1], -1) @ self.C[...] + self.D[...] * x, state
+        h, state = paired_scan(self.eigenvalues()[""], Bx, state, reverse=reverse, donate=True)
+        return h.reshape(*x.shape[:-1], -1) @ self.C[...] + self.D[...] * x, state
 
 
 LONG_VARIANTS: dict[str, Callable[[], RecurrentLayer]] = {

@@ -32,12 +32,11 @@ from lru.scan import (
     DENSE_METHODS,
     LINEAR_METHODS,
     dense_scan,
-    join,
     linear_scan,
     parts,
     reference,
-    split,
 )
+from lru.scan.parts import join, split
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "numerics.json"

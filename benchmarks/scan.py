@@ -3,9 +3,11 @@
 python -m benchmarks.scan [--problems linear dense] [--steps 256 1024 4096] [--repetitions 15]
     [--keep_memory]
 
-Entrants take turns, and medians are shown. Inputs are donated, as they are inside a model, where b
-and the gradient of h come fresh from matrix products. "copies" moves what a scan must: forward
-reads b and writes h; with gradients it also reads g and h and writes the gradient of b. "products"
+Entrants take turns, and medians are shown. Real pairs are donated, as they are inside a model,
+where b and the gradient of h come fresh from matrix products; complex arrays live on, and go
+through `linear_scan` as anybody calls it. "copies" moves what a scan must: forward reads b and
+writes h; with gradients it also reads g and h and writes the gradient of b, in place where inputs
+are donated and to other memory ("copies, apart") where they live on. "products"
 multiplies what a dense scan must, over all of time at once: A with every h, and with gradients also
 A^T with every gradient of b, and these with every h. Compile time and temporary memory are those of
 the program with gradients. With --keep_memory the C library keeps what is freed, as in a run;
@@ -31,10 +33,9 @@ from lru.scan import (
     DENSE_METHODS,
     LINEAR_METHODS,
     dense_scan,
-    join,
     linear_scan,
+    paired_scan,
     reference,
-    split,
 )
 from lru.training.memory import keep_freed_memory
 
@@ -69,26 +70,22 @@ def row_peer(A: jax.Array, b: jax.Array) -> jax.Array:
     return jax.vmap(solve)(b)
 
 
-def on_parts(scan: Callable) -> Scan:
-    """A scan between real arrays [B, T, 2, N], as matrix products leave and take them."""
-    return lambda a, x: split(scan(a, join(x))[0])
-
-
-def programs(scan: Scan) -> tuple[Callable, Callable]:
+def programs(scan: Scan, *, donate: bool = True) -> tuple[Callable, Callable]:
     """The scan alone, and the scan with its gradients for a given gradient g of h."""
 
     def both(a: jax.Array, b: jax.Array, g: jax.Array) -> tuple:
         h, pull = jax.vjp(scan, a, b)
         return h, pull(g)
 
-    forward = jax.jit(lambda a, b, g: scan(a, b), donate_argnums=1)
-    return forward, jax.jit(both, donate_argnums=(1, 2))
+    forward = jax.jit(lambda a, b, g: scan(a, b), donate_argnums=(1,) if donate else ())
+    return forward, jax.jit(both, donate_argnums=(1, 2) if donate else ())
 
 
-def copies() -> tuple[Callable, Callable]:
+def copies(*, donate: bool = True) -> tuple[Callable, Callable]:
     """The compulsory traffic and nothing else."""
-    forward = jax.jit(lambda a, b, g: b * 1.5, donate_argnums=1)
-    backward = jax.jit(lambda h, g: g + h, donate_argnums=1)
+    donated = (1,) if donate else ()
+    forward = jax.jit(lambda a, b, g: b * 1.5, donate_argnums=donated)
+    backward = jax.jit(lambda h, g: g + h, donate_argnums=donated)
 
     def both(a: jax.Array, b: jax.Array, g: jax.Array) -> tuple:
         h = forward(a, b, g)
@@ -130,27 +127,47 @@ def measure(entrants: dict[str, tuple[tuple, tuple]], repetitions: int) -> list[
             values = times[row["name"], i]
             row[f"{which}_ms"] = round(statistics.median(values), 3)
             row[f"{which}_fastest_ms"] = round(min(values), 3)
-            copied = statistics.median(times["copies", i])
+            apart = "copies, apart" in entrants and "complex" in row["name"]
+            copied = statistics.median(times["copies, apart" if apart else "copies", i])
             row[f"{which}_over_copies"] = round(statistics.median(values) / copied, 2)
     return rows
 
 
 def linear_entrants(batch: int, steps: int, width: int) -> dict[str, tuple[tuple, tuple]]:
-    """The complex problem with a constant a."""
-    keys = jax.random.split(jax.random.key(0), 3)
+    """The complex problem with a constant a, and with a real varying one."""
+    keys = jax.random.split(jax.random.key(0), 4)
     shape = (batch, steps, 2, width)
     x, g = (jax.random.normal(key, shape) for key in keys[:2])
     a = 0.99 * jnp.exp(1j * jax.random.uniform(keys[2], (width,), maxval=3))
-    scans = {
-        name: on_parts(partial(linear_scan, method=name))
-        for name in LINEAR_METHODS
-        if name not in NOT_TIMED
+    varying = jax.random.uniform(keys[3], (batch, steps, width))
+    pairs, plain, real = (a, x, g), *((y, to_complex(x), to_complex(g)) for y in (a, varying))
+
+    def paired(method: str) -> Scan:
+        return lambda a, x: paired_scan(a, x, method=method, donate=True)[0]
+
+    def first(scan: Callable) -> Scan:
+        return lambda a, b: scan(a, b)[0]
+
+    apart = partial(programs, donate=False)
+    entrants = {
+        "copies": (copies(), pairs),
+        "copies, apart": (copies(donate=False), pairs),
+        **{
+            name: (programs(paired(name)), pairs)
+            for name in LINEAR_METHODS
+            if name not in NOT_TIMED
+        },
     }
-    entrants = {name: (programs(scan), (a, x, g)) for name, scan in scans.items()}
-    entrants["lax.scan, autodiff"] = (programs(on_parts(reference.linear_scan)), (a, x, g))
-    peer = (a, join(x), join(g))
-    entrants["lax.associative_scan, autodiff"] = (programs(associative_peer), peer)
-    return {"copies": (copies(), (a, x, g)), **entrants}
+    for kind, arrays in (("complex", plain), ("complex, real varying a", real)):
+        entrants[f"auto, {kind}"] = (apart(first(linear_scan)), arrays)
+        entrants[f"lax.associative_scan, autodiff, {kind}"] = (apart(associative_peer), arrays)
+    entrants["lax.scan, autodiff, complex"] = (apart(first(reference.linear_scan)), plain)
+    return entrants
+
+
+def to_complex(x: jax.Array) -> jax.Array:
+    """The complex array [B, T, N] of real pairs."""
+    return jax.lax.complex(x[:, :, 0], x[:, :, 1])
 
 
 def dense_entrants(batch: int, steps: int, width: int) -> dict[str, tuple[tuple, tuple]]:

@@ -21,7 +21,7 @@ from lru.layers.base import LAYERS, RecurrentParam, known_compute_dtype, known_s
 from lru.layers.chunks import ChunkedLayer
 from lru.layers.initializers import EIGENVALUE_INITIALIZERS, Ring
 from lru.registry import Registry
-from lru.scan import LINEAR_METHODS, TIME_SPLITTING_METHODS, join, linear_scan, projected_scan
+from lru.scan import LINEAR_METHODS, TIME_SPLITTING_METHODS, paired_scan, projected_scan
 from lru.scan.products import product
 
 # The closest to 0 and to 1 that a modulus may lie where a parametrisation takes logarithms of it.
@@ -196,19 +196,19 @@ class DiagonalRNN(ChunkedLayer):
     ) -> Complex[Array, "B T N"]:
         """See `ChunkedLayer.states`."""
         B = self._input_weights()
-        Bx = product(x.astype(B.dtype), B, self.compute_dtype).reshape(
-            *x.shape[:2], 2, self.d_hidden
-        )
-        return linear_scan(
+        Bx = product(x.astype(B.dtype), B, self.compute_dtype)
+        h, _ = paired_scan(
             jax.lax.complex(*self._lambda()),
-            join(Bx),
+            Bx.reshape(*x.shape[:2], 2, self.d_hidden),
             state,
             lengths=lengths,
             resets=resets,
             reverse=reverse,
             reset_to=self.reset_state(x.shape[0]),
             method=self.scan_method,
-        )[0]
+            donate=True,
+        )
+        return jax.lax.complex(h[:, :, 0], h[:, :, 1])
 
     def whole(
         self,

@@ -1,8 +1,7 @@
 """Recurrences on arrays: two linear scans, their methods by name, a gated one, and the oracle.
 
-Where b comes from a real matrix product [B, T, D] x [D, 2 N] and h goes into one, wrap them as
-`join(product.reshape(B, T, 2, N))` and `split(h).reshape(B, T, 2 N)`: compiled, neither costs a
-pass over memory, in either direction. `lax.complex`, `h.real` and `h.imag` are as right, but slow.
+Where b comes from a real matrix product [B, T, D] x [D, 2 N] and h goes into one, `paired_scan`
+takes and gives real pairs [B, T, 2, N]: what makes complex arrays of them is a pass over memory.
 """
 
 from lru.scan import (
@@ -17,9 +16,8 @@ from lru.scan import (
 )
 from lru.scan.forget import forget_mult
 from lru.scan.gated import Gate, GatedCell, States, gated_scan, gated_steps, unforced
-from lru.scan.linear import dense_scan, linear_scan
+from lru.scan.linear import dense_scan, linear_scan, paired_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, TIME_SPLITTING_METHODS
-from lru.scan.parts import join, split
 from lru.scan.pooling import pooled_scan
 from lru.scan.portability import is_portable, portable
 from lru.scan.projected import projected_scan
@@ -39,9 +37,9 @@ __all__ = [
     "gated_scan",
     "gated_steps",
     "is_portable",
-    "join",
     "linear_scan",
     "native",
+    "paired_scan",
     "pallas",
     "pooled_scan",
     "portable",
@@ -49,6 +47,5 @@ __all__ = [
     "reference",
     "sequential",
     "sharded",
-    "split",
     "unforced",
 ]

@@ -55,4 +55,5 @@ def forget_mult(
         lengths=lengths,
         reset_to=reset_to,
         method=method,
+        donate=True,
     )

@@ -1,24 +1,30 @@
-"""h_t = a_t h_{t-1} + b_t over arrays: the two public scans, which reduce every call to a method.
+"""h_t = a_t h_{t-1} + b_t over arrays: the public scans, which reduce every call to a method.
 
-Complex numbers become parts, lengths become a mask, and a registered method solves what is left.
+Complex numbers become parts where the method wants them, lengths become a mask, and a registered
+method solves what is left.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Inexact, Integer
+from jaxtyping import Array, Bool, Complex, Float, Inexact, Integer
 
 from lru.scan import parts
 from lru.scan.choice import automatic
 from lru.scan.methods import (
     BFLOAT16_METHODS,
+    COMPLEX_METHODS,
     DENSE_METHODS,
+    DONATED,
     LINEAR_METHODS,
+    Method,
     masked,
     step_counts,
     time_is_split,
+    traced_once,
     valid_steps,
 )
 from lru.scan.portability import METHOD, is_portable
@@ -34,6 +40,7 @@ def linear_scan(
     lengths: Integer[Array, " B"] | None = None,
     reset_to: Inexact[Array, "B N"] | None = None,
     method: str = "auto",
+    donate: bool = False,
 ) -> tuple[Inexact[Array, "B T N"], Inexact[Array, "B N"]]:
     """Solve h_t = a_t * h_{t-1} + b_t elementwise over time.
 
@@ -51,6 +58,8 @@ def linear_scan(
             there may hold anything, NaN included.
         reset_to: state [B, N] that a marked step finds in place of the previous one; None is zero.
         method: a name in `LINEAR_METHODS`, or "auto".
+        donate: write over b, and over the gradient of h, where a method can: for arrays that were
+            made for this call, or that `jax.jit` donates. Others would be copied first.
 
     Returns:
         h [B, T, N], and h_last [B, N]: the state after the last valid step in scan direction (h0
@@ -63,24 +72,113 @@ def linear_scan(
     """
     check_common(b, h0, resets, lengths)
     lengths = step_counts(lengths, b.shape[1])
+    dtype = _state_dtype(a, b, h0, reset_to)
+    solve = _linear_method(method, a, b, dtype, donate)
+    plain = not jnp.issubdtype(dtype, jnp.complexfloating) or solve in COMPLEX_METHODS
+    enter, leave = (parts.alone, parts.only) if plain else (parts.split, parts.join)
+    return _in_form(solve, enter, leave, dtype, reverse, a, b, h0, reset_to, resets, lengths)
+
+
+def paired_scan(
+    a: Inexact[Array, " N"] | Inexact[Array, "B T N"],
+    b: Float[Array, "B T 2 N"],
+    h0: Inexact[Array, "B N"] | None = None,
+    *,
+    reverse: bool = False,
+    resets: Bool[Array, "B T"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
+    reset_to: Inexact[Array, "B N"] | None = None,
+    method: str = "auto",
+    donate: bool = False,
+) -> tuple[Float[Array, "B T 2 N"], Complex[Array, "B N"]]:
+    """Solve h_t = a_t * h_{t-1} + b_t as `linear_scan` does, with complex b and h as real pairs.
+
+    Real matrix products around a scan write and read such pairs as they are: b is their
+    [B, T, 2 N] reshaped, and h reshaped goes into the next one. Complex arrays would cost a pass
+    over memory on each side.
+
+    Args:
+        a: as in `linear_scan`.
+        b: inputs, the real parts above the imaginary parts.
+        h0: as in `linear_scan`, as are the other arguments.
+        reverse: run from the last step to the first.
+        resets: [B, T] bool; a marked step drops the previous state.
+        lengths: [B] number of valid steps.
+        reset_to: state that a marked step finds in place of the previous one; None is zero.
+        method: a name in `LINEAR_METHODS`, or "auto".
+        donate: write over b, and over the gradient of h.
+
+    Returns:
+        h [B, T, 2, N], and h_last [B, N]: they are float32 and complex64, or float64 and complex128
+        if an argument is.
+
+    Raises:
+        ValueError: if an argument has the wrong shape or type.
+        UnknownNameError: if there is no such method.
+    """
+    if b.ndim != 4 or b.shape[2] != 2:
+        raise ValueError(f"b has shape {b.shape}, but pairs [B, T, 2, N] are allowed")
+    if not jnp.issubdtype(b.dtype, jnp.floating):
+        raise ValueError(f"b has dtype {b.dtype}, but only real floats are allowed")
+    dtype = jnp.result_type(jnp.complex64, _state_dtype(a, b, h0, reset_to))
+    complex_b = jax.ShapeDtypeStruct((*b.shape[:2], b.shape[3]), dtype)
+    check_common(complex_b, h0, resets, lengths)
+    lengths = step_counts(lengths, b.shape[1])
+    solve = _linear_method(method, a, complex_b, dtype, donate)
+    h, h_last = _in_form(
+        *(solve, parts.split, None, dtype, reverse, a, b, h0, reset_to, resets, lengths)
+    )
+    return h, parts.join(h_last)
+
+
+def _linear_method(
+    method: str, a: Array, b: Array | jax.ShapeDtypeStruct, dtype: jnp.dtype, donate: bool
+) -> Method:
+    """The method that solves for a beside b [B, T, N].
+
+    Raises:
+        ValueError: if a has the wrong shape or type.
+        UnknownNameError: if there is no such method.
+    """
     if a.shape not in (b.shape[-1:], b.shape):
         raise ValueError(
             f"a has shape {a.shape}, but b {b.shape} allows {b.shape[-1:]} or {b.shape}"
         )
     _check_inexact("a", a)
-    dtype = _state_dtype(a, b, h0, reset_to)
-    solve = LINEAR_METHODS[
-        method_named(method, "linear", varying=a.ndim == 3, dtype=dtype, shape=b.shape)
-    ]
+    varying = a.ndim == 3
+    name = method_named(method, "linear", varying=varying, dtype=dtype, shape=b.shape)
+    solve = LINEAR_METHODS[name]
+    return DONATED.get(solve, solve) if donate else solve
+
+
+# Traced as a whole: outside of `jax.jit`, too, arrays change their form without a copy.
+@partial(traced_once, static_argnums=(0, 1, 2, 3, 4))
+def _in_form(
+    solve: Method,
+    enter: Callable[[Array], Array],
+    leave: Callable[[Array], Array] | None,
+    dtype: jnp.dtype,
+    reverse: bool,
+    a: Array,
+    b: Array,
+    h0: Array | None,
+    reset_to: Array | None,
+    resets: Array | None,
+    lengths: Array | None,
+) -> tuple[Array, Array]:
+    """Run a method on arrays that enter its form and leave it; without `leave` b and h keep it."""
     real = jnp.finfo(dtype).dtype
     as_given = [jnp.bfloat16] if dtype == jnp.float32 and solve in BFLOAT16_METHODS else []
-    a = a if a.dtype in as_given else a.astype(dtype if jnp.iscomplexobj(a) else real)
-    b = b if b.dtype in as_given else b.astype(dtype)
-    a, b = parts.split(a), parts.split(b)
-    first = jnp.zeros_like(b[:, 0], real) if h0 is None else parts.split(h0.astype(dtype))
-    fresh = None if reset_to is None else parts.split(reset_to.astype(dtype))
-    h, h_last = _solve(solve, parts.multiply, a, b, first, fresh, reverse, resets, lengths)
-    return parts.join(h), parts.join(h_last)
+    if a.dtype not in as_given:
+        a = a.astype(dtype if jnp.iscomplexobj(a) else real)
+    if b.dtype not in as_given:
+        b = b.astype(dtype if leave else real)
+    b = enter(b) if leave else b
+    state = jnp.result_type(b, real)
+    first = jnp.zeros((len(b), *b.shape[2:]), state) if h0 is None else enter(h0.astype(dtype))
+    fresh = None if reset_to is None else enter(reset_to.astype(dtype))
+    h, h_last = _solve(solve, parts.multiply, enter(a), b, first, fresh, reverse, resets, lengths)
+    return (leave(h), leave(h_last)) if leave else (h, h_last)
 
 
 def dense_scan(

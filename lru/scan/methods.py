@@ -10,7 +10,8 @@ A method solves one plain problem; `lru.scan.linear` reduces every call to it. I
     reverse: whether time runs from T - 1 to 0.
 It returns h, shaped like b, and is differentiable in a, b and h0. All arrays are float32 or
 float64 alike, but for methods in `BFLOAT16_METHODS`: beside h0 and h in float32, a and b may be
-bfloat16.
+bfloat16; and for those in `COMPLEX_METHODS`: b, h0 and h, and a with them or not, may be complex
+with P = Q = 1.
 """
 
 from collections.abc import Callable
@@ -34,6 +35,9 @@ Product = Callable[[Array, Array], Array]
 LINEAR_METHODS: Registry[Method] = Registry("scan method")
 DENSE_METHODS: Registry[Method] = Registry("scan method")
 BFLOAT16_METHODS: set[Method] = set()
+COMPLEX_METHODS: set[Method] = set()
+# The form of a linear method that may write over b and over the gradient of h.
+DONATED: dict[Method, Method] = {}
 # Linear methods that split time over devices, so that a chunk of steps lies on one device.
 TIME_SPLITTING_METHODS: set[Method] = set()
 
@@ -171,7 +175,7 @@ def linear_gradients(solve: Method, reverse: bool, saved: tuple, g: Array) -> tu
     db = solve(conj_next, g, jnp.zeros_like(h0), keep_next, not reverse)
     products = parts.correlate(db, previous(h, h0, reverse), a.shape[-2])
     terms = [masked(keep, x) for x in products]
-    da = parts.collect([x.sum((0, 1)) for x in terms] if a.ndim == 2 else terms)
+    da = parts.collect([x.sum((0, 1)) for x in terms] if a.ndim == 2 else terms, a.dtype)
     start = -1 if reverse else 0
     dh0 = parts.multiply(conj if a.ndim == 2 else conj[:, start], db[:, start])
     dh0 = masked(None if keep is None else keep[:, start], dh0)

@@ -16,8 +16,11 @@ from jax import Array, lax
 
 from lru.scan import cpu, parts, sequential
 from lru.scan.methods import (
+    COMPLEX_METHODS,
     DENSE_METHODS,
+    DONATED,
     LINEAR_METHODS,
+    Method,
     dense_gradients,
     differentiable,
     masked,
@@ -53,36 +56,53 @@ def on_cpu(here: Callable, elsewhere: Callable, *arrays: Any) -> Any:
     return with_derivatives_of(elsewhere, fast)(*arrays)
 
 
-def _solve_linear(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
-    """Solve the linear problem of `lru.scan.methods`."""
-    cpu.require()
+def _linear(in_place: int | None) -> Method:
+    """A method for the linear problem of `lru.scan.methods`.
 
-    def here(a: Array, b: Array, h0: Array, keep: Array | None) -> Array:
-        return cpu.call(
-            "lru_linear_forward", _like(b), a, b, h0, cpu.mask(keep), in_place=1, reverse=reverse
-        )
+    Args:
+        in_place: 1 to write over b and over the gradient of h, which are copied first if they live
+            on; None to leave them.
+    """
 
-    elsewhere = partial(sequential.solve, reverse=reverse)
-    return on_cpu(here, elsewhere, a, b, h0, keep)
+    def solve(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
+        cpu.require()
 
+        def here(a: Array, b: Array, h0: Array, keep: Array | None) -> Array:
+            paired = b.shape[-2] > 1
+            if not paired:
+                a, b, h0 = map(parts.only, (a, b, h0))
+            arguments = (a, b, h0, cpu.mask(keep))
+            options = {"paired": paired, "reverse": reverse}
+            h = cpu.call("lru_linear_forward", _like(b), *arguments, in_place=in_place, **options)
+            return h if paired else parts.alone(h)
 
-def _linear_gradients(reverse: bool, saved: tuple, g: Array) -> tuple[Array | None, ...]:
-    def here(a: Array, h: Array, h0: Array, keep: Array | None, g: Array) -> tuple:
-        constant = a.ndim == 2
-        shape_of_da = (h.shape[0], *a.shape) if constant else a.shape
-        results = (_like(g), _like(g, *shape_of_da))
-        arguments = (a, g, h, h0, cpu.mask(keep))
-        db, da = cpu.call("lru_linear_backward", results, *arguments, in_place=1, reverse=reverse)
-        start = -1 if reverse else 0
-        conj = parts.conjugate(a if constant else a[:, start])
-        dh0 = _gradient_of_start(parts.multiply(conj, db[:, start]), keep, start)
-        return da.sum(0) if constant else da, db, dh0
+        elsewhere = partial(sequential.solve, reverse=reverse)
+        return on_cpu(here, elsewhere, a, b, h0, keep)
 
-    def elsewhere(*saved_and_g: Any) -> tuple:
-        *before, g = saved_and_g
-        return sequential.gradients(reverse, tuple(before), g)[:3]
+    def gradients(reverse: bool, saved: tuple, g: Array) -> tuple[Array | None, ...]:
+        def here(a: Array, h: Array, h0: Array, keep: Array | None, g: Array) -> tuple:
+            constant, paired, conj = a.ndim == 2, g.shape[-2] > 1, parts.conjugate(a)
+            # XLA takes an argument of a program as it is, but copies one of another shape.
+            if not paired:
+                a, g, h, h0 = map(parts.only, (a, g, h, h0))
+            results = (_like(g), _like(a, *(h.shape[:1] if constant else ()), *a.shape))
+            arguments = (a, g, h, h0, cpu.mask(keep))
+            options = {"paired": paired, "reverse": reverse}
+            found = cpu.call(
+                "lru_linear_backward", results, *arguments, in_place=in_place, **options
+            )
+            db, da = found if paired else map(parts.alone, found)
+            start = -1 if reverse else 0
+            first = parts.multiply(conj if constant else conj[:, start], db[:, start])
+            return da.sum(0) if constant else da, db, _gradient_of_start(first, keep, start)
 
-    return *on_cpu(here, elsewhere, *saved, g), None
+        def elsewhere(*saved_and_g: Any) -> tuple:
+            *before, g = saved_and_g
+            return sequential.gradients(reverse, tuple(before), g)[:3]
+
+        return *on_cpu(here, elsewhere, *saved, g), None
+
+    return differentiable(solve, gradients)
 
 
 def _solve_dense(A: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
@@ -113,5 +133,7 @@ def _dense_gradients(reverse: bool, saved: tuple, g: Array) -> tuple[Array | Non
     return *on_cpu(here, elsewhere, *saved, g), None
 
 
-LINEAR_METHODS.register("native")(differentiable(_solve_linear, _linear_gradients))
+plain = LINEAR_METHODS.register("native")(_linear(in_place=None))
+DONATED[plain] = _linear(in_place=1)
+COMPLEX_METHODS.update((plain, DONATED[plain]))
 DENSE_METHODS.register("native")(differentiable(_solve_dense, _dense_gradients))

@@ -1,8 +1,7 @@
 """Complex arrays as real ones with an axis for their parts: x [..., N] <-> [..., P, N].
 
 P is 1 for real numbers and 2 for (real, imaginary). One real buffer is what the matrix products
-around a scan write and read: `join` of a product [B, T, 2 N] reshaped to [B, T, 2, N], given to a
-scan, and `split` of its result cost no pass over memory once compiled, nor do their gradients.
+around a scan write and read. Methods that take complex arrays as they are get them with P = 1.
 """
 
 import jax
@@ -33,6 +32,16 @@ def join(x: Float[Array, "*rest P N"]) -> Inexact[Array, "*rest N"]:
     return _join(x)
 
 
+def alone(x: Inexact[Array, "*rest N"]) -> Inexact[Array, "*rest 1 N"]:
+    """An array as its own only part."""
+    return x[..., None, :]
+
+
+def only(x: Inexact[Array, "*rest 1 N"]) -> Inexact[Array, "*rest N"]:
+    """The array that is its own only part."""
+    return x[..., 0, :]
+
+
 # JAX's gradient of a complex array is the conjugate of the pair of real gradients. Autodiff finds
 # these rules too, but as sums of padded halves, which the compiler does not see through. Inside of
 # rules it has to do: forwards, as for second derivatives, JAX follows no rule for gradients.
@@ -50,14 +59,17 @@ split.defvjp(lambda x: (_split(x), None), lambda _, g: (_conjugate_join(g),))
 join.defvjp(lambda x: (_join(x), None), lambda _, g: (_conjugate_split(g),))
 
 
-def conjugate(a: Float[Array, "*rest P N"]) -> Float[Array, "*rest P N"]:
-    """The complex conjugate."""
+def conjugate(a: Inexact[Array, "*rest P N"]) -> Inexact[Array, "*rest P N"]:
+    """The factor of gradients: the conjugate of pairs, and an array alone as it is.
+
+    JAX's gradients of complex arrays are the conjugates of those of the pairs.
+    """
     return a if a.shape[-2] == 1 else a * jnp.array([[1], [-1]], a.dtype)
 
 
 def multiply(
-    a: Float[Array, "*any Q N"], h: Float[Array, "*rest P N"]
-) -> Float[Array, "*both P N"]:
+    a: Inexact[Array, "*any Q N"], h: Inexact[Array, "*rest P N"]
+) -> Inexact[Array, "*both P N"]:
     """The product a h, broadcast, where a may be real (Q = 1) beside a complex h (P = 2).
 
     Written with whole rows of h so that it stays one elementwise pass: (re, im) of the product is
@@ -70,17 +82,21 @@ def multiply(
 
 
 def correlate(
-    g: Float[Array, "*rest P N"], h: Float[Array, "*rest P N"], parts: int
-) -> list[Float[Array, "*rest P N"]]:
-    """Elementwise terms of g conj(h), of its real part alone if parts is 1.
+    g: Inexact[Array, "*rest P N"], h: Inexact[Array, "*rest P N"], parts: int
+) -> list[Inexact[Array, "*rest P N"]]:
+    """Elementwise terms of g conj(h), of its real part alone if parts is 1; of g h if P is 1.
 
     `collect` adds them up. Being whole rows, they are cheap to accumulate over time before that.
     """
     return [g * h] if parts == 1 else [g * h, g * h[..., ::-1, :]]
 
 
-def collect(terms: list[Float[Array, "*rest P N"]]) -> Float[Array, "*rest Q N"]:
-    """The parts of g conj(h) from its terms, or of a sum of products from sums of terms."""
+def collect(
+    terms: list[Inexact[Array, "*rest P N"]], dtype: jnp.dtype
+) -> Inexact[Array, "*rest Q N"]:
+    """The gradient of a factor of a type, from its terms or from their sums."""
     real = jnp.sum(terms[0], axis=-2)
+    if jnp.iscomplexobj(real) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        real = real.real
     imag = [crossed[..., 1, :] - crossed[..., 0, :] for crossed in terms[1:]]
     return jnp.stack([real, *imag], axis=-2)

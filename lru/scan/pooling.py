@@ -155,6 +155,7 @@ def _in_parts(
         lengths=lengths,
         reset_to=reset_to,
         method=method,
+        donate=True,
     )
     return (c if values.output is None else values.output * c), last
 

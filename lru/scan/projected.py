@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float, Inexact, Integer
 
 from lru.scan import cpu, parts, sequential
-from lru.scan.linear import check_common, linear_scan, mask_lengths, method_named, state_after
+from lru.scan.linear import check_common, mask_lengths, method_named, paired_scan, state_after
 from lru.scan.methods import LINEAR_METHODS, step_counts, traced_once
 from lru.scan.native import on_cpu
 from lru.scan.products import product
@@ -85,17 +85,16 @@ def projected_scan(
         or (reverse and h0 is not None and lengths is not None)
     )
     if unknown or LINEAR_METHODS.resolve(chosen) != "native" or not _worth_fusing(len(x)):
-        b = parts.join(product(x, B, compute_dtype).reshape(*x.shape[:-1], 2, width))
-        h, h_last = linear_scan(
-            *(a, b, h0),
+        h, h_last = paired_scan(
+            *(a, product(x, B, compute_dtype).reshape(*x.shape[:-1], 2, width), h0),
             reverse=reverse,
             resets=resets,
             lengths=lengths,
             reset_to=reset_to,
             method=chosen,
+            donate=True,
         )
-        h = parts.split(h).reshape(*x.shape[:-1], 2 * width)
-        return product(h, C, compute_dtype), h_last
+        return product(h.reshape(*x.shape[:-1], 2 * width), C, compute_dtype), h_last
     cpu.require()
     first = jnp.zeros((len(x), width), Bx.dtype) if h0 is None else h0
     x, keep = mask_lengths(x, resets, lengths)

@@ -69,7 +69,7 @@ def gradients(reverse: bool, saved: tuple, g: Array) -> tuple[Array, Array, Arra
         if constant:
             da = [total + term for total, term in zip(da, terms, strict=True)]
         else:
-            da = [_put(da[0], parts.collect(terms), t)]
+            da = [_put(da[0], parts.collect(terms, a.dtype), t)]
         conj = parts.conjugate(a if constant else _at(a, t))
         return masked(keep_t, parts.multiply(conj, db_t)), da
 
@@ -84,7 +84,8 @@ def gradients(reverse: bool, saved: tuple, g: Array) -> tuple[Array, Array, Arra
     da = [jnp.zeros_like(h0)] * parts_of_a if constant else [jnp.zeros_like(a)]
     db_start, db, da = lax.fori_loop(0, last, step_inside, (g[:, end], g, da))
     dh0, da = step(start, h0, db_start, da)
-    return parts.collect([x.sum(0) for x in da]) if constant else da[0], db, dh0, None
+    gradient = parts.collect([x.sum(0) for x in da], a.dtype) if constant else da[0]
+    return gradient, db, dh0, None
 
 
 LINEAR_METHODS.register("sequential")(differentiable(solve, gradients))

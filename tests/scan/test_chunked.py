@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lru.scan import join, linear_scan, reference, split
+from lru.scan import linear_scan, paired_scan, reference
 
 B, N = 2, 3
 # Most of the time of these tests is compiling.
@@ -78,7 +78,7 @@ def test_a_gradient_needs_less_memory_than_one_array_of_states() -> None:
     shape = (2, 1024, 2, 64)
 
     def run(a: jax.Array, x: jax.Array, g: jax.Array) -> tuple:
-        h, gradients = jax.vjp(lambda a, x: split(chunked(a, join(x))[0]), a, x)
+        h, gradients = jax.vjp(lambda a, x: paired_scan(a, x, method="chunked")[0], a, x)
         return h, gradients(g)
 
     a, x = (jax.ShapeDtypeStruct((64,), "complex64"), jax.ShapeDtypeStruct(shape, "float32"))

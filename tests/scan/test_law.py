@@ -130,6 +130,23 @@ def test_values_and_gradients_equal_the_oracle(kind: str, method: str, case: Cas
         check_close(result, expected(kind, case))
 
 
+@pytest.mark.parametrize("method", LINEAR_METHODS)
+def test_real_pairs_are_complex_numbers(method: str) -> None:
+    """The scan of pairs has the values and gradients of the oracle."""
+    case = Case(varying=True)
+    (a, b, h0), others = arguments("linear", case)
+
+    def pairs(a: jax.Array, b: jax.Array, h0: jax.Array, **others: Any) -> tuple:
+        h, h_last = scan.paired_scan(a, pair(b), h0, **others, method=method)
+        return jax.lax.complex(h[:, :, 0], h[:, :, 1]), h_last
+
+    def pair(x: jax.Array) -> jax.Array:
+        return jnp.stack([x.real, x.imag], axis=2)
+
+    result = jax.jit(lambda *x: pull(pairs, case, *x))((a, b, h0), others)
+    check_close(result, expected("linear", case))
+
+
 @by_method
 @pytest.mark.parametrize("reverse", [False, True])
 def test_fully_optimised_code_equals_the_oracle(kind: str, method: str, reverse: bool) -> None:
@@ -308,10 +325,7 @@ def test_sequential_needs_no_memory_beside_its_inputs_and_outputs() -> None:
     shape = (2, 257, 2, 64)
 
     def run(a: jax.Array, x: jax.Array, g: jax.Array) -> tuple:
-        def call(a: jax.Array, x: jax.Array) -> jax.Array:
-            return scan.split(scan.linear_scan(a, scan.join(x), method="sequential")[0])
-
-        h, vjp = jax.vjp(call, a, x)
+        h, vjp = jax.vjp(lambda a, x: scan.paired_scan(a, x, method="sequential")[0], a, x)
         return h, vjp(g)
 
     a, x = (jax.ShapeDtypeStruct((64,), "complex64"), jax.ShapeDtypeStruct(shape, "float32"))
@@ -322,6 +336,9 @@ def test_sequential_needs_no_memory_beside_its_inputs_and_outputs() -> None:
 # Every public scan, of inputs and a state before them.
 ENTRIES = {
     "linear_scan": lambda x, h0, **options: scan.linear_scan(jnp.full(N, 0.9), x, h0, **options),
+    "paired_scan": lambda x, h0, **options: scan.paired_scan(
+        jnp.full(N, 0.9), jnp.stack([x, x], axis=2), h0, **options
+    ),
     "dense_scan": lambda x, h0, **options: scan.dense_scan(0.9 * jnp.eye(N), x, h0, **options),
     "forget_mult": lambda x, h0, **options: scan.forget_mult(jax.nn.sigmoid(x), x, h0, **options),
     "pooled_scan": lambda x, h0, **options: scan.pooled_scan(

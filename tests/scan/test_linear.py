@@ -37,6 +37,20 @@ def test_bad_arguments_are_named(name: str, given: dict) -> None:
         linear_scan(**{"a": a, "b": b, **given})
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (jnp.ones((2, 5, 4)), r"b has shape \(2, 5, 4\), but pairs \[B, T, 2, N\]"),
+        (jnp.ones((2, 5, 1, 4)), r"b has shape .* pairs"),
+        (jnp.ones((2, 5, 2, 4), "complex64"), "b has dtype complex64, but only real floats"),
+        (jnp.ones((2, 5, 2, 3)), r"a has shape \(4,\), but b \(2, 5, 3\) allows"),
+    ],
+)
+def test_bad_pairs_are_named(given: jax.Array, says: str) -> None:
+    with pytest.raises(ValueError, match=f"^{says}"):
+        inspect.unwrap(scan.paired_scan)(a, given)
+
+
 def test_a_bad_matrix_is_named() -> None:
     with pytest.raises(ValueError, match=r"^A has shape \(4,\), but b .* allows \(4, 4\)"):
         dense_scan(a, b)

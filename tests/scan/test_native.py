@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from lru.scan import cpu, dense_scan, join, linear_scan, projected, projected_scan, reference
+from lru.scan import cpu, dense_scan, linear_scan, projected, projected_scan, reference
+from lru.scan.parts import join
 
 
 @pytest.fixture
@@ -342,6 +343,22 @@ LOOPS = {
 }
 
 
+OPTIONS = {
+    "lru_linear_forward": {"paired": True},
+    "lru_linear_backward": {"paired": True},
+    "lru_gated_forward": {"cell": "lstm"},
+    "lru_gated_backward": {"cell": "lstm"},
+}
+PLAIN = {
+    "lru_linear_forward": (
+        {"a": (WIDTH,), "b": FLAT, "h0": FLAT_START, "keep": MASK},
+        {"h": FLAT},
+    ),
+    "lru_linear_backward": (
+        {"a": FLAT, "g": FLAT, "h": FLAT, "h0": FLAT_START, "keep": MASK},
+        {"db": FLAT, "da": FLAT},
+    ),
+}
 TYPES = {"keep": "bool", "valid": "bool", "last": "int32"}
 POOLED = {
     "x": (ROWS * STEPS, 3 * WIDTH),
@@ -368,8 +385,8 @@ LOOPS["lru_gated_backward"] = (
 )
 
 
-def run_loop(target: str, changes: dict) -> None:
-    arguments, results = LOOPS[target]
+def run_loop(target: str, loop: tuple[dict, dict], options: dict, changes: dict) -> None:
+    arguments, results = loop
 
     def array(name: str, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
         shape, dtype = changes.get(name, (shape, TYPES.get(name, "float32")))
@@ -377,16 +394,24 @@ def run_loop(target: str, changes: dict) -> None:
 
     arrays = [jnp.zeros(x.shape, x.dtype) for x in (array(*item) for item in arguments.items())]
     outputs = tuple(array(*item) for item in results.items())
-    kind = {"cell": "lstm"} if "gated" in target else {}
-    jax.block_until_ready(cpu.call(target, outputs, *arrays, reverse=False, **kind))
+    jax.block_until_ready(cpu.call(target, outputs, *arrays, reverse=False, **options))
 
 
-@pytest.mark.parametrize("target", cpu.TARGETS)
-def test_a_loop_refuses_arrays_that_do_not_fit_each_other(target: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "loop", "options"),
+    [
+        *((target, LOOPS[target], OPTIONS.get(target, {})) for target in cpu.TARGETS),
+        *((target, loop, {"paired": False}) for target, loop in PLAIN.items()),
+    ],
+    ids=[*cpu.TARGETS, *(f"{target}_plain" for target in PLAIN)],
+)
+def test_a_loop_refuses_arrays_that_do_not_fit_each_other(
+    target: str, loop: tuple[dict, dict], options: dict
+) -> None:
     """Nothing in Python gives it such; what is read and written beyond an array ends a process."""
     cpu.require()
-    run_loop(target, {})
-    arguments, results = LOOPS[target]
+    run_loop(target, loop, options, {})
+    arguments, results = loop
     with jax.enable_x64(True):
         for name, shape in (*arguments.items(), *results.items()):
             for other in (
@@ -399,7 +424,62 @@ def test_a_loop_refuses_arrays_that_do_not_fit_each_other(target: str) -> None:
                 if name in TYPES:
                     other = (other[0], TYPES[name] if other[1] == "float32" else "float64")
                 with pytest.raises(jax.errors.JaxRuntimeError, match=r"INVALID_ARGUMENT"):
-                    run_loop(target, {name: other})
+                    run_loop(target, loop, options, {name: other})
+
+
+@pytest.mark.parametrize("name", ["a", "h0", "h", "db", "da"])
+def test_a_loop_refuses_complex_arrays_of_other_types(name: str) -> None:
+    cpu.require()
+    target = "lru_linear_backward"
+    arguments, results = PLAIN[target]
+    types = {name: (shape, "complex64") for name, shape in {**arguments, **results}.items()}
+    types |= {"keep": (MASK, "bool")}
+    real_a = {"a": (FLAT, "float32"), "da": (FLAT, "float32")}
+    for good in ({}, real_a):
+        run_loop(target, PLAIN[target], {"paired": False}, types | good)
+    with jax.enable_x64(True):
+        for wrong in ("float64", "complex128", *(["float32"] if name != "a" else [])):
+            changes = types | {name: (types[name][0], wrong)}
+            with pytest.raises(jax.errors.JaxRuntimeError, match=r"INVALID_ARGUMENT"):
+                run_loop(target, PLAIN[target], {"paired": False}, changes)
+
+
+@pytest.mark.parametrize(
+    ("kind_of_a", "kind_of_b", "varying"),
+    [
+        ("complex64", "complex64", False),
+        ("complex64", "complex64", True),
+        ("float32", "complex64", False),
+        ("float32", "complex64", True),
+        ("float32", "float32", True),
+        ("complex128", "complex128", False),
+    ],
+)
+@pytest.mark.parametrize("donate", [False, True])
+def test_plain_arrays_are_not_copied(
+    kind_of_a: str, kind_of_b: str, varying: bool, donate: bool
+) -> None:
+    """Neither those that live on nor those that are given away need memory beside the results."""
+
+    def both(a: jax.Array, b: jax.Array, g: jax.Array) -> tuple:
+        scan = functools.partial(linear_scan, method="native", donate=donate)
+        h, pull = jax.vjp(lambda a, b: scan(a, b)[0], a, b)
+        da, db = pull(g)
+        # JAX gives a donated array to the first result of its shape.
+        return h, db, da
+
+    with jax.enable_x64(kind_of_b == "complex128"):
+        b = jax.ShapeDtypeStruct((4, 512, 64), kind_of_b)
+        a = jax.ShapeDtypeStruct(b.shape if varying else (64,), kind_of_a)
+        program = jax.jit(both, donate_argnums=(1, 2) if donate else ())
+        compiled = program.lower(a, b, b).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 0.05 * b.size * b.dtype.itemsize
+    text = compiled.as_text() or ""
+    whole = f"[{','.join(map(str, b.shape))}]"
+    (entry,) = text.split("ENTRY")[1:]
+    passes = [line for line in entry.splitlines() if whole in line.split("(")[0]]
+    names = ("parameter", "custom-call", "get-tuple-element", "tuple", "bitcast")
+    assert not [line for line in passes if not any(f" {name}(" in line for name in names)]
 
 
 def test_rows_stay_on_their_devices_within_shard_map() -> None:

@@ -5,7 +5,6 @@
 #define LRU_SCAN_CPU_BUFFERS_H_
 
 #include <cstdint>
-#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -31,15 +30,15 @@ class Check {
   Check(xla::ffi::DataType type, const Front& front) : type_(type), front_(front) {}
 
   // Expects the common type, and these axes behind those in front.
-  Check& Has(const char* name, const xla::ffi::AnyBuffer& x, std::initializer_list<int64_t> own) {
+  Check& Has(const char* name, const xla::ffi::AnyBuffer& x, const std::vector<int64_t>& own) {
     return x.element_type() == type_ ? HasShape(name, x, own) : Refuse(name, "another type");
   }
 
   // Expects the axes alone.
   template <typename Buffer>
-  Check& HasShape(const char* name, const Buffer& x, std::initializer_list<int64_t> own) {
+  Check& HasShape(const char* name, const Buffer& x, const std::vector<int64_t>& own) {
     std::vector<int64_t> expected = front_.axes;
-    expected.insert(expected.end(), own);
+    expected.insert(expected.end(), own.begin(), own.end());
     auto shape = x.dimensions();
     bool same = std::vector<int64_t>(shape.begin(), shape.end()) == expected;
     return same ? *this : Refuse(name, "another shape");
@@ -51,6 +50,11 @@ class Check {
     return mask.element_count() == 0 ? *this : HasShape(name, mask, {rows, steps});
   }
 
+  Check& Refuse(const char* name, const char* what) {
+    if (problem_.empty()) problem_ = std::string(name) + " has " + what + " than the other arrays";
+    return *this;
+  }
+
   // Says that an array was not given.
   Check& Miss(const char* name) { return Refuse(name, "fewer arrays"); }
 
@@ -60,11 +64,6 @@ class Check {
   }
 
  private:
-  Check& Refuse(const char* name, const char* what) {
-    if (problem_.empty()) problem_ = std::string(name) + " has " + what + " than the other arrays";
-    return *this;
-  }
-
   xla::ffi::DataType type_;
   const Front& front_;
   std::string problem_;
@@ -79,11 +78,26 @@ inline const bool* MaskOf(const xla::ffi::Buffer<xla::ffi::PRED>& mask) {
   return mask.element_count() == 0 ? nullptr : mask.typed_data();
 }
 
-// Calls run(T()) for the type of x.
+inline bool IsComplex(xla::ffi::DataType type) {
+  return type == xla::ffi::C64 || type == xla::ffi::C128;
+}
+
+// The type of the parts of a number.
+inline xla::ffi::DataType RealOf(xla::ffi::DataType type) {
+  return type == xla::ffi::C64 ? xla::ffi::F32 : type == xla::ffi::C128 ? xla::ffi::F64 : type;
+}
+
+// The numbers of x, real or pairs.
+template <typename T, typename Buffer>
+T* NumbersOf(const Buffer& x) {
+  return static_cast<T*>(x.untyped_data());
+}
+
+// Calls run(T()) for a real type.
 template <typename Run>
-xla::ffi::Error WithType(const xla::ffi::AnyBuffer& x, const Run& run) {
-  if (x.element_type() == xla::ffi::F32) return run(float());
-  if (x.element_type() == xla::ffi::F64) return run(double());
+xla::ffi::Error WithType(xla::ffi::DataType type, const Run& run) {
+  if (type == xla::ffi::F32) return run(float());
+  if (type == xla::ffi::F64) return run(double());
   return xla::ffi::Error::InvalidArgument("arrays are neither float32 nor float64");
 }
 

@@ -149,7 +149,7 @@ ffi::Error ForwardCall(ffi::ThreadPool pool, bool reverse, ffi::AnyBuffer A, ffi
   Check check = problem.CheckedArguments(A, b, h0, keep);
   problem.Sequence(check, "h", *h);
   if (check.Result().failure()) return check.Result();
-  return WithType(b, [&](auto zero) {
+  return WithType(b.element_type(), [&](auto zero) {
     using T = decltype(zero);
     Forward(pool, problem.sizes, A.reinterpret_data<T>(), b.reinterpret_data<T>(),
             h0.reinterpret_data<T>(), MaskOf(keep), h->reinterpret_data<T>());
@@ -167,7 +167,7 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, bool reverse, ffi::AnyBuffer A, ff
   problem.Sequence(check, "db", *db);
   check.Has("dA", *dA, {problem.sizes.width, problem.sizes.width});
   if (check.Result().failure()) return check.Result();
-  return WithType(g, [&](auto zero) {
+  return WithType(g.element_type(), [&](auto zero) {
     using T = decltype(zero);
     Backward(pool, problem.sizes, A.reinterpret_data<T>(), g.reinterpret_data<T>(),
              h.reinterpret_data<T>(), h0.reinterpret_data<T>(), MaskOf(keep),

@@ -373,7 +373,7 @@ ffi::Error ForwardCall(ffi::ThreadPool pool, bool reverse, std::string_view cell
   if (!Problem::HasAxes(x, W)) return TooFewAxes("x or W");
   return WithCell(cell, [&](auto kind) {
     using Cell = decltype(kind);
-    return WithType(x, [&](auto zero) {
+    return WithType(x.element_type(), [&](auto zero) {
       using T = decltype(zero);
       const Problem problem(x, W, reverse);
       const Sizes& s = problem.sizes;
@@ -400,7 +400,7 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, bool reverse, std::string_view cel
   if (!Problem::HasAxes(*dx, W)) return TooFewAxes("dx or W");
   return WithCell(cell, [&](auto kind) {
     using Cell = decltype(kind);
-    return WithType(*dx, [&](auto zero) {
+    return WithType(dx->element_type(), [&](auto zero) {
       using T = decltype(zero);
       const Problem problem(*dx, W, reverse);
       const Sizes& s = problem.sizes;

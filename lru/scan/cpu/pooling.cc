@@ -170,7 +170,7 @@ ffi::Error ForwardCall(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer bi
   problem.Inputs(check, "same_x", *same_x);
   problem.Sequence(problem.Sequence(check, "c", *c), "h", *h);
   if (check.Result().failure()) return check.Result();
-  return WithType(x, [&](auto zero) {
+  return WithType(x.element_type(), [&](auto zero) {
     using T = decltype(zero);
     Forward<T>(pool, problem.sizes, x.reinterpret_data<T>(), bias.reinterpret_data<T>(),
                c0.reinterpret_data<T>(), MaskOf(keep), MaskOf(valid), reverse,
@@ -192,7 +192,7 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer b
   problem.Inputs(check, "dx", *dx).Has("dbias", *dbias, {rows, 3 * width});
   check.Has("dc0", *dc0, {rows, width});
   if (check.Result().failure()) return check.Result();
-  return WithType(x, [&](auto zero) {
+  return WithType(x.element_type(), [&](auto zero) {
     using T = decltype(zero);
     Backward<T>(pool, problem.sizes, x.reinterpret_data<T>(), bias.reinterpret_data<T>(),
                 c0.reinterpret_data<T>(), MaskOf(keep), MaskOf(valid), c.reinterpret_data<T>(),

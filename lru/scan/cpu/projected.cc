@@ -69,7 +69,7 @@ void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* x, cons
       T* first = h_rows[place(0)];
       Steps<T> steps{count, kept, s.width, factor, 0, first, first, reverse ? -wide : wide};
       steps.state = state.data();
-      Advance<T, 2, 2, false, false>(steps, s.width);
+      Advance<T, Parts<2, 2>, false, false>(steps, s.width);
       Product(out, packed_C[problem], wide, count, h_rows, {}, y_rows);
     }
   });
@@ -141,7 +141,7 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* x, con
         steps.before = before;
         steps.stride_before = back * wide;
         steps.da = partial.data();
-        Advance<T, 2, 2, false, true>(steps, s.width);
+        Advance<T, Parts<2, 2>, false, true>(steps, s.width);
       };
       const int64_t within = k == 0 ? count - 1 : count;
       if (within > 0) advance(count - 1, within, h_rows[place(count - 1) + back]);
@@ -217,7 +217,7 @@ ffi::Error ForwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x,
   problem.Expect(check.HasMask("keep", keep, s.rows, s.steps), a, x, B, C, h0);
   problem.ExpectResults(check, *y, *h);
   if (check.Result().failure()) return check.Result();
-  return WithType(x, [&](auto zero) {
+  return WithType(x.element_type(), [&](auto zero) {
     using T = decltype(zero);
     Forward(pool, s, a.reinterpret_data<T>(), x.reinterpret_data<T>(), B.reinterpret_data<T>(),
             C.reinterpret_data<T>(), h0.reinterpret_data<T>(), MaskOf(keep), reverse,
@@ -241,7 +241,7 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x
   check.HasShape("last", last, {s.rows}).Has("dlast", dlast, {s.rows, 2, s.width});
   problem.Expect(check, *da, *dx, *dB, *dC, *dh0);
   if (check.Result().failure()) return check.Result();
-  return WithType(x, [&](auto zero) {
+  return WithType(x.element_type(), [&](auto zero) {
     using T = decltype(zero);
     Backward(pool, s, a.reinterpret_data<T>(), x.reinterpret_data<T>(), B.reinterpret_data<T>(),
              C.reinterpret_data<T>(), h0.reinterpret_data<T>(), MaskOf(keep), last.typed_data(),
