@@ -45,11 +45,14 @@ class CellLayer(RecurrentLayer):
         """The state to start from: that given, or the initial one of as many rows."""
         return self.initial_rows(x.shape[0]) if state is None else state
 
-    def read_out(self, h: Float[Array, "B T N"], dtype: DTypeLike) -> Float[Array, "B T M"]:
-        """The output: M is D, or N in a cell."""
+    def read_out(
+        self, h: Float[Array, "B T N"], dtype: DTypeLike, lengths: Integer[Array, " B"] | None
+    ) -> Float[Array, "B T M"]:
+        """The output, zero at padding: M is D, or N in a cell."""
         if self.readout is None:
             return h.astype(dtype)
-        return product(h, self.readout.kernel[...], self.compute_dtype).astype(dtype)
+        y = product(h, self.readout.kernel[...], self.compute_dtype).astype(dtype)
+        return without_padding(y, lengths)
 
 
 def uniform(key: Key[Array, ""], shape: tuple[int, ...], width: int) -> Float[Array, "..."]:

@@ -106,7 +106,9 @@ class ChunkedLayer(RecurrentLayer):
         resets: Array | None,
         reverse: bool,
     ) -> tuple[Array, State]:
-        return self.whole(without_padding(x, lengths), state, lengths, resets, reverse)
+        y, state = self.whole(without_padding(x, lengths), state, lengths, resets, reverse)
+        # So that what a loss says about padding, NaN included, reaches no parameter.
+        return without_padding(y, lengths), state
 
     def whole(
         self,

@@ -40,7 +40,7 @@ def _wide(x: Array, weight: Array) -> Array:
 
 def _product_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, weight = saved
-    rows, gradients = (a.reshape(-1, a.shape[-1]) for a in (x, gradient))
+    rows, gradients = products.matrix(x), products.matrix(gradient)
     # A CPU multiplies a transposed copy faster than it reads columns.
     return (gradients @ weight.T).reshape(x.shape), lax.optimization_barrier(rows.T) @ gradients
 
@@ -154,4 +154,4 @@ def _by_pairs(x: Float[Array, "B L D"], kernel: Float[Array, "K D N"]) -> Float[
     even = _multiply(windows(first - middle), older)
     odd = _multiply(windows(last - middle), recent)
     out = shared[:, :, None] + jnp.stack([even, odd], axis=2)
-    return out.reshape(len(x), 2 * pairs, -1)[:, :steps]
+    return out.reshape(len(x), 2 * pairs, out.shape[-1])[:, :steps]

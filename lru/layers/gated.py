@@ -101,7 +101,7 @@ class GatedRNN(CellLayer):
         """See `RecurrentLayer.__call__`."""
         arguments, options = self._problem(x, state, lengths, resets, reverse)
         h, last = gated_scan(*arguments, **options)
-        return self.read_out(h, x.dtype), self.state_type(*last)
+        return self.read_out(h, x.dtype, options["lengths"]), self.state_type(*last)
 
     def observe(
         self,

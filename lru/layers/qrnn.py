@@ -151,7 +151,7 @@ class QRNN(CellLayer):
             reset_to=None if fresh is None else fresh.c,
             method=self.scan_method,
         )
-        return self.read_out(h, x.dtype), QRNNState(c, window)
+        return self.read_out(h, x.dtype, lengths), QRNNState(c, window)
 
     def observe(
         self,

@@ -131,7 +131,7 @@ class AdaptiveSoftmax(nnx.Module):
 
         # Sorted, the targets of a cluster lie in few chunks. Padding counts as words of the head.
         order = jnp.argsort(groups)
-        size = min(_CHUNK, len(words))
+        size = min(_CHUNK, max(1, len(words)))
         sorted_chunks = [
             jnp.pad(part[order], [(0, -len(words) % size)] + [(0, 0)] * (part.ndim - 1)).reshape(
                 -1, size, *part.shape[1:]

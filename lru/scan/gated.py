@@ -18,7 +18,7 @@ from lru.scan import cpu
 from lru.scan.methods import masked, previous, step_counts, traced_once, valid_steps
 from lru.scan.native import has_one_pass, on_cpu
 from lru.scan.portability import is_portable
-from lru.scan.products import product
+from lru.scan.products import matrix, product
 
 LARGEST_NATIVE = 2**18
 """Elements of W up to which the loop in C++ is the faster one: those that a core's cache holds.
@@ -107,7 +107,8 @@ def gated_scan(
     """
     arguments = _masked(x, resets, lengths, reset_to)
     how = _how(cell, reverse, compute_dtype, x, W, state, arguments[1])
-    return _run_once(how, arguments[0], W, state, *arguments[1:])
+    h, last = _run_once(how, arguments[0], W, state, *arguments[1:])
+    return masked(arguments[-1], h), last
 
 
 def gated_steps(
@@ -278,7 +279,7 @@ def _forward(
     valid: Array | None,
 ) -> tuple[tuple[Array, Arrays], tuple]:
     last, *over_time = _over_time(how, x, W, first, fresh, keep, valid)
-    return (masked(valid, over_time[0][0]), last), (W, first, fresh, keep, valid, *over_time)
+    return (over_time[0][0], last), (W, first, fresh, keep, valid, *over_time)
 
 
 def _backward(how: How, saved: tuple, gradients: tuple[Array, Arrays]) -> tuple[Any, ...]:
@@ -312,7 +313,6 @@ def _gradients_plain(how: How, saved: tuple, gradients: tuple[Array, Arrays]) ->
     cell, columns, reverse, compute_dtype, _ = how
     W, first, fresh, keep, valid, states, activations = saved
     dh, dlast = gradients
-    dh = masked(valid, dh)
     before = tuple(
         previous(over_time, start, reverse) for over_time, start in zip(states, first, strict=True)
     )
@@ -345,7 +345,7 @@ def _gradients_plain(how: How, saved: tuple, gradients: tuple[Array, Arrays]) ->
     start = (dlast, (jnp.zeros((*dh.shape[:2], columns), dh.dtype),), dfresh)
     dfirst, (dx,), dfresh = lax.fori_loop(0, steps, step, start)
     # Of matrices: with two axes to sum over, the compiler would transpose a copy.
-    rows = before[0].reshape(-1, W.shape[0]), dx[..., -width:].reshape(-1, width)
+    rows = matrix(before[0]), matrix(dx[..., dx.shape[-1] - width :])
     if compute_dtype == "float32":
         dW = lax.dot_general(*rows, (((0,), (0,)), ((), ())))
     else:

@@ -224,15 +224,21 @@ def dense_scan(
     first = jnp.zeros_like(b[:, 0]) if h0 is None else h0.astype(dtype)
     if jnp.iscomplexobj(b):
         A = jnp.block([[A.real, -A.imag], [A.imag, A.real]])
-    wide_b, first = (x.reshape(*x.shape[:-2], -1) for x in (parts.split(b), parts.split(first)))
+    wide_b, first = _side_by_side(b), _side_by_side(first)
     fresh = None
     if reset_to is not None:
-        fresh = parts.split(reset_to.astype(dtype)).reshape(len(reset_to), -1)
+        fresh = _side_by_side(reset_to.astype(dtype))
     options = (fresh, reverse, resets, lengths)
     h, h_last = _solve(solve, lambda A, h: h @ A.T, A, wide_b, first, *options)
-    n = b.shape[-1]
-    h, h_last = (parts.join(x.reshape(*x.shape[:-1], -1, n)) for x in (h, h_last))
+    n_parts = 2 if jnp.iscomplexobj(b) else 1
+    h, h_last = (parts.join(x.reshape(*x.shape[:-1], n_parts, b.shape[-1])) for x in (h, h_last))
     return h, h_last
+
+
+def _side_by_side(x: Array) -> Array:
+    """The parts of x in one row."""
+    split = parts.split(x)
+    return split.reshape(*x.shape[:-1], split.shape[-2] * split.shape[-1])
 
 
 def _solve(
@@ -308,6 +314,9 @@ def method_named(
     `lru.scan.choice.automatic`. The shape [B, T, N] of the states may hold symbols of `jax.export`
     in a portable program.
     """
+    if 0 in shape and method in ("auto", *LINEAR_METHODS, *DENSE_METHODS):
+        # There is nothing to be fast about, nor to cut into pieces.
+        return "sequential"
     if method == "auto" and problem == "linear" and time_is_split():
         return "sharded"
     return method_on_device(method, problem, varying=varying, dtype=dtype, shape=shape)

@@ -26,6 +26,7 @@ from lru.scan.methods import (
 )
 from lru.scan.native import has_one_pass, on_cpu
 from lru.scan.portability import is_portable
+from lru.scan.products import matrix
 
 # What lies side by side in the inputs of each pooling.
 GATES = {"f": "zf", "fo": "zfo", "ifo": "zfoi"}
@@ -87,7 +88,8 @@ def pooled_scan(
     """
     _check(x, bias, c0, gates, resets, lengths)
     lengths = step_counts(lengths, x.shape[1])
-    dtype = jnp.result_type(jnp.float32, x, c0)
+    valid = valid_steps(x, lengths)
+    dtype = jnp.result_type(jnp.float32, *(a for a in (x, bias, c0) if a is not None))
     bias = jnp.zeros(x.shape[-1], dtype) if bias is None else bias.astype(dtype)
     x, c0 = x.astype(dtype), c0.astype(dtype)
     usual = gates == "fo" and _nothing(zoneout) and reset_to is None
@@ -104,10 +106,12 @@ def pooled_scan(
         )
     if not usual or LINEAR_METHODS.resolve(chosen) != "native":
         options = (reverse, resets, lengths, reset_to, chosen)
-        return _in_parts(x, bias, c0, gates, zoneout, *options)
+        h, last = _in_parts(x, bias, c0, gates, zoneout, *options)
+        return masked(valid, h), last
     cpu.require()
-    valid = valid_steps(x, lengths)
-    return _fused_once(reverse, x, bias, c0, None if resets is None else ~resets, valid)
+    keep = None if resets is None else ~resets
+    h, last = _fused_once(reverse, x, bias, c0, keep, valid)
+    return masked(valid, h), last
 
 
 def _check(
@@ -211,18 +215,13 @@ def _fused(
     return _forward(reverse, x, bias, c0, keep, valid)[0]
 
 
-def _flat(x: Array) -> Array:
-    """The matrix that a product gives: of an array with more axes the compiler makes a copy."""
-    return x.reshape(-1, x.shape[-1])
-
-
 def _forward(
     reverse: bool, x: Array, bias: Array, c0: Array, keep: Array | None, valid: Array | None
 ) -> tuple[tuple[Array, Array], tuple]:
     like_h = jax.ShapeDtypeStruct((*x.shape[:2], c0.shape[-1]), x.dtype)
 
     def here(x: Array, bias: Array, c0: Array, keep: Array | None, valid: Array | None) -> tuple:
-        flat = _flat(x)
+        flat = matrix(x)
         results = (jax.ShapeDtypeStruct(flat.shape, x.dtype), like_h, like_h)
         arguments = (flat, bias, c0, cpu.mask(keep), cpu.mask(valid))
         flat, c, h = cpu.call(
@@ -243,7 +242,7 @@ def _backward(
     reverse: bool, saved: tuple, gradients: tuple[Array, Array]
 ) -> tuple[Array | None, ...]:
     def here(x: Array, bias: Array, c0: Array, keep: Any, valid: Any, *others: Array) -> tuple:
-        flat = _flat(x)
+        flat = matrix(x)
         shapes = (flat.shape, (len(x), *bias.shape), c0.shape)
         results = tuple(jax.ShapeDtypeStruct(shape, x.dtype) for shape in shapes)
         arguments = (flat, bias, c0, cpu.mask(keep), cpu.mask(valid), *others)

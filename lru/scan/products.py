@@ -1,8 +1,10 @@
 """Matrix products, in the type of the arrays or in bfloat16 with sums in float32."""
 
+import math
+
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Inexact
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
@@ -17,6 +19,14 @@ def product(x: Array, weight: Array, compute_dtype: str = "float32") -> Array:
             products are summed up unrounded. float32 multiplies the arrays as they are.
     """
     return x @ weight if compute_dtype == "float32" else _narrow(x, weight)
+
+
+def matrix(x: Inexact[Array, "*rows N"]) -> Inexact[Array, "M N"]:
+    """All rows of an array as those of one matrix, as a product gives or takes it.
+
+    Of an array with more axes the compiler may make a copy.
+    """
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 @jax.custom_vjp
@@ -35,8 +45,7 @@ def _narrow_forward(x: Array, weight: Array) -> tuple[Array, tuple]:
 def _narrow_backward(saved: tuple, gradient: Array) -> tuple[Array, Array]:
     x, weight, like = saved
     dx = _narrow(gradient, weight.T)
-    rows, gradients = (a.reshape(-1, a.shape[-1]) for a in (x, gradient))
-    dweight = _narrow(rows.T, gradients)
+    dweight = _narrow(matrix(x).T, matrix(gradient))
     return dx.astype(like[0].dtype), dweight.astype(like[1].dtype)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Complex, Float, Inexact, Integer
 
 from lru.scan import cpu, parts, sequential
 from lru.scan.linear import check_common, mask_lengths, method_named, paired_scan, state_after
-from lru.scan.methods import LINEAR_METHODS, step_counts, traced_once
+from lru.scan.methods import LINEAR_METHODS, masked, step_counts, traced_once, valid_steps
 from lru.scan.native import on_cpu
 from lru.scan.products import product
 
@@ -69,6 +69,7 @@ def projected_scan(
     Bx = jax.ShapeDtypeStruct((*x.shape[:-1], width), jnp.result_type(jnp.complex64, *given))
     check_common(Bx, h0, resets, lengths)
     lengths = step_counts(lengths, x.shape[1])
+    valid = valid_steps(x, lengths)
     if B.shape != (x.shape[-1], 2 * width):
         raise ValueError(f"B has shape {B.shape}, but x and a allow {(x.shape[-1], 2 * width)}")
     if C.shape[:-1] != (2 * width,):
@@ -94,7 +95,8 @@ def projected_scan(
             method=chosen,
             donate=True,
         )
-        return product(h.reshape(*x.shape[:-1], 2 * width), C, compute_dtype), h_last
+        y = product(h.reshape(*x.shape[:-1], 2 * width), C, compute_dtype)
+        return masked(valid, y), h_last
     cpu.require()
     first = jnp.zeros((len(x), width), Bx.dtype) if h0 is None else h0
     x, keep = mask_lengths(x, resets, lengths)
@@ -102,7 +104,7 @@ def projected_scan(
     last = jnp.zeros_like(last) if reverse else jnp.maximum(last - 1, 0)
     first = parts.split(first.astype(Bx.dtype))
     y, h_last = _fused_once(reverse, parts.split(a), x, B, C, first, keep, last)
-    return y, parts.join(state_after(h_last, first, lengths))
+    return masked(valid, y), parts.join(state_after(h_last, first, lengths))
 
 
 def _worth_fusing(rows: int) -> bool:

@@ -123,6 +123,13 @@ def test_the_table_sums_to_one_and_holds_the_targets(drawn, tied):
     )
 
 
+def test_no_targets_have_no_log_probabilities(drawn):
+    x, targets, _ = drawn
+    x, targets = x.reshape(-1, x.shape[-1])[:0], targets.reshape(-1)[:0]
+    _, gradients = loss_and_gradients(build(), x, targets, None)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradients))
+
+
 def test_many_chunks_are_as_one(drawn, monkeypatch):
     x, targets, _ = drawn
     whole = loss_and_gradients(build(), x, targets, None)

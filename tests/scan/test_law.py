@@ -353,6 +353,62 @@ ENTRIES = {
 }
 
 
+EMPTY = {"no rows": (0, 5, N), "no states": (B, 5, 0), "neither": (0, 5, 0)}
+
+
+@by_method
+@pytest.mark.parametrize("shape", EMPTY.values(), ids=EMPTY)
+def test_empty_arrays_have_empty_results(
+    kind: str, method: str, shape: tuple[int, int, int]
+) -> None:
+    rows, _, width = shape
+    a = jnp.ones((width, width) if kind == "dense" else (width,), "complex64")
+    arrays = (a, jnp.ones(shape, "complex64"), jnp.ones((rows, width), "complex64"))
+    others = {"lengths": jnp.full(rows, 3), "resets": jnp.zeros(shape[:2], bool)}
+    for options in ({}, others):
+        values, gradients = pull(public(kind, method), Case(), arrays, options)
+        assert [x.shape for x in (*values, *gradients)] == [
+            x.shape for x in (arrays[1], arrays[2], *arrays)
+        ]
+        np.testing.assert_array_equal(gradients[0], jnp.zeros_like(a))
+
+
+@pytest.mark.parametrize(
+    ("rows", "inputs", "width", "outputs"),
+    [(0, 2, 3, 4), (2, 0, 3, 4), (2, 2, 0, 4), (2, 2, 3, 0), (0, 0, 0, 0)],
+)
+@pytest.mark.parametrize("method", ["native", "sequential"])
+def test_empty_projections(rows: int, inputs: int, width: int, outputs: int, method: str) -> None:
+    arrays = (
+        random(0, (width,), "complex64"),
+        random(1, (rows, 5, inputs), "float32"),
+        random(2, (inputs, 2 * width), "float32"),
+        random(3, (2 * width, outputs), "float32"),
+        random(4, (rows, width), "complex64"),
+    )
+    case = Case()
+    run = functools.partial(scan.projected_scan, method=method)
+    values, gradients = jax.jit(lambda *x: pull(run, case, x, {}))(*arrays)
+    assert [x.shape for x in values] == [(rows, 5, outputs), (rows, width)]
+    assert [x.shape for x in gradients] == [x.shape for x in arrays]
+    if not (rows and inputs and width):
+        # h is a power of a times h0, or nothing.
+        h_last = arrays[0] ** 5 * arrays[4]
+        np.testing.assert_allclose(values[1], h_last, rtol=1e-5)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_what_is_said_about_padding_reaches_no_gradient(entry: str) -> None:
+    x, h0 = random(0, (B, 9, N), "float32"), random(1, (B, N), "float32")
+    lengths = jnp.array([9, 4, 0])
+    (y, _), pull = jax.vjp(jax.jit(lambda *x: ENTRIES[entry](*x, lengths=lengths)), x, h0)
+    padding = (jnp.arange(9) >= lengths[:, None]).reshape(B, 9, *[1] * (y.ndim - 2))
+    last = jax.tree.map(jnp.ones_like, jax.eval_shape(ENTRIES[entry], x, h0)[1])
+    gradients = [pull((jnp.where(padding, at_padding, y), last)) for at_padding in (0, jnp.nan)]
+    for clean, other in zip(*gradients, strict=True):
+        np.testing.assert_array_equal(other, clean)
+
+
 @pytest.mark.parametrize(
     ("dtype", "longest"), [("uint8", 255), ("int8", 127), ("uint32", 2**32 - 1)]
 )

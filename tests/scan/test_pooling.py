@@ -226,3 +226,14 @@ def test_the_one_pass_has_second_derivatives() -> None:
     expected = jax.jit(lambda: change(reference.pooled_scan))()
     for x, y in zip(one_pass, expected, strict=True):
         np.testing.assert_allclose(x, y, rtol=0, atol=2e-5 * np.abs(y).max())
+
+
+@pytest.mark.parametrize("method", ["native", "sequential"])
+def test_one_wide_argument_widens_the_states(method: str) -> None:
+    with jax.enable_x64(True):
+        for wide in range(3):
+            arrays = (jnp.ones((2, 5, 12)), jnp.ones(12), jnp.ones((2, 4)))
+            types = ["float64" if i == wide else "float32" for i in range(3)]
+            given = (array.astype(dtype) for array, dtype in zip(arrays, types, strict=True))
+            h, last = pooled_scan(*given, gates="fo", method=method)
+            assert (h.dtype, last.dtype) == (jnp.float64, jnp.float64)

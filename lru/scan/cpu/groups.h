@@ -21,7 +21,7 @@ struct Groups {
   Groups(xla::ffi::ThreadPool& pool, int64_t problems, int64_t rows, int64_t products)
       : problems(problems), rows(rows) {
     threads = std::clamp<int64_t>(products / kProductsWorthAThread, 1, pool.num_threads());
-    int64_t share = (threads + problems - 1) / problems;
+    int64_t share = (threads + problems - 1) / std::max<int64_t>(problems, 1);
     size = std::clamp<int64_t>((rows + share - 1) / share, 1, kTileRows);
     tasks = std::min(share, (rows + size - 1) / size);
   }

@@ -105,7 +105,7 @@ struct Panels {
   explicit Panels(int64_t n) : n(n) {
     int64_t vectors = (n + kLanes - 1) / kLanes, count = (vectors + kTileVectors - 1) / kTileVectors;
     padded = vectors * kLanes;
-    for (int64_t i = 0; i <= count; ++i) bounds.push_back(vectors * i / count);
+    for (int64_t i = 0; i <= count; ++i) bounds.push_back(i == 0 ? 0 : vectors * i / count);
   }
 
   // Calls run(first column, vectors).

@@ -30,7 +30,8 @@ struct Sizes {
   int64_t Blocks() const { return (steps + kBlock - 1) / kBlock; }
 
   int64_t Tasks(ffi::ThreadPool& pool) const {
-    return std::min<int64_t>(rows, (pool.num_threads() + problems - 1) / problems);
+    int64_t share = (pool.num_threads() + problems - 1) / std::max<int64_t>(problems, 1);
+    return std::min<int64_t>(rows, share);
   }
 
   // Calls run(problem, task of the problem, row among those of all problems).
@@ -89,6 +90,7 @@ struct Totals {
   void AddTo(const Panels<T>& hidden, const Panels<T>& out, T* da, T* dB, T* dC) const {
     for (size_t i = 0; i < a.size(); ++i) da[i] += a[i];
     auto add = [](const std::vector<T>& total, const Panels<T>& panels, T* sum) {
+      if (total.empty()) return;
       for (size_t i = 0; i < total.size() / panels.padded; ++i)
         for (int64_t j = 0; j < panels.n; ++j)
           sum[i * panels.n + j] += total[i * panels.padded + j];
