@@ -118,7 +118,7 @@ def test_a_lane_is_the_run_of_its_seed_and_values(tmp_path, name):
             1e-9,
             singles=[0, 3],
             methods=["vmap", "map"],
-            steps=100,
+            steps=45,
             # Rates fall on plateaus, each lane's on its own.
             cosine_anneal=False,
             lr_patience=1,
@@ -185,11 +185,11 @@ LANES = ["--n_seeds", "2", "--lanes", "lr_base=1e-3,1e-1", "--data_seed", "3"]
 def test_lanes_killed_and_resumed_log_the_same(flags):
     common = [*flags, *LANES, "--checkpoint_every", "3", "--average_from", "1"]
     _, undisturbed, _ = fit([*common, "--name", "undisturbed"])
-    for n, lines in enumerate((4, 8)):
+    killed = [*common, "--name", "killed"]
+    for lines in (4, 4):
         with pytest.raises(InterruptedError):
-            fit([*common, "--name", f"killed{n}"], lines)
-        _, resumed, _ = fit([*common, "--name", f"killed{n}"])
-        assert resumed == undisturbed
+            fit(killed, lines)
+    assert fit(killed)[1] == undisturbed
 
 
 def test_each_lane_is_logged_selected_and_loaded_by_itself(flags, capsys, tmp_path):
