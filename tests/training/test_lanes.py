@@ -109,15 +109,20 @@ def assert_lanes_are_single_runs(tmp_path, task, rtol, *, singles, methods, step
     return joined
 
 
-@pytest.mark.parametrize("name", ["classification", "language_modelling"])
-def test_a_lane_is_the_run_of_its_seed_and_values(tmp_path, name):
+# In turn, lanes differ in nothing that a task knows: one with a state between batches is enough.
+@pytest.mark.parametrize(
+    ("name", "methods"),
+    [("classification", ["vmap"]), ("language_modelling", ["vmap", "map"])],
+    ids=["classification", "language_modelling"],
+)
+def test_a_lane_is_the_run_of_its_seed_and_values(tmp_path, name, methods):
     with jax.enable_x64(True):
         joined = assert_lanes_are_single_runs(
             tmp_path,
             wide(name),
             1e-9,
             singles=[0, 3],
-            methods=["vmap", "map"],
+            methods=methods,
             steps=45,
             # Rates fall on plateaus, each lane's on its own.
             cosine_anneal=False,
