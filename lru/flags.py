@@ -111,7 +111,12 @@ def parse(
         args=["--help"] if help_all else words,
         prog=program,
         description="Train, resume or evaluate a recurrent sequence model.",
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+        config=(
+            tyro.conf.OmitArgPrefixes,
+            tyro.conf.FlagConversionOff,
+            # Sentences come with the options; tyro would search source files for them as well.
+            tyro.conf.HelptextFromCommentsOff,
+        ),
         use_underscores=True,
     )
     values: Flat = {}

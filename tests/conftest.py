@@ -1,5 +1,6 @@
 """Settings of all tests; set before JAX and NumPy are imported."""
 
+import gc
 import gzip
 import itertools
 import os
@@ -53,6 +54,13 @@ def pytest_sessionstart(session):
         from lru.plugins import load_plugins
 
         load_plugins(plugins)
+
+
+def pytest_collection_finish():
+    """Collect garbage rarely, and not among what stays to the end: tracing allocates a lot."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture

@@ -42,6 +42,10 @@ def chosen(table, targets):
     return np.take_along_axis(np.asarray(table), np.asarray(targets)[..., None], -1)[..., 0]
 
 
+run = jax.jit(lambda model, x, targets, embedding=None: model(x, targets, embedding))
+table_of = jax.jit(lambda model, x, embedding=None: model.log_probs(x, embedding))
+
+
 @jax.jit
 def loss_and_gradients(model, x, targets, embedding):
     def loss(model, x, embedding):
@@ -70,10 +74,10 @@ def test_values_and_gradients_are_those_of_pytorch(drawn):
     loss, (grads, grad_x, _) = loss_and_gradients(ours, x, targets, None)
     np.testing.assert_allclose(loss, -output.output.sum().item(), rtol=1e-6)
     np.testing.assert_allclose(
-        ours(x, targets).reshape(-1), output.output.detach(), rtol=1e-5, atol=1e-5
+        run(ours, x, targets).reshape(-1), output.output.detach(), rtol=1e-5, atol=1e-5
     )
     table = theirs.log_prob(flat).detach()
-    np.testing.assert_allclose(ours.log_probs(x).reshape(-1, V), table, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(table_of(ours, x).reshape(-1, V), table, rtol=1e-5, atol=1e-5)
     bias = np.concatenate([grads.bias[: CUTOFFS[0]], grads.cluster_bias[...]])
     pairs = [(grad_x.reshape(-1, D), flat.grad), (bias, theirs.head.bias.grad)]
     head = jnp.concatenate([grads.words[...], grads.clusters[...]], axis=1)
@@ -98,7 +102,8 @@ def test_recorded_values_and_gradients_with_all_words_tied():
     x, targets, n = recorded["h"][None], recorded["targets"][None], len(recorded["targets"])
     loss, (grads, grad_x, grad_words) = loss_and_gradients(model, x, targets, recorded["W"])
     np.testing.assert_allclose(loss / n, recorded["loss"], atol=1e-6)
-    np.testing.assert_allclose(model.log_probs(x, recorded["W"])[0], recorded["logprob"], atol=1e-5)
+    table = table_of(model, x, recorded["W"])
+    np.testing.assert_allclose(table[0], recorded["logprob"], atol=1e-5)
     for mine, name in (
         (grad_words, "W"),
         (grad_x[0], "h"),
@@ -115,11 +120,11 @@ def test_the_table_sums_to_one_and_holds_the_targets(drawn, tied):
     if not tied:
         embedding = None
     model = build(tied=tied)
-    table = model.log_probs(x, embedding)
+    table = table_of(model, x, embedding)
     assert table.shape == (B, T, V)
     np.testing.assert_allclose(np.exp(table).sum(axis=-1), 1, rtol=1e-5)
     np.testing.assert_allclose(
-        model(x, targets, embedding), chosen(table, targets), rtol=1e-5, atol=1e-5
+        run(model, x, targets, embedding), chosen(table, targets), rtol=1e-5, atol=1e-5
     )
 
 
@@ -154,7 +159,7 @@ def test_each_cluster_has_fewer_features():
 
 def test_half_precision_features_have_single_log_probabilities(drawn):
     x, targets, _ = drawn
-    assert build()(x.astype(jnp.bfloat16), targets).dtype == jnp.float32
+    assert run(build(), x.astype(jnp.bfloat16), targets).dtype == jnp.float32
 
 
 @pytest.mark.parametrize("cutoffs", [[], [0, 5], [5, 5], [9, 5], [50], [5, 51]])

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -27,11 +28,14 @@ def of_targets(probs, targets):
     return np.log(chosen).astype(np.float32)
 
 
+run = jax.jit(CachePointer.__call__, static_argnums=0)
+
+
 def mix(pointer, features, targets, probs, cache=None):
     """Call a pointer, by default at the start of a stream."""
     cache = pointer.empty(B, D) if cache is None else cache
     log_probs = jnp.asarray(of_targets(probs, targets))
-    return pointer(jnp.asarray(features), jnp.asarray(targets), log_probs, cache)
+    return run(pointer, jnp.asarray(features), jnp.asarray(targets), log_probs, cache)
 
 
 def loop(features, targets, probs, pointer):

@@ -28,6 +28,12 @@ run = jax.jit(lambda built, tokens, state=None, lengths=None: built(tokens, stat
 advance = jax.jit(lambda built, tokens_t, state: built.step(tokens_t, state))
 
 
+@jax.jit
+def nll_of(built):
+    """Negative log-likelihood of the tokens, by the head alone."""
+    return built.head.nll(built.features(TOKENS)[0].dropped, TOKENS)
+
+
 @pytest.mark.parametrize("name", ["qrnn", "lstm", "gru", "lru", "diag-rnn", "rnn"])
 def test_chunks_and_single_steps_give_what_the_whole_gives(name):
     built = model(model=name)
@@ -56,10 +62,8 @@ def test_the_head_reads_out_by_the_embedding_or_by_a_matrix_of_its_own():
     for tied in (True, False):
         built = model(tied=tied)
         sizes[tied] = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(built, nnx.Param)))
-        features, _ = built.features(TOKENS)
-        nll = built.head.nll(features.dropped, TOKENS)
-        of_all = jnp.take_along_axis(built(TOKENS)[0], TOKENS[..., None], axis=-1)[..., 0]
-        np.testing.assert_allclose(nll, -of_all, rtol=1e-5)
+        of_all = jnp.take_along_axis(run(built, TOKENS)[0], TOKENS[..., None], axis=-1)[..., 0]
+        np.testing.assert_allclose(nll_of(built), -of_all, rtol=1e-5)
     assert sizes[False] - sizes[True] == V * SMALL.d_model
 
 
@@ -77,12 +81,12 @@ def test_densely_connected_cells_give_by_steps_what_the_whole_gives_and_show_the
     built = model(dense=True, n_layers=3)
     assert [cell.d_model for cell in built.body.cells] == [6, 6 + 8, 6 + 8 + 8]
     x = built.embedding[...][TOKENS]
-    whole, after = built.body(x)
+    whole, after = run(built.body, x)
     state = built.body.initial_state(B)
     for t in range(3):
-        step, state = built.body.step(x[:, t], state)
+        step, state = advance(built.body, x[:, t], state)
         np.testing.assert_allclose(step, whole[:, t], rtol=1e-4, atol=1e-5)
-    last = [found["state"][:, -1] for found in built.body.observe(x)]
+    last = [found["state"][:, -1] for found in jax.jit(type(built.body).observe)(built.body, x)]
     for seen, state in zip(last, after, strict=True):
         np.testing.assert_allclose(seen, state.c, rtol=1e-5, atol=1e-6)
 
@@ -92,19 +96,12 @@ def test_an_adaptive_head_has_probabilities_of_all_words(tied):
     built = model(cutoffs="3, 7", tied=tied)
     table, _ = run(built, TOKENS)
     np.testing.assert_allclose(np.exp(table).sum(axis=-1), 1, rtol=1e-5)
-    features, _ = built.features(TOKENS)
     of_all = jnp.take_along_axis(table, TOKENS[..., None], axis=-1)[..., 0]
-    np.testing.assert_allclose(
-        built.head.nll(features.dropped, TOKENS), -of_all, rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(nll_of(built), -of_all, rtol=1e-5, atol=1e-6)
     step, _ = advance(built, TOKENS[:, 0], built.initial_state(B))
     np.testing.assert_allclose(step, table[:, 0], rtol=1e-4, atol=1e-5)
-
-    def loss(built):
-        return built.head.nll(built.features(TOKENS)[0].dropped, TOKENS).sum()
-
     # Where they are tied the embedding is one parameter, with gradients from both of its uses.
-    gradients = nnx.jit(nnx.grad(loss))(built)
+    gradients = nnx.jit(nnx.grad(lambda built: nll_of(built).sum()))(built)
     assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradients.embedding))
     words = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(built, nnx.Param)))
     plain = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model(tied=True), nnx.Param)))

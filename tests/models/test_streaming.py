@@ -21,8 +21,8 @@ STATM = Path("/proc/self/statm")
 D, N, LAYERS = 64, 64, 4
 BYTES_OF_A_STATE = LAYERS * N * np.dtype(np.complex64).itemsize
 # Steps of one call, calls before memory is read, and calls until it is read again.
-BLOCK, WARM_UP, CALLS = 4, 500, 2_500
-# A stream that leaks grows in each window. The states after the calls of one take 5 MiB.
+BLOCK, WARM_UP, CALLS = 4, 500, 1_500
+# A stream that leaks grows in each window. The states after the calls of one take 3 MiB.
 WINDOWS = 4
 BOUND = 2**20
 

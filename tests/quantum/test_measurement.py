@@ -1,5 +1,7 @@
 """The task of measured words: the recorded losses and updates, metrics, what fits it, lanes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,13 +106,18 @@ def test_updates_are_the_recorded_ones(name):
         for rule in [rule for rule in RULES if not rule.startswith("lbfgs")]:
             trace, optimizer = known.setting["train_trace_float64"][rule], build_of(rule)[0]
             params = with_recorded(params, known)
-            state, values, norms = optimizer.init(params), [], []
+            state, values, norms = jax.jit(optimizer.init)(params), [], []
+
+            @jax.jit
+            def update(params, state, value, gradient, optimizer=optimizer):
+                updates, state = optimizer.update(gradient, state, params, value=value)
+                return optax.apply_updates(params, updates), state, optax.tree.norm(gradient)
+
             for _ in range(4):
                 value, gradient = loss(params)
-                updates, state = optimizer.update(gradient, state, params, value=value)
-                params = optax.apply_updates(params, updates)
+                params, state, norm = update(params, state, value, gradient)
                 values.append(value)
-                norms.append(optax.tree.norm(gradient))
+                norms.append(norm)
             for found, of in (
                 (values, "loss_at_first_closure_call_per_step"),
                 (norms, "grad_norm_before_clip_per_step"),
@@ -184,7 +191,8 @@ def test_metrics_count_words_and_rows():
     labels[:2, 1:] = np.asarray(model(jnp.asarray(words), wanted)[0].words)[:2, 1:]
     labels[1, 2] ^= 1
     batch = batch_of(words, labels, weights=np.array([1, 1, 0], np.float32))
-    outcome = task.loss(model, batch, (), jax.random.key(0), train=False)
+    evaluate = jax.jit(partial(task.loss, train=False))
+    outcome = evaluate(model, batch, (), jax.random.key(0))
     report = task.report(outcome.sums)
     assert report["argmax_error"] == 1 / 4
     assert report["argmax_accuracy"] == 1 / 2
@@ -195,7 +203,7 @@ def test_metrics_count_words_and_rows():
     alone = jnp.zeros((2000, 1), int)
     p = np.asarray(model(alone[:1])[0].probabilities[0, 0])
     many = batch_of(np.zeros((2000, 1), int), np.full((2000, 1), 3))
-    report = task.report(task.loss(model, many, (), jax.random.key(1), train=False).sums)
+    report = task.report(evaluate(model, many, (), jax.random.key(1)).sums)
     assert abs(report["accuracy"] - p[3]) < 5 * np.sqrt(p[3] * (1 - p[3]) / 2000)
     np.testing.assert_allclose(report["error"], 1 - report["accuracy"], atol=1e-6)
 
@@ -206,11 +214,13 @@ def test_rows_that_fill_up_and_padding_change_nothing():
     words, labels = np.array([[0, 1, 2], [3, 3, 0]]), np.array([[1, 2, 3], [given(0), 3, 1]])
 
     def sums(batch):
+        @nnx.jit
+        @partial(nnx.value_and_grad, has_aux=True)
         def mean(model):
             outcome = task.loss(model, batch, (), None, train=True)
             return outcome.loss.total, outcome.sums
 
-        (_, found), gradient = nnx.value_and_grad(mean, has_aux=True)(model)
+        (_, found), gradient = mean(model)
         return jax.tree.leaves((found, gradient))
 
     alone = sums(batch_of(words, labels))

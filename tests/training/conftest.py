@@ -20,16 +20,27 @@ def cache_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
-def flags(tmp_path, cache_dir):
-    """Flags of a run of 3 epochs of 5 updates, in a folder of its own."""
+def flags_in(runs_dir, cache_dir):
+    """Flags of a run of 3 epochs of 5 updates."""
     return [
         *("--dataset", "copy-classification"),
         *("--data_options", *(f"{name}={value}" for name, value in SMALL_DATA.items())),
         *("--model", "lru", "--n_layers", "1", "--d_model", "4", "--d_hidden", "4"),
         *("--batch_size", "8", "--epochs", "3", "--log_every", "2"),
-        *("--runs_dir", str(tmp_path), "--dir_name", str(cache_dir), "--plots", "False"),
+        *("--runs_dir", str(runs_dir), "--dir_name", str(cache_dir), "--plots", "False"),
     ]
+
+
+@pytest.fixture
+def flags(tmp_path, cache_dir):
+    """Those flags, with a folder of its own."""
+    return flags_in(tmp_path, cache_dir)
+
+
+@pytest.fixture(scope="module")
+def shared_flags(tmp_path_factory, cache_dir):
+    """Those flags, with a folder for all tests of a file."""
+    return flags_in(tmp_path_factory.mktemp("shared"), cache_dir)
 
 
 @pytest.fixture

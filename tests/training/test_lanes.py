@@ -109,16 +109,21 @@ def assert_lanes_are_single_runs(tmp_path, task, rtol, *, singles, methods, step
     return joined
 
 
-@pytest.mark.parametrize("name", ["classification", "language_modelling"])
-def test_a_lane_is_the_run_of_its_seed_and_values(tmp_path, name):
+# In turn, lanes differ in nothing that a task knows: one with a state between batches is enough.
+@pytest.mark.parametrize(
+    ("name", "methods"),
+    [("classification", ["vmap"]), ("language_modelling", ["vmap", "map"])],
+    ids=["classification", "language_modelling"],
+)
+def test_a_lane_is_the_run_of_its_seed_and_values(tmp_path, name, methods):
     with jax.enable_x64(True):
         joined = assert_lanes_are_single_runs(
             tmp_path,
             wide(name),
             1e-9,
             singles=[0, 3],
-            methods=["vmap", "map"],
-            steps=100,
+            methods=methods,
+            steps=45,
             # Rates fall on plateaus, each lane's on its own.
             cosine_anneal=False,
             lr_patience=1,
@@ -185,11 +190,11 @@ LANES = ["--n_seeds", "2", "--lanes", "lr_base=1e-3,1e-1", "--data_seed", "3"]
 def test_lanes_killed_and_resumed_log_the_same(flags):
     common = [*flags, *LANES, "--checkpoint_every", "3", "--average_from", "1"]
     _, undisturbed, _ = fit([*common, "--name", "undisturbed"])
-    for n, lines in enumerate((4, 8)):
+    killed = [*common, "--name", "killed"]
+    for lines in (4, 4):
         with pytest.raises(InterruptedError):
-            fit([*common, "--name", f"killed{n}"], lines)
-        _, resumed, _ = fit([*common, "--name", f"killed{n}"])
-        assert resumed == undisturbed
+            fit(killed, lines)
+    assert fit(killed)[1] == undisturbed
 
 
 def test_each_lane_is_logged_selected_and_loaded_by_itself(flags, capsys, tmp_path):
