@@ -16,6 +16,10 @@ MOST_TIMEOUTS = 1000
 """Limits of time that a job may meet before it is given up: long runs take many."""
 
 
+SAVE = signal.SIGUSR2
+"""Signal on which submitit asks for a checkpoint, and that the command gets then."""
+
+
 class Job(NamedTuple):
     """A job that was submitted.
 
@@ -61,7 +65,7 @@ class Restarting:
         """Let the command save; what submitit is to start next time."""
         from submitit.helpers import DelayedSubmission  # pyright: ignore[reportMissingImports]
 
-        self._process.send_signal(signal.SIGUSR2)
+        self._process.send_signal(SAVE)
         self._wait()
         return DelayedSubmission(Restarting(self.words))
 
@@ -73,6 +77,19 @@ class Restarting:
         """
         with suppress(ChildProcessError):
             os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+
+
+def check_saves(stop_signals: Sequence[str]) -> None:
+    """Refuse a run that would not save when its time is up.
+
+    Raises:
+        UsageError: if the signal of that moment does not stop it.
+    """
+    if SAVE.name not in stop_signals:
+        raise UsageError(
+            f"stop_signals must have {SAVE.name}, which launcher slurm sends, got "
+            f"{', '.join(stop_signals) or 'none'}"
+        )
 
 
 def submit(

@@ -108,7 +108,12 @@ def test_a_training_and_a_sweep_are_submitted(capsys):
 def test_what_is_missing_or_makes_no_sense_is_said(capsys, monkeypatch):
     for words in (["--reset"], ["--slurm", "gpu"]):
         assert main(["train", "--launcher", "slurm", *words]) == 2
+    signals = ["--stop_signals", "SIGTERM", "SIGUSR1"]
+    for verb in (["train"], ["sweep", "copy-recurrences"]):
+        assert main([*verb, "--launcher", "slurm", *signals]) == 2
     error = capsys.readouterr().err
+    sentence = "stop_signals must have SIGUSR2, which launcher slurm sends, got SIGTERM, SIGUSR1"
+    assert error.count(sentence) == 2
     assert "launcher slurm excludes reset" in error
     assert "slurm takes NAME=VALUE" in error
     monkeypatch.setenv("PATH", "")
