@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lru.config import Config
-from lru.experiment import resolved, result_hash
+from lru.experiment import resolved
 from lru.flags import CommandConfig, all_options, parse, written_out
 from lru.launch.joining import Candidate, joined
 from lru.launch.sweep_files import Point, Sweep
 from lru.options import of_dataclass
 from lru.origins import as_typed
+from lru.run_folders import result_hash
 from lru.training.runs import Run
 from lru.words import LISTS, UsageError, spans
 

@@ -6,10 +6,11 @@ import pytest
 import yaml
 
 from lru.commands.sweep import asked
-from lru.experiment import resolved, result_hash
+from lru.experiment import resolved
 from lru.flags import parse
 from lru.launch.planning import plan
 from lru.launch.sweep_files import load_sweep, read_sweep, sweep_names
+from lru.run_folders import result_hash
 from lru.words import UsageError
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lru import experiment
+from lru import experiment, run_folders
 from lru.dataloaders import Dataset
 from lru.flags import parse
 from lru.training import lanes as lanes_module
@@ -36,9 +36,9 @@ class KilledError(Exception):
 def make_trainer(arguments):
     config = experiment.resolved(parse(arguments)[1])
     data = experiment.load_data(config)
-    task, run = experiment.make_task(config, data), experiment.check_run(config)
+    task, run = experiment.make_task(config, data), run_folders.check_run(config)
     trainer = experiment.make_trainer(config, data, task, run)
-    experiment.start(trainer, config)
+    run_folders.start(trainer, config)
     return config, trainer
 
 
@@ -47,7 +47,7 @@ def train(arguments, kill_after=None, change=None):
     config, trainer = make_trainer(arguments)
     if change is not None:
         change(trainer)
-    run = experiment.open_run(config)
+    run = run_folders.open_run(config)
     try:
         with open_trackers(run, config.run, trainer.step, {}) as trackers:
             mortal = trackers if kill_after is None else _dying(trackers, kill_after)
@@ -521,7 +521,7 @@ def test_eval_only_gives_the_metrics_of_the_best_epoch(flags):
     metrics = trainer.evaluate()
     trainer.close()
     assert metrics == summary.best
-    assert read_jsonl(experiment.open_run(config).metrics_file) == records
+    assert read_jsonl(run_folders.open_run(config).metrics_file) == records
 
 
 def test_restore_continues_another_run_with_other_flags(flags, tmp_path, caplog):
