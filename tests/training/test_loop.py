@@ -172,7 +172,7 @@ def test_several_updates_in_a_call_give_the_same_numbers(flags, monkeypatch, mor
             compiled.append(self._compiled)
 
     def prepare(trainer):
-        trainer._method = method
+        trainer._programs.method = method
         series = trainer.sources["train"].series
 
         def noted(*place, **limits):
@@ -182,8 +182,7 @@ def test_several_updates_in_a_call_give_the_same_numbers(flags, monkeypatch, mor
 
         trainer.sources["train"].series = noted
 
-    for module in (lanes_module, run_state):
-        monkeypatch.setattr(module, "CompiledByShape", Noted)
+    monkeypatch.setattr(lanes_module, "CompiledByShape", Noted)
     _, single = train([*common, "--name", "single"], change=prepare)
     assert {len(call) for call in calls} == {1}
     programs = [len(found) for found in compiled]
