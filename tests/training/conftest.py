@@ -1,8 +1,5 @@
 """A small task to train on: recall two of three symbols after a short delay."""
 
-import gc
-import time
-
 import pytest
 
 SMALL_DATA = {
@@ -30,11 +27,3 @@ def flags(tmp_path, cache_dir):
         *("--batch_size", "8", "--epochs", "3", "--log_every", "2"),
         *("--runs_dir", str(tmp_path), "--dir_name", str(cache_dir), "--plots", "False"),
     ]
-
-
-@pytest.fixture
-def reads_left_behind():
-    """Orbax leaves the reads of other arrays behind when one fails: they end within the test."""
-    yield
-    time.sleep(0.5)
-    gc.collect()
