@@ -89,7 +89,7 @@ class Job:
         if way == "requeued by hand":
             command("scontrol", "requeue", self.number)
         elif way == "preempted by a job of higher priority":
-            wrap = f"--cpus-per-task={os.cpu_count()}", "--wrap=sleep 3"
+            wrap = f"--cpus-per-task={len(os.sched_getaffinity(0))}", "--wrap=sleep 3"
             command("sbatch", "--partition=high", "--output=/dev/null", *wrap)
         else:
             command("scancel", "--batch", "--signal=USR1", self.number)
@@ -139,6 +139,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="of cluster and runs; default: a new one")
     given = parser.parse_args()
     folder = (given.folder or Path(tempfile.mkdtemp(prefix="slurm-"))).resolve()
+    # All may reach the socket of munge, or it does not start.
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
     state = folder / "slurm"
     command(CLUSTER, "start", state)
     os.environ["SLURM_CONF"] = str(state / "slurm.conf")

@@ -26,10 +26,10 @@ from lru.config import (
     refuse,
 )
 from lru.dataloaders import DATASETS, dataset_from_options
-from lru.experiment import run_path
 from lru.options import Option, of_dataclass
 from lru.origins import Flat, Start, as_typed, is_file_name, settled, start_of
 from lru.plugins import load_plugins, load_saved_plugins
+from lru.run_folders import run_path
 from lru.training.runs import Run
 from lru.words import UsageError, expand, is_true, plugins_as_one, spans, typed_values
 

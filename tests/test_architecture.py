@@ -20,6 +20,7 @@ ORDER = [
     [("export",), ("text",), ("interop",), ("reports",)],
     [("analysis_runs",)],
     [("experiment",)],
+    [("run_folders",)],
     [("config",)],
     [("training",)],
     [("analysis",)],

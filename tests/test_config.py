@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lru.config import CHOICES, GROUPS, Config, own_fields
-from lru.experiment import differences
+from lru.run_folders import differences
 
 positive = st.floats(1e-9, 1e9)
 texts = st.text("ab 1e-3:#'\"\n~yes", max_size=8)

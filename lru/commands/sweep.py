@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from lru.commands.train import JOBS, TRAIN
 from lru.launch.local import Command, run_commands
 from lru.launch.planning import PlannedRun, plan
-from lru.launch.slurm import submit
+from lru.launch.slurm import check_saves, submit
 from lru.launch.sweep_files import Sweep, load_sweep, sweep_names
 from lru.reports.results import objective_of, task_of
 from lru.training.interrupts import PreemptedError
@@ -132,6 +132,8 @@ def run(arguments: Sequence[str]) -> int:
 def _submit(left: Sequence[PlannedRun], given: argparse.Namespace) -> int:
     """Submit the runs that are left; the exit status."""
     folder = left[0].run.path.parent
+    for each in left:
+        check_saves(each.config.run.stop_signals)
     jobs = submit([[*TRAIN, *e.words] for e in left], folder / JOBS, given.slurm, given.jobs)
     for each, job in zip(left, jobs, strict=True):
         print(f"  job {job.number} trains {each.run.path.name}; its log is {job.log}")

@@ -11,11 +11,12 @@ from lru.analysis.spectra import eigenvalues
 from lru.config import CHOICES, Config
 from lru.dataloaders import DATASETS
 from lru.devices import is_first
-from lru.experiment import Experiment, facts, open_experiment, resolved, run_path
+from lru.experiment import Experiment, facts, open_experiment, resolved
 from lru.flags import CommandConfig, parse
-from lru.launch.slurm import submit
+from lru.launch.slurm import check_saves, submit
 from lru.options import first_line
 from lru.origins import load_recipe, recipe_names
+from lru.run_folders import run_path
 from lru.training.interrupts import PreemptedError, preemptible
 from lru.training.memory import keep_freed_memory
 from lru.training.report import format_table, report_rows, summarise
@@ -38,6 +39,7 @@ def run(arguments: Sequence[str]) -> int:
         return carry_out(command, config)
     if config.run.reset:
         raise UsageError("launcher slurm excludes reset, as the job would start over every time")
+    check_saves(config.run.stop_signals)
     path = run_path(resolved(config))
     words = [*TRAIN, *arguments, "--launcher=local"]
     (job,) = submit([words], path.parent / JOBS, command.slurm)

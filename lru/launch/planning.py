@@ -2,17 +2,18 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lru.config import Config
-from lru.experiment import resolved, result_hash
+from lru.experiment import resolved
 from lru.flags import CommandConfig, all_options, parse, written_out
 from lru.launch.joining import Candidate, joined
 from lru.launch.sweep_files import Point, Sweep
 from lru.options import of_dataclass
 from lru.origins import as_typed
+from lru.run_folders import result_hash
 from lru.training.runs import Run
 from lru.words import LISTS, UsageError, spans
 
@@ -71,15 +72,15 @@ def plan(
     _check_values(flags, "the command line")
     shared = [*sweep.flags, *flags]
     given = {flag for flag, _ in _values(shared)}
-    whole = {flag: _values([f"--{flag}="])[0][0] for flag in points[0]}
-    varied = {whole[flag] for flag in sweep.varied}
-    _check_flags(given | {*whole.values()}, given & varied - {*LISTS}, sweep)
+    whole = _whole_names(points[0], sweep)
+    points = [{whole[flag]: value for flag, value in point.items()} for point in points]
+    varied = [whole[flag] for flag in sweep.varied]
+    _check_flags(given | points[0].keys(), given & {*varied} - {*LISTS}, sweep)
 
     def words_of(point: Point) -> list[str]:
-        names = {flag: whole.get(flag, flag) for flag in point}
-        left = {flag: v for flag, v in point.items() if names[flag] not in given - {*LISTS}}
-        first = {flag: v for flag, v in left.items() if names[flag] not in varied}
-        last = {flag: v for flag, v in left.items() if names[flag] in varied}
+        left = {flag: value for flag, value in point.items() if flag not in given - {*LISTS}}
+        first = {flag: value for flag, value in left.items() if flag not in varied}
+        last = {flag: value for flag, value in left.items() if flag in varied}
         return [*_words(first), *shared, *_words(last)]
 
     def candidate(point: Point) -> Candidate:
@@ -91,16 +92,35 @@ def plan(
     if join_lanes:
         found = [
             each if isinstance(each, Candidate) else candidate(each)
-            for each in joined(found, sweep.varied)
+            for each in joined(found, varied)
         ]
     planned: dict[str, PlannedRun] = {}
     for point, config in found:
-        shown = {f: v for f, v in point.items() if f in sweep.varied or f not in points[0]}
+        shown = {f: v for f, v in point.items() if f in varied or f not in points[0]}
         run_name = f"{_label(shown)}-{result_hash(config)}"
         folder = Path(config.run.runs_dir) / (name or sweep.name)
         words = [*words_of(point), f"--runs_dir={folder}", f"--name={run_name}"]
         planned.setdefault(run_name, PlannedRun(Run(folder / run_name), words, config))
     return list(planned.values())
+
+
+def _whole_names(names: Iterable[str], sweep: Sweep) -> dict[str, str]:
+    """Names of flags without abbreviations and aliases, by those of a sweep.
+
+    Raises:
+        UsageError: if two are one flag.
+    """
+    whole: dict[str, str] = {}
+    for name in names:
+        flag, dot, item = name.partition(".")
+        whole[name] = f"{_values([f'--{flag}='])[0][0]}{dot}{item}"
+    for flag in whole.values():
+        same = [name for name in whole if whole[name] == flag]
+        if len(same) > 1:
+            raise UsageError(
+                f"sweep {sweep.origin}: {', '.join(same)} are one flag, {flag}: leave one"
+            )
+    return whole
 
 
 def _words(values: Point) -> list[str]:

@@ -1,6 +1,7 @@
 """Commands as jobs of SLURM, submitted by submitit, that start again until they are done."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from lru.words import UsageError
 
 MOST_TIMEOUTS = 1000
 """Limits of time that a job may meet before it is given up: long runs take many."""
+
+SAVE = signal.SIGUSR2
+"""Signal on which submitit asks for a checkpoint, and that the command gets then."""
 
 
 class Job(NamedTuple):
@@ -51,18 +55,24 @@ class Restarting:
         self._wait()
         status = self._process.wait()
         if status == REQUEUE:
-            if os.environ.get("SLURM_PROCID", "0") == "0":
-                subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
+            if os.environ.get("SLURM_PROCID", "0") == "0" and is_wanted():
+                subprocess.run(["scontrol", "requeue", _job_id()], check=True)
             sys.exit(REQUEUE)
         if status:
             raise subprocess.CalledProcessError(status, self.words)
 
     def checkpoint(self) -> Any:
-        """Let the command save; what submitit is to start next time."""
+        """Let the command save; what submitit is to start next time.
+
+        Raises:
+            SystemExit: if the job has been cancelled, and is not to start again.
+        """
         from submitit.helpers import DelayedSubmission  # pyright: ignore[reportMissingImports]
 
-        self._process.send_signal(signal.SIGUSR2)
+        self._process.send_signal(SAVE)
         self._wait()
+        if not is_wanted():
+            sys.exit(REQUEUE)
         return DelayedSubmission(Restarting(self.words))
 
     def _wait(self) -> None:
@@ -73,6 +83,37 @@ class Restarting:
         """
         with suppress(ChildProcessError):
             os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+
+
+def is_wanted() -> bool:
+    """True unless this process is of a job that has been cancelled, or that SLURM requeues itself.
+
+    Such a job is no longer running, as is one that is late in saving at the limit of its time, or
+    when another takes its place.
+    """
+    shown = subprocess.run(
+        ["scontrol", "show", "job", _job_id()], check=True, capture_output=True, text=True
+    ).stdout
+    return re.search(r"\b(JobState=RUNNING|Reason=TimeLimit|PreemptTime=\d)", shown) is not None
+
+
+def _job_id() -> str:
+    """The job of this process; the number alone of one of an array may stand for all of them."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+
+
+def check_saves(stop_signals: Sequence[str]) -> None:
+    """Refuse a run that would not save when its time is up.
+
+    Raises:
+        UsageError: if the signal of that moment does not stop it.
+    """
+    if SAVE.name not in stop_signals:
+        raise UsageError(
+            f"stop_signals must have {SAVE.name}, which launcher slurm sends, got "
+            f"{', '.join(stop_signals) or 'none'}"
+        )
 
 
 def submit(

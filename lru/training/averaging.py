@@ -77,12 +77,6 @@ def begin_averaging(
     return optax.tree.set(opt_state, averaging=state.averaging | where)
 
 
-def is_averaging(opt_state: optax.OptState) -> bool:
-    """True if the trigger has been pulled."""
-    state = _find(opt_state)
-    return state is not None and bool(state.averaging)
-
-
 def averaged_params(opt_state: optax.OptState, params: Any, least_weight: float = 0.0) -> Any:
     """Parameters to evaluate: the mean of the iterates, the present one included.
 

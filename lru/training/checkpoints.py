@@ -15,8 +15,10 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Collection
+import sys
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -77,6 +79,24 @@ class _Written(NamedTuple):
 
     kind: Kind
     done: Future
+
+
+@contextmanager
+def _quiet_if_it_fails() -> Iterator[None]:
+    """In the block, and for good if it fails, nothing is said of reads that Orbax leaves behind.
+
+    When one array cannot be read, it closes the loop of events to which the reads of the others
+    report: each then ends, at any time later, with an error of its own that nobody can handle.
+    """
+    before = sys.unraisablehook
+
+    def report(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = report
+    yield
+    sys.unraisablehook = before
 
 
 def _field(name: str) -> str:
@@ -350,7 +370,8 @@ class Checkpoints:
         )
         while True:
             try:
-                return step, manager.restore(step, args=parts)
+                with _quiet_if_it_fails():
+                    return step, manager.restore(step, args=parts)
             # The error depends on which files are gone, or cut.
             except (OSError, ValueError, KeyError, TypeError) as error:
                 if isinstance(error, PermissionError):

@@ -7,6 +7,7 @@ other, a share of them on each core.
 
 import dataclasses
 import itertools
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -17,13 +18,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lru.batches import Series
+from lru.devices import Devices
 from lru.scan.cpu import n_cores
 from lru.training.config import TrainConfig
 from lru.training.optimizer import Optimizer
 from lru.training.progress import Stopwatch
-from lru.training.update import CompiledByShape
+from lru.training.update import CompiledByShape, rows_of
+
+logger = logging.getLogger(__name__)
 
 Method = Literal["single", "vmap", "map"]
+
+PHRASES = {
+    "vmap": "are joined in every operation (vmap)",
+    "map": "take turns in every update (map)",
+}
 
 LARGEST_JOINED = 1e6
 """Multiply-adds of a lane's forward pass up to which a CPU joins lanes: above, one program that
@@ -185,6 +195,65 @@ class OnCores:
         # Not in the threads, which do not know of the settings of a context, such as of types.
         programs = [self._compiled[n].program(*a) for n, a in zip(self._sizes, shares, strict=True)]
         return Shares(map(self._threads.submit, programs, *zip(*shares, strict=True)))
+
+
+class Programs:
+    """Makes programs of all lanes, on all devices, of functions of one lane.
+
+    Attributes:
+        method: how the lanes are run; None until the first call of a program decides on it.
+    """
+
+    def __init__(self, lanes: int, n_parameters: int, devices: Devices):
+        """Prepare to make programs.
+
+        Args:
+            lanes: their number.
+            n_parameters: of one lane.
+            devices: that compute.
+        """
+        self.method: Method | None = None
+        self._lanes, self._n_parameters, self._devices = lanes, n_parameters, devices
+
+    def each(self, function: Callable) -> Callable:
+        """A small function of one lane, for all."""
+        return function if self._lanes == 1 else jax.vmap(function)
+
+    def compiled(self, function: Callable, n_own: int, stopwatch: Stopwatch) -> Callable:
+        """A function of one lane, for all, compiled for each shape of batch; takes its state over.
+
+        Args:
+            function: of (state, ..., batch or series).
+            n_own: number of its first arguments that differ between lanes.
+            stopwatch: runs while it is compiled.
+        """
+        compiled: Callable | None = None
+
+        def call(*args: Any) -> Any:
+            nonlocal compiled
+            if compiled is None:
+                compiled = self._compiled(self._method_for(args[-1]), function, n_own, stopwatch)
+            return compiled(*args)
+
+        return call
+
+    def _compiled(
+        self, method: Method, function: Callable, n_own: int, stopwatch: Stopwatch
+    ) -> Callable:
+        if method == "map":
+            return OnCores(function, n_own, self._lanes, stopwatch)
+        of_lanes = over_lanes(function, method, n_own)
+        return CompiledByShape(self._devices.on_each(of_lanes, rows_of), stopwatch)
+
+    def _method_for(self, batch: Any) -> Method:
+        if self.method is None:
+            if isinstance(batch, Series):
+                batch = jax.eval_shape(lambda series: series.batch(0), batch)
+            platform = jax.default_backend()
+            self.method = method_for(self._lanes, self._n_parameters, batch, platform)
+            if self._lanes > 1:
+                logger.info("%d lanes %s", self._lanes, PHRASES[self.method])
+        return self.method
 
 
 def _finished(shares: Shares) -> list[Any]:

@@ -63,7 +63,7 @@ class Trainer(SavedRun):
         """
         self._trackers = trackers
         progress = self._progress = Progress(self.total_steps, self.step)
-        train = self._compiled(over_series(self._functions.train), 1, progress.paused)
+        train = self._programs.compiled(over_series(self._functions.train), 1, progress.paused)
         feed: Iterator[Fed] = iter(())
         with closing(progress), noted_signals(stop_signals) as self._interrupt.noted:
             while not (self.finished or self.stopping):
@@ -116,7 +116,7 @@ class Trainer(SavedRun):
         """Metrics of every evaluation split, a report a lane; None if a hook stops."""
         evaluate = self._evaluate
         reports: list[Report] = [{} for _ in self.lanes]
-        averages = self._each_lane(self._averaged)(self.state.opt_state, self.state.params)
+        averages = self._programs.each(self._averaged)(self.state.opt_state, self.state.params)
         weights = Weights(averages, self.state.stats, self.state.seed)
         here, put = self.devices.local(weights), self.devices.put
         models = [nnx.merge(self._graphdef, *lane_of(here[:2], k, self.n)) for k in range(self.n)]
@@ -140,4 +140,4 @@ class Trainer(SavedRun):
 
     @cached_property
     def _evaluate(self) -> Callable:
-        return self._compiled(self._functions.evaluate, 2, Stopwatch())
+        return self._programs.compiled(self._functions.evaluate, 2, Stopwatch())

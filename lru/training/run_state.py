@@ -14,10 +14,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from lru.batches import Series, Source
-from lru.devices import DATA, SEQ, Devices, is_first
-from lru.layers import LAYERS
-from lru.scan import LINEAR_METHODS, TIME_SPLITTING_METHODS
+from lru.batches import Source
+from lru.devices import Devices, is_first
 from lru.tasks import Task
 from lru.training.averaging import averaged_params
 from lru.training.config import TrainConfig
@@ -34,17 +32,7 @@ from lru.training.hooks import (
     Show,
     summarised,
 )
-from lru.training.lanes import (
-    Method,
-    OnCores,
-    Shares,
-    lane_of,
-    lanes_of,
-    method_for,
-    of_all,
-    over_lanes,
-    stacked,
-)
+from lru.training.lanes import Programs, Shares, lane_of, lanes_of, of_all, stacked
 from lru.training.memory import check_fits, peak_memory
 from lru.training.optimizer import (
     Optimizer,
@@ -53,22 +41,12 @@ from lru.training.optimizer import (
     make_schedule,
     with_values,
 )
-from lru.training.progress import Counted, Progress, Stopwatch
+from lru.training.progress import Counted, Progress
+from lru.training.splits import check_split
 from lru.training.trackers import Trackers
-from lru.training.update import (
-    CompiledByShape,
-    TrainState,
-    init_state,
-    make_functions,
-    rows_of,
-)
+from lru.training.update import TrainState, init_state, make_functions, rows_of
 
 logger = logging.getLogger(__name__)
-
-PHRASES = {
-    "vmap": "are joined in every operation (vmap)",
-    "map": "take turns in every update (map)",
-}
 
 
 class RunState:
@@ -126,7 +104,7 @@ class RunState:
             train, optimizer = self.lanes[0].train(train), self.lanes[0].optimizer(optimizer)
         self.task, self.sources = task, sources
         self.devices = devices or Devices()
-        _check_split(self.devices, task, sources, len(self.lanes))
+        check_split(self.devices, task, sources, len(self.lanes))
         self._feeds = {name: source.spread(self.devices) for name, source in sources.items()}
         self._train, self._optimizer = train, optimizer
         self._per_epoch = sources["train"].steps_per_epoch
@@ -161,7 +139,7 @@ class RunState:
         if train.averages and _has_batch_norm(self.state):
             logger.info("the average is evaluated with batch norm's statistics of the iterates")
         self._averaged = partial(averaged_params, least_weight=train.least_weight)
-        self._method: Method | None = None
+        self._programs = Programs(len(self.lanes), self.n_parameters, self.devices)
         self._trackers = Trackers()
         self._progress: Progress | None = None
         self._counts: Any = {}
@@ -244,38 +222,6 @@ class RunState:
     def _evaluation_due(self) -> bool:
         return self.at_evaluation and self._evaluated < self.step
 
-    def _compiled(self, function: Callable, n_own: int, stopwatch: Stopwatch) -> Callable:
-        """A function of one lane, for all, compiled for each shape of batch; takes its state over.
-
-        Args:
-            function: of (state, ..., batch or series).
-            n_own: number of its first arguments that differ between lanes.
-            stopwatch: runs while it is compiled.
-        """
-        compiled: Callable | None = None
-
-        def call(*args: Any) -> Any:
-            nonlocal compiled
-            if self._method is None:
-                platform, batch = jax.default_backend(), args[-1]
-                if isinstance(batch, Series):
-                    batch = jax.eval_shape(lambda series: series.batch(0), batch)
-                self._method = method_for(self.n, self.n_parameters, batch, platform)
-                if self.n > 1:
-                    logger.info("%d lanes %s", self.n, PHRASES[self._method])
-            if compiled is None and self._method == "map":
-                compiled = OnCores(function, n_own, self.n, stopwatch)
-            elif compiled is None:
-                of_lanes = over_lanes(function, self._method, n_own)
-                compiled = CompiledByShape(self.devices.on_each(of_lanes, rows_of), stopwatch)
-            return compiled(*args)
-
-        return call
-
-    def _each_lane(self, function: Callable) -> Callable:
-        """A small function of the state of one lane, for all."""
-        return function if self.n == 1 else jax.vmap(function)
-
     # What hooks find.
 
     @property
@@ -304,7 +250,7 @@ class RunState:
 
     @cached_property
     def _take_sums(self) -> Callable:
-        return jax.jit(self._each_lane(self._functions.take_sums), donate_argnums=0)
+        return jax.jit(self._programs.each(self._functions.take_sums), donate_argnums=0)
 
     def reports(self, sums: Any, split: str) -> list[Report]:
         """Reports of the task on fetched sums, by `split/metric`, one a lane."""
@@ -367,41 +313,9 @@ class RunState:
     def model(self, lane: int = 0) -> nnx.Module:
         """The model of a lane with its present parameters, or their average, on one device."""
         state = self.devices.local(self.state._replace(carry=()))
-        params = self._each_lane(self._averaged)(state.opt_state, state.params)
+        params = self._programs.each(self._averaged)(state.opt_state, state.params)
         parts = lane_of((params, state.stats), lane, self.n)
         return nnx.merge(self._graphdef, *parts)
-
-
-def _check_split(devices: Devices, task: Task, sources: Mapping[str, Source], lanes: int) -> None:
-    """Refuse what cannot be split over the devices.
-
-    Raises:
-        ValueError: naming what cannot be.
-    """
-    if devices.mesh is not None and lanes > 1:
-        raise ValueError(f"n_seeds and lanes must be of one lane on several devices, got {lanes}")
-    for name, source in sources.items():
-        if source.rows % devices.data:
-            flag = "batch_size" if name == "train" else "batch_size, or eval_batch_size,"
-            raise ValueError(
-                f"{flag} must be a multiple of the {devices.data} parts of {DATA} of the mesh, "
-                f"got {source.rows} for {name}"
-            )
-    if devices.seq == 1:
-        return
-    model = task.model.model
-    able = [name for name, layer in LAYERS.items() if layer.splits_time]
-    if model not in able:
-        raise ValueError(
-            f"mesh must have {SEQ}=1 for model {model}, whose steps need the one before; models "
-            f"that can be split in time: {', '.join(able)}; got {devices.seq}"
-        )
-    method = task.model.options.get("scan_method", "auto")
-    if LINEAR_METHODS.get(method) not in TIME_SPLITTING_METHODS and method != "auto":
-        raise ValueError(
-            f"scan_method must be auto or one that splits time with {SEQ}={devices.seq} of the "
-            f"mesh, got {method!r}"
-        )
 
 
 def _has_batch_norm(state: TrainState) -> bool:

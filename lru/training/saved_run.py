@@ -126,7 +126,7 @@ class SavedRun(RunState):
     def save_best(self, better: Sequence[bool]) -> None:
         """Save the weights of the lanes that have become better, with the best of the others."""
         # The average is kept as plain parameters: whoever reads them need not know of it.
-        end = self._each_lane(partial(end_averaging, least_weight=self._train.least_weight))
+        end = self._programs.each(partial(end_averaging, least_weight=self._train.least_weight))
         opt_state, params = end(self.state.opt_state, self.state.params)
         state = self.state._replace(opt_state=opt_state, params=params)
         if self.n > 1:
@@ -150,7 +150,7 @@ class SavedRun(RunState):
             **self._data,
             "evaluated": self._evaluated,
             "total_steps": self.total_steps,
-            "lane_method": self._method,
+            "lane_method": self._programs.method,
             "rate_scales": self.rate_scales,
             "hooks": {hook.name: hook.state() for hook in self.hooks},
         }
@@ -174,7 +174,7 @@ class SavedRun(RunState):
             )
         self.step = saved["step"]
         self._evaluated = saved["evaluated"]
-        self._method = saved["lane_method"]
+        self._programs.method = saved["lane_method"]
         self.rate_scales = saved["rate_scales"]
         for hook in self.hooks:
             hook.load(saved["hooks"].get(hook.name, {}))

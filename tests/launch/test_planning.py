@@ -6,10 +6,11 @@ import pytest
 import yaml
 
 from lru.commands.sweep import asked
-from lru.experiment import resolved, result_hash
+from lru.experiment import resolved
 from lru.flags import parse
 from lru.launch.planning import plan
 from lru.launch.sweep_files import load_sweep, read_sweep, sweep_names
+from lru.run_folders import result_hash
 from lru.words import UsageError
 
 
@@ -87,6 +88,11 @@ def test_points_that_are_added_leave_the_names_of_others():
         ("lr_base: {values: [1, -2]}", [], "lr_base must be a number that is not negative, got -2"),
         ("lr_base: {values: [1, 2]}", ["--lr_b", "3"], "lr_base has several values in sweep toy"),
         (
+            "learning_rate: {value: 1}, lr_b: {values: [1, 2]}",
+            [],
+            "sweep toy.yaml: learning_rate, lr_b are one flag, lr_base: leave one",
+        ),
+        (
             "epochs: {value: 1}",
             ["--epoks", "3"],
             "the command line has values .*: epoks",
@@ -136,6 +142,13 @@ def test_points_that_lanes_can_be_are_joined():
     seeds = "jax_seed: {values: [6, 5, 7]}"
     assert joined(f"{seeds}, lr_base: {{values: [0.1, 1]}}", "--data_seed", "3") == {
         "jax_seed=5,n_seeds=3,lanes=lr_base=0.1,1": (("lr_base=0.1,1",), 5, 3)
+    }
+
+
+def test_names_are_made_whole_before_points_are_joined():
+    seeds = "jax-s: {values: [6, 5]}, learning_rate: {values: [0.1, 1]}"
+    assert joined(seeds, "--data_seed", "3") == {
+        "jax_seed=5,n_seeds=2,lanes=lr_base=0.1,1": (("lr_base=0.1,1",), 5, 2)
     }
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,13 +14,20 @@ from lru.commands import main
 from lru.launch.slurm import Restarting, parsed, submit
 from lru.words import UsageError
 
+SCRIPT = Path(__file__).parents[2] / "bin" / "slurm" / "train.sbatch"
+
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    """Programs of SLURM that note how they are called; the number of a job is 7."""
+    """Programs of SLURM that note how they are called; the number of a job is 7.
+
+    `scontrol` shows what is in the file `job`.
+    """
+    (tmp_path / "job").write_text("JobId=7 JobName=lru\n   JobState=RUNNING Reason=None")
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name, answer in (("srun", ""), ("sbatch", "Submitted batch job 7"), ("scontrol", "")):
+    answers = {"srun": "", "sbatch": "Submitted batch job 7", "scontrol": '"$(cat job)"'}
+    for name, answer in answers.items():
         lines = ["#!/bin/sh", f'echo {name} "$@" >>{tmp_path}/calls', f"echo {answer}"]
         (programs / name).write_text("\n".join(lines))
         (programs / name).chmod(0o755)
@@ -48,27 +56,53 @@ def test_a_command_that_asks_for_it_is_requeued_and_one_that_fails_fails(cluster
     monkeypatch.setenv("SLURM_PROCID", "1")  # another process of the same run
     with pytest.raises(SystemExit, match="75"):
         Restarting([sys.executable, "-S", "-c", "raise SystemExit(75)"])()
-    assert (cluster / "calls").read_text() == "scontrol requeue 7\n"
+    assert (cluster / "calls").read_text() == "scontrol show job 7\nscontrol requeue 7\n"
 
 
-def test_a_signal_of_submitit_waits_until_the_command_has_saved(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("facts", "again"),
+    [
+        ("JobState=RUNNING Reason=None PreemptTime=None", True),
+        ("JobState=COMPLETING Reason=TimeLimit PreemptTime=None", True),
+        ("JobState=COMPLETING Reason=None PreemptTime=2026-11-28T22:46:43", True),
+        ("JobState=COMPLETING Reason=None PreemptTime=None", False),
+    ],
+)
+@pytest.mark.parametrize("way", ["submitit", "train.sbatch"])
+def test_a_job_that_somebody_cancels_stays_cancelled(cluster, monkeypatch, facts, again, way):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    (cluster / "job").write_text(f"JobId=7 JobName=lru\n   {facts}")
+    if way == "submitit":
+        with pytest.raises(SystemExit, match="75"):
+            Restarting([sys.executable, "-S", "-c", "raise SystemExit(75)"])()
+    else:
+        (cluster / "bin" / "python").write_text("#!/bin/sh\nexit 75")
+        (cluster / "bin" / "python").chmod(0o755)
+        assert subprocess.run(["bash", SCRIPT], stdout=subprocess.DEVNULL).returncode == 75
+    calls = ["scontrol show job 7_2", *(["scontrol requeue 7_2"] if again else [])]
+    assert (cluster / "calls").read_text().splitlines() == calls
+
+
+def test_a_signal_of_submitit_waits_until_the_command_has_saved(cluster, monkeypatch):
     helpers = pytest.importorskip("submitit.helpers", reason="the extra slurm is needed")
     program = (
         "import pathlib, signal, sys, time; "
         "signal.signal(signal.SIGUSR2, lambda *_: (pathlib.Path('saved').touch(), sys.exit(0))); "
         "pathlib.Path('ready').touch(); time.sleep(60)"
     )
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
     command, found = Restarting([sys.executable, "-S", "-c", program]), []
 
     def interrupt():
-        while not (tmp_path / "ready").exists():
+        while not (cluster / "ready").exists():
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGUSR2)
 
     def checkpoint(number, frame):
         found.append(command.checkpoint())
-        assert (tmp_path / "saved").exists()
+        assert (cluster / "saved").exists()
 
     before = signal.signal(signal.SIGUSR2, checkpoint)
     try:
@@ -77,8 +111,11 @@ def test_a_signal_of_submitit_waits_until_the_command_has_saved(tmp_path, monkey
     finally:
         signal.signal(signal.SIGUSR2, before)
     (again,) = found
-    again.dump(tmp_path / "kept")
-    assert helpers.DelayedSubmission.load(tmp_path / "kept").function.words == command.words
+    again.dump(cluster / "kept")
+    assert helpers.DelayedSubmission.load(cluster / "kept").function.words == command.words
+    (cluster / "job").write_text("JobState=COMPLETING Reason=None PreemptTime=None")
+    with pytest.raises(SystemExit, match="75"):
+        command.checkpoint()
 
 
 def test_commands_are_submitted_as_one_array(cluster):
@@ -108,7 +145,12 @@ def test_a_training_and_a_sweep_are_submitted(capsys):
 def test_what_is_missing_or_makes_no_sense_is_said(capsys, monkeypatch):
     for words in (["--reset"], ["--slurm", "gpu"]):
         assert main(["train", "--launcher", "slurm", *words]) == 2
+    signals = ["--stop_signals", "SIGTERM", "SIGUSR1"]
+    for verb in (["train"], ["sweep", "copy-recurrences"]):
+        assert main([*verb, "--launcher", "slurm", *signals]) == 2
     error = capsys.readouterr().err
+    sentence = "stop_signals must have SIGUSR2, which launcher slurm sends, got SIGTERM, SIGUSR1"
+    assert error.count(sentence) == 2
     assert "launcher slurm excludes reset" in error
     assert "slurm takes NAME=VALUE" in error
     monkeypatch.setenv("PATH", "")

@@ -1,8 +1,5 @@
 """A small task to train on: recall two of three symbols after a short delay."""
 
-import gc
-import time
-
 import pytest
 
 SMALL_DATA = {
@@ -41,11 +38,3 @@ def flags(tmp_path, cache_dir):
 def shared_flags(tmp_path_factory, cache_dir):
     """Those flags, with a folder for all tests of a file."""
     return flags_in(tmp_path_factory.mktemp("shared"), cache_dir)
-
-
-@pytest.fixture
-def reads_left_behind():
-    """Orbax leaves the reads of other arrays behind when one fails: they end within the test."""
-    yield
-    time.sleep(0.5)
-    gc.collect()

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from lru.config import Config
-from lru.experiment import open_run
+from lru.run_folders import open_run
 from lru.tasks import (
     Animation,
     Bars,

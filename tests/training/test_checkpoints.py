@@ -129,8 +129,6 @@ def test_training_goes_on_without_a_checkpoint_that_cannot_be_written(writer, mo
     assert steps(writer, "best") == [2], "what the newer one builds on was owed"
 
 
-@pytest.mark.usefixtures("reads_left_behind")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("file", ["state/manifest.ocdbt", "state/d/*", "progress/metadata"])
 def test_a_damaged_checkpoint_is_told_from_one_of_another_model(writer, file):
     save_last(writer, 1)

@@ -72,7 +72,7 @@ def trainer_of(task, tmp_path, train, optimizer=None, model=SMALL, method=None, 
     )
     optimizer = AdamW(lr_factor=0.5) if optimizer is None else optimizer
     trainer = Trainer(made, sources, train, optimizer, Checkpoints(tmp_path / "checkpoints"))
-    trainer._method = method
+    trainer._programs.method = method
     return trainer
 
 
@@ -285,4 +285,4 @@ def test_the_method_follows_from_shapes_and_platform_and_is_kept(flags, monkeypa
         fit(common, 4)
     monkeypatch.setattr(lanes_module, "LARGEST_JOINED", 0)
     with experiment.open_experiment(experiment.resolved(parse(common)[1])) as opened:
-        assert opened.trainer._method == "vmap"
+        assert opened.trainer._programs.method == "vmap"

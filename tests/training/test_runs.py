@@ -5,7 +5,7 @@ import re
 import pytest
 
 from lru.config import Config
-from lru.experiment import RunMismatchError, open_run, run_path
+from lru.run_folders import RunMismatchError, open_run, run_path
 from lru.training import runs
 from lru.training.runs import open_trackers
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from lru import experiment
+from lru import experiment, run_folders
 from lru.commands import run_train as main
 from lru.flags import parse
 from lru.training.runs import open_trackers
@@ -54,15 +54,15 @@ def flags(tmp_path):
 def make_trainer(arguments):
     config = experiment.resolved(parse(arguments)[1])
     data = experiment.load_data(config)
-    run = experiment.open_run(config)
+    run = run_folders.open_run(config)
     trainer = experiment.make_trainer(config, data, experiment.make_task(config, data), run)
-    experiment.start(trainer, config)
+    run_folders.start(trainer, config)
     return config, trainer
 
 
 def fit(arguments, kill_after=-1):
     config, trainer = make_trainer(arguments)
-    run = experiment.open_run(config)
+    run = run_folders.open_run(config)
     try:
         with open_trackers(run, config.run, trainer.step, {}) as trackers:
             trainer.fit(Dying(trackers, kill_after))
