@@ -45,7 +45,7 @@ def automatic(
     factor = "varying" if varying else "constant"
     number = "complex" if is_complex else "real"
     ranking = _ranking(platform, (problem, factor, number), steps, lanes)
-    method = next(name for name in ranking if _available(name))
+    method = next(name for name in ranking if _available(name, problem))
     logger.info(
         "scan method on %s, %s %s problem, %s factor, %d steps, %d lanes: %s",
         *(platform, number, problem, factor, steps, lanes, method),
@@ -69,10 +69,10 @@ def _ranking(platform: str, kind: tuple[str, str, str], steps: int, lanes: int) 
     return last["methods"]
 
 
-def _available(method: str) -> bool:
+def _available(method: str, problem: str) -> bool:
     if method == "pallas":
         return _one_device_of_triton()
-    return method != "native" or cpu.available()
+    return method != "native" or cpu.available(problem)
 
 
 def _one_device_of_triton() -> bool:

@@ -36,7 +36,9 @@ def has_one_pass(scan: str, platform: str) -> bool:
 
     Cached, so that it is logged once.
     """
-    if platform != "cpu" or not cpu.available():
+    if platform != "cpu" or not cpu.available(
+        {"pooled scan": "pooling", "gated scan": "gated"}[scan]
+    ):
         return False
     logger.info("%s on cpu: one pass in C++ (native)", scan)
     return True
@@ -65,7 +67,7 @@ def _linear(in_place: int | None) -> Method:
     """
 
     def solve(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
-        cpu.require()
+        cpu.require("linear")
 
         def here(a: Array, b: Array, h0: Array, keep: Array | None) -> Array:
             paired = b.shape[-2] > 1
@@ -107,7 +109,7 @@ def _linear(in_place: int | None) -> Method:
 
 def _solve_dense(A: Array, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
     """Solve the dense problem of `lru.scan.methods`."""
-    cpu.require()
+    cpu.require("dense")
 
     def here(A: Array, b: Array, h0: Array, keep: Array | None) -> Array:
         return cpu.call(

@@ -108,7 +108,7 @@ def pooled_scan(
         options = (reverse, resets, lengths, reset_to, chosen)
         h, last = _in_parts(x, bias, c0, gates, zoneout, *options)
         return masked(valid, h), last
-    cpu.require()
+    cpu.require("pooling")
     keep = None if resets is None else ~resets
     h, last = _fused_once(reverse, x, bias, c0, keep, valid)
     return masked(valid, h), last

@@ -97,7 +97,7 @@ def projected_scan(
         )
         y = product(h.reshape(*x.shape[:-1], 2 * width), C, compute_dtype)
         return masked(valid, y), h_last
-    cpu.require()
+    cpu.require("projected")
     first = jnp.zeros((len(x), width), Bx.dtype) if h0 is None else h0
     x, keep = mask_lengths(x, resets, lengths)
     last = jnp.full(len(x), x.shape[1], jnp.int32) if lengths is None else lengths
@@ -105,6 +105,10 @@ def projected_scan(
     first = parts.split(first.astype(Bx.dtype))
     y, h_last = _fused_once(reverse, parts.split(a), x, B, C, first, keep, last)
     return masked(valid, y), parts.join(state_after(h_last, first, lengths))
+
+
+# Under `jax.vmap` over parameters, say, x is not repeated.
+_call = partial(cpu.call, vmap_method="expand_dims")
 
 
 def _worth_fusing(rows: int) -> bool:
@@ -143,7 +147,7 @@ def _forward(
         shapes = ((*x.shape[:2], C.shape[1]), shape_of_h)
         results = tuple(jax.ShapeDtypeStruct(shape, x.dtype) for shape in shapes)
         arguments = (a, x, B, C, h0, cpu.mask(keep))
-        return cpu.call("lru_projected_forward", results, *arguments, reverse=reverse)
+        return _call("lru_projected_forward", results, *arguments, reverse=reverse)
 
     def elsewhere(a: Array, x: Array, B: Array, C: Array, h0: Array, keep: Array | None) -> tuple:
         h = sequential.solve(a, (x @ B).reshape(shape_of_h), h0, keep, reverse)
@@ -167,7 +171,7 @@ def _backward(reverse: bool, saved: tuple, gradients: tuple[Array, Array]) -> tu
     ) -> tuple:
         results = tuple(jax.ShapeDtypeStruct(z.shape, z.dtype) for z in (a, x, B, C, h0))
         arguments = (a, x, B, C, h0, cpu.mask(keep), *others)
-        return tuple(cpu.call("lru_projected_backward", results, *arguments, reverse=reverse))
+        return tuple(_call("lru_projected_backward", results, *arguments, reverse=reverse))
 
     def elsewhere(
         a: Array,

@@ -27,7 +27,7 @@ def fresh_folder(monkeypatch, tmp_path):
 @pytest.fixture
 def runs(monkeypatch, tmp_path_factory):
     """The list of runs of a compiler of two words, which copies what was compiled before."""
-    library = cpu._compiled(cpu._compiler())
+    library = cpu._compiled(cpu._compiler(), "linear")
     folder = tmp_path_factory.mktemp("compiler")
     (folder / "c++.sh").write_text(
         f'echo "$@" >> {folder}/runs; for last; do :; done\n'
@@ -57,7 +57,7 @@ def test_a_compiler_that_fails_is_named(compiler: str, message: str, monkeypatch
 def test_no_compiler_is_said_in_a_sentence(monkeypatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")
-    assert cpu.problem() == (
+    assert cpu.problem("linear") == (
         "scan method 'native' needs a C++ compiler, and none was found (c++, g++ or $CXX)"
     )
 
@@ -66,25 +66,25 @@ def test_no_home_is_said_in_a_sentence(monkeypatch, runs, fresh_folder) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 987654)
-    assert cpu.problem() == (
+    assert cpu.problem("linear") == (
         "scan method 'native' needs a folder for what it compiles, and neither $XDG_CACHE_HOME "
         "nor a home is known"
     )
 
 
 def test_a_library_is_compiled_once_and_only_its_owner_may_write(runs, fresh_folder) -> None:
-    library = cpu._compiled(cpu._compiler())
+    library = cpu._compiled(cpu._compiler(), "linear")
     assert list(fresh_folder.iterdir()) == [library]
     assert not stat.S_IMODE(os.stat(library.parent).st_mode) & 0o077
-    assert cpu._compiled(cpu._compiler()) == library
+    assert cpu._compiled(cpu._compiler(), "linear") == library
     calls = [line.split()[-1] for line in runs.read_text().splitlines()]
     assert [call == "--version" for call in calls] == [True, False, True]
 
 
 def test_a_damaged_library_is_compiled_once_more(runs, fresh_folder, caplog) -> None:
-    library = cpu._compiled(cpu._compiler())
+    library = cpu._compiled(cpu._compiler(), "linear")
     library.write_bytes(b"half of it")
-    assert cpu._library(cpu._compiler()).lru_linear_forward
+    assert cpu._library(cpu._compiler(), "linear").lru_linear_forward
     assert "cannot be loaded and is compiled once more" in caplog.text
 
 
@@ -92,7 +92,7 @@ def test_a_library_that_cannot_be_loaded_is_compiled_twice_at_most(runs, fresh_f
     script = runs.with_name("c++.sh")
     script.write_text(script.read_text() + 'test "$last" = --version || echo > "$last"\n')
     with pytest.raises(cpu.NativeUnavailableError, match="cannot be loaded: "):
-        cpu._library(cpu._compiler())
+        cpu._library(cpu._compiler(), "linear")
     assert len(runs.read_text().splitlines()) == 4
 
 
@@ -100,12 +100,12 @@ def test_a_library_that_cannot_be_loaded_is_compiled_twice_at_most(runs, fresh_f
 def test_code_that_others_may_have_written_is_not_loaded(
     whose: str, runs, fresh_folder, monkeypatch
 ) -> None:
-    library = cpu._compiled(cpu._compiler())
+    library = cpu._compiled(cpu._compiler(), "linear")
     if whose == "of another":
         monkeypatch.setattr(os, "geteuid", lambda: 987654)
     else:
         fresh_folder.chmod(0o770)
-    assert (cpu.problem() or "").startswith(
+    assert (cpu.problem("linear") or "").startswith(
         f"scan method 'native' loads no code from {fresh_folder}"
     )
     assert library.exists()
@@ -283,6 +283,38 @@ def test_projected_scan_has_second_derivatives() -> None:
         np.testing.assert_allclose(x, y, rtol=0, atol=2e-5 * np.abs(y).max())
 
 
+@pytest.mark.parametrize("mapped", ["a", "x", "BC", "h0", "aBC", "axBCh0"])
+def test_projected_scan_shares_what_is_not_mapped(mapped: str) -> None:
+    """One axis of some arguments, and within it another of others."""
+    shapes = {"a": (4,), "x": (2, 5, 3), "B": (3, 8), "C": (8, 6), "h0": (2, 4)}
+    rng = np.random.default_rng(0)
+    outer = [name for name in shapes if name in mapped]
+    inner = ["x"] if "x" not in outer else ["C"]
+
+    def draw(name: str, shape: tuple[int, ...]) -> jax.Array:
+        shape = (2,) * (name in inner) + (3,) * (name in outer) + shape
+        values = rng.normal(0, 0.4, (2, *shape))
+        return jnp.asarray(values[0] + 1j * values[1] if name in ("a", "h0") else values[0])
+
+    arrays = [draw(name, shape) for name, shape in shapes.items()]
+    marks = {"lengths": jnp.array([5, 3]), "resets": jnp.zeros((2, 5), bool).at[0, 2].set(True)}
+
+    def both(method: str, *arrays: jax.Array) -> tuple:
+        (y, last), pull = jax.vjp(lambda *x: projected_scan(*x, **marks, method=method), *arrays)
+        return y, last, pull((jnp.sin(y), jnp.conj(last)))
+
+    def run(method: str) -> tuple:
+        within = [0 if name in outer else None for name in shapes]
+        around = [0 if name in inner else None for name in shapes]
+        mapped_once = jax.vmap(functools.partial(both, method), within)
+        return jax.jit(jax.vmap(mapped_once, around))(*arrays)
+
+    for result, wanted in zip(
+        *map(jax.tree.leaves, (run("native"), run("sequential"))), strict=True
+    ):
+        np.testing.assert_allclose(result, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+
 def test_projected_scan_refuses_weights_that_do_not_fit() -> None:
     call = functools.partial(projected_scan.__wrapped__, jnp.ones(4, "complex64"))
     x, B, C = jnp.ones((2, 5, 3)), jnp.ones((3, 8)), jnp.ones((8, 3))
@@ -349,6 +381,7 @@ OPTIONS = {
     "lru_gated_forward": {"cell": "lstm"},
     "lru_gated_backward": {"cell": "lstm"},
 }
+TARGETS = [target for loops in cpu.LOOPS for target in cpu.targets(loops)]
 PLAIN = {
     "lru_linear_forward": (
         {"a": (WIDTH,), "b": FLAT, "h0": FLAT_START, "keep": MASK},
@@ -400,16 +433,16 @@ def run_loop(target: str, loop: tuple[dict, dict], options: dict, changes: dict)
 @pytest.mark.parametrize(
     ("target", "loop", "options"),
     [
-        *((target, LOOPS[target], OPTIONS.get(target, {})) for target in cpu.TARGETS),
+        *((target, LOOPS[target], OPTIONS.get(target, {})) for target in TARGETS),
         *((target, loop, {"paired": False}) for target, loop in PLAIN.items()),
     ],
-    ids=[*cpu.TARGETS, *(f"{target}_plain" for target in PLAIN)],
+    ids=[*TARGETS, *(f"{target}_plain" for target in PLAIN)],
 )
 def test_a_loop_refuses_arrays_that_do_not_fit_each_other(
     target: str, loop: tuple[dict, dict], options: dict
 ) -> None:
     """Nothing in Python gives it such; what is read and written beyond an array ends a process."""
-    cpu.require()
+    cpu.require(target.split("_")[1])
     run_loop(target, loop, options, {})
     arguments, results = loop
     with jax.enable_x64(True):
@@ -429,7 +462,7 @@ def test_a_loop_refuses_arrays_that_do_not_fit_each_other(
 
 @pytest.mark.parametrize("name", ["a", "h0", "h", "db", "da"])
 def test_a_loop_refuses_complex_arrays_of_other_types(name: str) -> None:
-    cpu.require()
+    cpu.require("linear")
     target = "lru_linear_backward"
     arguments, results = PLAIN[target]
     types = {name: (shape, "complex64") for name, shape in {**arguments, **results}.items()}

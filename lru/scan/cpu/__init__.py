@@ -1,7 +1,7 @@
 """Loops in C++, compiled on the machine that runs them, as operations of JAX.
 
-The sources beside this file are compiled when they are first used, by the system's C++ compiler for
-the processor at hand, and kept under `cache_folder()`.
+Each source beside this file is compiled when its loops are first used, by the system's C++ compiler
+for the processor at hand, and kept under `cache_folder()`.
 """
 
 import ctypes
@@ -26,9 +26,8 @@ from jax import Array, ffi
 logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
-SOURCES = sorted(FOLDER.glob("*.cc"))
+LOOPS = tuple(sorted(path.stem for path in FOLDER.glob("*.cc")))
 HEADERS = sorted(FOLDER.glob("*.h"))
-TARGETS = tuple(f"lru_{path.stem}_{way}" for path in SOURCES for way in ("forward", "backward"))
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared")
 
 
@@ -58,19 +57,24 @@ def cache_folder() -> Path:
         ) from error
 
 
+def targets(loops: str) -> tuple[str, str]:
+    """The operations of a name in `LOOPS`."""
+    return f"lru_{loops}_forward", f"lru_{loops}_backward"
+
+
 @cache
-def problem() -> str | None:
-    """Compile and load the loops, once a process; the reason if they are not available."""
+def problem(loops: str) -> str | None:
+    """Compile and load some loops, once a process; the reason if they are not available."""
     try:
-        _load()
+        _load(loops)
     except NativeUnavailableError as error:
         return str(error)
     return None
 
 
-def available() -> bool:
+def available(loops: str) -> bool:
     """True if the loops can be used; if not, a warning says why, once."""
-    reason = problem()
+    reason = problem(loops)
     if reason is not None:
         _warn(reason)
     return reason is None
@@ -81,14 +85,14 @@ def _warn(reason: str) -> None:
     logger.warning("%s; slower methods take its place", reason)
 
 
-def _load() -> None:
+def _load(loops: str) -> None:
     compiler = _compiler()
     if sys.platform not in ("linux", "darwin") or not compiler:
         raise NativeUnavailableError(
             "scan method 'native' needs a C++ compiler, and none was found (c++, g++ or $CXX)"
         )
-    library = _library(compiler)
-    for name in TARGETS:
+    library = _library(compiler, loops)
+    for name in targets(loops):
         ffi.register_ffi_target(name, ffi.pycapsule(getattr(library, name)), platform="cpu")
 
 
@@ -98,35 +102,36 @@ def _compiler() -> list[str]:
     return shlex.split(os.environ.get("CXX", "")) or found[:1]
 
 
-def _library(compiler: list[str]) -> ctypes.CDLL:
-    path = _compiled(compiler)
+def _library(compiler: list[str], loops: str) -> ctypes.CDLL:
+    path = _compiled(compiler, loops)
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
         logger.warning("%s cannot be loaded and is compiled once more: %s", path, error)
         path.unlink(missing_ok=True)
     try:
-        return ctypes.CDLL(str(_compiled(compiler)))
+        return ctypes.CDLL(str(_compiled(compiler, loops)))
     except OSError as error:
         raise NativeUnavailableError(f"scan method 'native' cannot be loaded: {error}") from error
 
 
-def _compiled(compiler: list[str]) -> Path:
+def _compiled(compiler: list[str], loops: str) -> Path:
     """The shared library, compiled unless that was done before."""
-    texts = [path.read_text() for path in (*SOURCES, *HEADERS)]
+    source = FOLDER / f"{loops}.cc"
+    texts = [path.read_text() for path in (source, *HEADERS)]
     identity = [*texts, *FLAGS, _run([*compiler, "--version"]), version("jaxlib"), _processor()]
     digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
-    library = cache_folder() / f"scan-{digest}.so"
+    library = cache_folder() / f"{loops}-{digest}.so"
     try:
         library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_owner(library.parent)
         if library.exists():
             return library
-        logger.info("compiling the scan for this machine's CPU, once: %s", library)
+        logger.info("compiling loops for this machine's CPU, once: %s", library)
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             unfinished = Path(folder) / library.name
             include = ("-isystem", ffi.include_dir())
-            _run([*compiler, *FLAGS, *include, *map(str, SOURCES), "-o", str(unfinished)])
+            _run([*compiler, *FLAGS, *include, str(source), "-o", str(unfinished)])
             with unfinished.open("rb") as file:
                 os.fsync(file.fileno())
             unfinished.replace(library)
@@ -170,21 +175,21 @@ def call(
     results: jax.ShapeDtypeStruct | tuple[jax.ShapeDtypeStruct, ...],
     *arguments: Array,
     in_place: int | None = None,
+    vmap_method: str = "broadcast_all",
     **attributes: bool | str,
 ) -> Any:
     """Run a loop on a CPU.
 
     Args:
-        target: a name in `TARGETS`.
+        target: an operation of loops that are available.
         results: what it returns.
         arguments: its arrays.
         in_place: the argument over which the first result may be written.
+        vmap_method: as of `jax.ffi.ffi_call`; "expand_dims" for loops whose arguments are shared.
         attributes: its options.
     """
     aliases = {} if in_place is None else {in_place: 0}
-    operation = ffi.ffi_call(
-        target, results, vmap_method="broadcast_all", input_output_aliases=aliases
-    )
+    operation = ffi.ffi_call(target, results, vmap_method=vmap_method, input_output_aliases=aliases)
     return operation(*arguments, **attributes)
 
 
@@ -193,8 +198,8 @@ def mask(keep: Array | None) -> Array:
     return jnp.zeros(0, bool) if keep is None else keep
 
 
-def require() -> None:
+def require(loops: str) -> None:
     """Raise `NativeUnavailableError` unless the loops are available."""
-    reason = problem()
+    reason = problem(loops)
     if reason is not None:
         raise NativeUnavailableError(reason)

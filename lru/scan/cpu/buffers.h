@@ -24,10 +24,40 @@ struct Front {
   }
 };
 
+// The numbers of an array by problem, of which those along an axis of 1 in front share theirs.
+template <typename T>
+class Operand {
+ public:
+  template <typename Buffer>
+  Operand(const Buffer& x, const Front& front) : data_(static_cast<const T*>(x.untyped_data())) {
+    auto shape = x.dimensions();
+    int64_t problems = 1;
+    places_ = {0};
+    for (size_t i = 0; i < front.axes.size(); ++i) {
+      const bool own = shape[i] == front.axes[i];
+      std::vector<int64_t> finer;
+      for (int64_t place : places_)
+        for (int64_t j = 0; j < front.axes[i]; ++j) finer.push_back(place * shape[i] + (own ? j : 0));
+      places_ = finer;
+      problems *= shape[i];
+    }
+    size_ = problems ? static_cast<int64_t>(x.element_count()) / problems : 0;
+  }
+
+  const T* operator[](int64_t problem) const { return data_ + places_[problem] * size_; }
+
+ private:
+  const T* data_;
+  std::vector<int64_t> places_;
+  int64_t size_;
+};
+
 // Collects the first array that is not as its neighbours say.
 class Check {
  public:
-  Check(xla::ffi::DataType type, const Front& front) : type_(type), front_(front) {}
+  // With `shared`, axes in front may be 1.
+  Check(xla::ffi::DataType type, const Front& front, bool shared = false)
+      : type_(type), front_(front), shared_(shared) {}
 
   // Expects the common type, and these axes behind those in front.
   Check& Has(const char* name, const xla::ffi::AnyBuffer& x, const std::vector<int64_t>& own) {
@@ -37,10 +67,13 @@ class Check {
   // Expects the axes alone.
   template <typename Buffer>
   Check& HasShape(const char* name, const Buffer& x, const std::vector<int64_t>& own) {
-    std::vector<int64_t> expected = front_.axes;
-    expected.insert(expected.end(), own.begin(), own.end());
     auto shape = x.dimensions();
-    bool same = std::vector<int64_t>(shape.begin(), shape.end()) == expected;
+    const size_t before = front_.axes.size();
+    bool same = shape.size() == before + own.size();
+    for (size_t i = 0; same && i < shape.size(); ++i) {
+      same = shape[i] == (i < before ? front_.axes[i] : own[i - before]);
+      same = same || (shared_ && i < before && shape[i] == 1);
+    }
     return same ? *this : Refuse(name, "another shape");
   }
 
@@ -66,6 +99,7 @@ class Check {
  private:
   xla::ffi::DataType type_;
   const Front& front_;
+  bool shared_;
   std::string problem_;
 };
 

@@ -1,7 +1,7 @@
 // y_t = C h_t with h_t = a h_{t-1} + B x_t on a CPU, complex with a constant a: both products and
 // the recurrence over a block of steps while it is in a cache.
 //
-// Arrays are row-major, with any axes that vmap put in front:
+// Arrays are row-major, with any axes that vmap put in front, of which arguments share those of 1:
 //   a [..., 2, N], x [..., B, T, D], B [..., D, 2 N], C [..., 2 N, E], h0 [..., B, 2, N],
 //   keep [..., B, T], or no elements where every step keeps the one before,
 //   y [..., B, T, E], h [..., B, T, 2, N].
@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "buffers.h"
@@ -34,41 +35,42 @@ struct Sizes {
     return std::min<int64_t>(rows, share);
   }
 
-  // Calls run(problem, task of the problem, row among those of all problems).
+  // Calls run(problem, task of the problem, row of the problem).
   template <typename Run>
   void ForEachRow(ffi::ThreadPool& pool, const Run& run) const {
     int64_t tasks = Tasks(pool);
     InParallel(pool, problems * tasks, pool.num_threads(), [&](int64_t i) {
       int64_t problem = i / tasks, task = i % tasks;
-      for (int64_t row = task; row < rows; row += tasks) run(problem, task, problem * rows + row);
+      for (int64_t row = task; row < rows; row += tasks) run(problem, task, row);
     });
   }
 };
 
 template <typename T>
-void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* x, const T* B, const T* C,
-             const T* h0, const bool* keep, bool reverse, T* y, T* h) {
+void Forward(ffi::ThreadPool& pool, const Sizes& s, const Operand<T>& a, const Operand<T>& x,
+             const Operand<T>& B, const Operand<T>& C, const Operand<T>& h0,
+             const std::optional<Operand<bool>>& keep, bool reverse, T* y, T* h) {
   const int64_t wide = 2 * s.width;
   const Panels<T> hidden(wide), out(s.outputs);
   std::vector<std::vector<T>> packed_B, packed_C;
   for (int64_t p = 0; p < s.problems; ++p) {
-    packed_B.push_back(Packed(hidden, s.inputs, B + p * s.inputs * wide, false));
-    packed_C.push_back(Packed(out, wide, C + p * wide * s.outputs, false));
+    packed_B.push_back(Packed(hidden, s.inputs, B[p], false));
+    packed_C.push_back(Packed(out, wide, C[p], false));
   }
   s.ForEachRow(pool, [&](int64_t problem, int64_t, int64_t row) {
-    std::vector<T> state(h0 + row * wide, h0 + (row + 1) * wide);
-    const T* factor = a + problem * wide;
+    std::vector<T> state(h0[problem] + row * wide, h0[problem] + (row + 1) * wide);
     bool kept[kBlock];
     for (int64_t k = 0; k < s.Blocks(); ++k) {
       int64_t begin = kBlock * (reverse ? s.Blocks() - 1 - k : k);
       int64_t count = std::min(kBlock, s.steps - begin), at = row * s.steps + begin;
-      Rows<const T> x_rows{x + at * s.inputs, s.inputs};
-      Rows<T> h_rows{h + at * wide, wide}, y_rows{y + at * s.outputs, s.outputs};
+      int64_t among_all = problem * s.rows * s.steps + at;
+      Rows<const T> x_rows{x[problem] + at * s.inputs, s.inputs};
+      Rows<T> h_rows{h + among_all * wide, wide}, y_rows{y + among_all * s.outputs, s.outputs};
       Product(hidden, packed_B[problem], s.inputs, count, x_rows, {}, h_rows);
       auto place = [&](int64_t i) { return reverse ? count - 1 - i : i; };
-      for (int64_t i = 0; i < count; ++i) kept[i] = !keep || keep[at + place(i)];
+      for (int64_t i = 0; i < count; ++i) kept[i] = !keep || (*keep)[problem][at + place(i)];
       T* first = h_rows[place(0)];
-      Steps<T> steps{count, kept, s.width, factor, 0, first, first, reverse ? -wide : wide};
+      Steps<T> steps{count, kept, s.width, a[problem], 0, first, first, reverse ? -wide : wide};
       steps.state = state.data();
       Advance<T, Parts<2, 2>, false, false>(steps, s.width);
       Product(out, packed_C[problem], wide, count, h_rows, {}, y_rows);
@@ -103,36 +105,41 @@ struct Totals {
 // Blocks from the last to the first. With l the gradient of B x: l_t = C^T dy_t + conj(a) l_{t+1},
 // and where the row's last state counts, its gradient is added at the step `last`.
 template <typename T>
-void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* x, const T* B, const T* C,
-              const T* h0, const bool* keep, const int32_t* last, const T* h, const T* dy,
-              const T* dlast, bool reverse, T* da, T* dx, T* dB, T* dC, T* dh0) {
+void Backward(ffi::ThreadPool& pool, const Sizes& s, const Operand<T>& a, const Operand<T>& x,
+              const Operand<T>& B, const Operand<T>& C, const Operand<T>& h0,
+              const std::optional<Operand<bool>>& keep, const Operand<int32_t>& last, const Operand<T>& h,
+              const Operand<T>& dy, const Operand<T>& dlast, bool reverse, T* da, T* dx, T* dB,
+              T* dC, T* dh0) {
   const int64_t wide = 2 * s.width, tasks = s.Tasks(pool);
   const Panels<T> in(s.inputs), hidden(wide), out(s.outputs);
   std::vector<std::vector<T>> packed_B, packed_C;
   for (int64_t p = 0; p < s.problems; ++p) {
-    packed_B.push_back(Packed(in, wide, B + p * s.inputs * wide, true));
-    packed_C.push_back(Packed(hidden, s.outputs, C + p * wide * s.outputs, true));
+    packed_B.push_back(Packed(in, wide, B[p], true));
+    packed_C.push_back(Packed(hidden, s.outputs, C[p], true));
   }
   std::vector<Totals<T>> totals(s.problems * tasks, Totals<T>(s, hidden, out));
   s.ForEachRow(pool, [&](int64_t problem, int64_t task, int64_t row) {
     Totals<T>& total = totals[problem * tasks + task];
-    const T* factor = a + problem * wide;
+    const T *factor = a[problem], *start = h0[problem] + row * wide;
+    const int64_t row_among_all = problem * s.rows + row, last_step = last[problem][row];
     bool kept[kBlock + 1] = {};
     std::vector<T> state(wide, T(0)), partial(wide), gradient(kBlock * hidden.padded, T(0)), padded;
     for (int64_t k = s.Blocks() - 1; k >= 0; --k) {
       int64_t begin = kBlock * (reverse ? s.Blocks() - 1 - k : k);
       int64_t count = std::min(kBlock, s.steps - begin), at = row * s.steps + begin;
-      Rows<const T> dy_rows{dy + at * s.outputs, s.outputs}, h_rows{h + at * wide, wide};
+      Rows<const T> dy_rows{dy[problem] + at * s.outputs, s.outputs};
+      Rows<const T> h_rows{h[problem] + at * wide, wide};
+      const T* x_at = x[problem] + at * s.inputs;
       Rows<T> l_rows{gradient.data(), hidden.padded};
       Product(hidden, packed_C[problem], s.outputs, count, dy_rows, {}, l_rows);
-      if (begin <= last[row] && last[row] < begin + count) {
-        T* l = l_rows[last[row] - begin];
-        for (int64_t j = 0; j < wide; ++j) l[j] += dlast[row * wide + j];
+      if (begin <= last_step && last_step < begin + count) {
+        T* l = l_rows[last_step - begin];
+        for (int64_t j = 0; j < wide; ++j) l[j] += dlast[problem][row * wide + j];
       }
       // Places of the steps of the block, counted in the direction of the scan.
       auto place = [&](int64_t i) { return reverse ? count - 1 - i : i; };
       const int64_t back = reverse ? 1 : -1;
-      for (int64_t i = 0; i < count; ++i) kept[count - i] = !keep || keep[at + place(i)];
+      for (int64_t i = 0; i < count; ++i) kept[count - i] = !keep || (*keep)[problem][at + place(i)];
       std::fill(partial.begin(), partial.end(), T(0));
       // n steps from step i back; `before` is the state before step i.
       auto advance = [&](int64_t i, int64_t n, const T* before) {
@@ -147,12 +154,12 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* x, con
       };
       const int64_t within = k == 0 ? count - 1 : count;
       if (within > 0) advance(count - 1, within, h_rows[place(count - 1) + back]);
-      if (k == 0) advance(0, 1, h0 + row * wide);
+      if (k == 0) advance(0, 1, start);
       kept[0] = kept[count];
       for (int64_t j = 0; j < wide; ++j) total.a[j] += partial[j];
       Product<T>(in, packed_B[problem], wide, count, l_rows, {},
-                 {dx + at * s.inputs, s.inputs});
-      AddOuterProducts<T>(hidden, 1, 0, count, s.inputs, {x + at * s.inputs, s.inputs},
+                 {dx + (row_among_all * s.steps + begin) * s.inputs, s.inputs});
+      AddOuterProducts<T>(hidden, 1, 0, count, s.inputs, {x_at, s.inputs},
                           {l_rows.first, l_rows.stride}, total.B.data());
       if (out.padded != s.outputs) {
         padded.assign(kBlock * out.padded, T(0));
@@ -164,8 +171,8 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* a, const T* x, con
     }
     for (int64_t j = 0; j < s.width; ++j) {
       T re = factor[j], im = factor[s.width + j], l_re = state[j], l_im = state[s.width + j];
-      dh0[row * wide + j] = kept[0] ? re * l_re + im * l_im : T(0);
-      dh0[row * wide + s.width + j] = kept[0] ? re * l_im - im * l_re : T(0);
+      dh0[row_among_all * wide + j] = kept[0] ? re * l_re + im * l_im : T(0);
+      dh0[row_among_all * wide + s.width + j] = kept[0] ? re * l_im - im * l_re : T(0);
     }
   });
   std::fill_n(da, s.problems * wide, T(0));
@@ -182,16 +189,19 @@ struct Problem {
   Front front;
   Sizes sizes;
 
-  // Of arrays with as many axes as `HasAxes` asks for.
-  Problem(const ffi::AnyBuffer& x, const ffi::AnyBuffer& B, const ffi::AnyBuffer& C) : front(x, 3) {
+  // Of arrays with as many axes as `HasAxes` asks for; of y or its gradient, x, B and C.
+  Problem(const ffi::AnyBuffer& result, const ffi::AnyBuffer& x, const ffi::AnyBuffer& B,
+          const ffi::AnyBuffer& C)
+      : front(result, 3) {
     auto shape = x.dimensions();
     size_t last = shape.size() - 1;
     sizes = {front.count,   shape[last - 2],           shape[last - 1],
              shape[last], B.dimensions().back() / 2, C.dimensions().back()};
   }
 
-  static bool HasAxes(const ffi::AnyBuffer& x, const ffi::AnyBuffer& B, const ffi::AnyBuffer& C) {
-    return x.dimensions().size() >= 3 && B.dimensions().size() >= 2 && C.dimensions().size() >= 2;
+  static bool HasAxes(const ffi::AnyBuffer& result, const ffi::AnyBuffer& x,
+                      const ffi::AnyBuffer& B, const ffi::AnyBuffer& C) {
+    return result.dimensions().size() >= 3 && x.dimensions().size() >= 3 && B.dimensions().size() >= 2 && C.dimensions().size() >= 2;
   }
 
   // Of the arguments, or of the gradients that have their shapes.
@@ -209,21 +219,28 @@ struct Problem {
   }
 };
 
+// The masks, if there are any.
+std::optional<Operand<bool>> Masks(const ffi::Buffer<ffi::PRED>& keep, const Front& front) {
+  if (!MaskOf(keep)) return std::nullopt;
+  return Operand<bool>(keep, front);
+}
+
 ffi::Error ForwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x, ffi::AnyBuffer B,
                        ffi::AnyBuffer C, ffi::AnyBuffer h0, ffi::Buffer<ffi::PRED> keep,
                        bool reverse, ffi::Result<ffi::AnyBuffer> y, ffi::Result<ffi::AnyBuffer> h) {
-  if (!Problem::HasAxes(x, B, C)) return TooFewAxes("x, B or C");
-  Problem problem(x, B, C);
+  if (!Problem::HasAxes(*y, x, B, C)) return TooFewAxes("y, x, B or C");
+  Problem problem(*y, x, B, C);
   const Sizes& s = problem.sizes;
-  Check check(x.element_type(), problem.front);
+  const Front& front = problem.front;
+  Check check(x.element_type(), front, true), full(x.element_type(), front);
   problem.Expect(check.HasMask("keep", keep, s.rows, s.steps), a, x, B, C, h0);
-  problem.ExpectResults(check, *y, *h);
+  problem.ExpectResults(full, *y, *h);
   if (check.Result().failure()) return check.Result();
+  if (full.Result().failure()) return full.Result();
   return WithType(x.element_type(), [&](auto zero) {
     using T = decltype(zero);
-    Forward(pool, s, a.reinterpret_data<T>(), x.reinterpret_data<T>(), B.reinterpret_data<T>(),
-            C.reinterpret_data<T>(), h0.reinterpret_data<T>(), MaskOf(keep), reverse,
-            y->reinterpret_data<T>(), h->reinterpret_data<T>());
+    Forward<T>(pool, s, {a, front}, {x, front}, {B, front}, {C, front}, {h0, front},
+               Masks(keep, front), reverse, NumbersOf<T>(*y), NumbersOf<T>(*h));
     return ffi::Error::Success();
   });
 }
@@ -234,22 +251,23 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x
                         ffi::AnyBuffer dlast, bool reverse, ffi::Result<ffi::AnyBuffer> da,
                         ffi::Result<ffi::AnyBuffer> dx, ffi::Result<ffi::AnyBuffer> dB,
                         ffi::Result<ffi::AnyBuffer> dC, ffi::Result<ffi::AnyBuffer> dh0) {
-  if (!Problem::HasAxes(x, B, C)) return TooFewAxes("x, B or C");
-  Problem problem(x, B, C);
+  if (!Problem::HasAxes(*dx, x, B, C)) return TooFewAxes("dx, x, B or C");
+  Problem problem(*dx, x, B, C);
   const Sizes& s = problem.sizes;
-  Check check(x.element_type(), problem.front);
+  const Front& front = problem.front;
+  Check check(x.element_type(), front, true), full(x.element_type(), front);
   problem.Expect(check.HasMask("keep", keep, s.rows, s.steps), a, x, B, C, h0);
   problem.ExpectResults(check, dy, h);
   check.HasShape("last", last, {s.rows}).Has("dlast", dlast, {s.rows, 2, s.width});
-  problem.Expect(check, *da, *dx, *dB, *dC, *dh0);
+  problem.Expect(full, *da, *dx, *dB, *dC, *dh0);
   if (check.Result().failure()) return check.Result();
+  if (full.Result().failure()) return full.Result();
   return WithType(x.element_type(), [&](auto zero) {
     using T = decltype(zero);
-    Backward(pool, s, a.reinterpret_data<T>(), x.reinterpret_data<T>(), B.reinterpret_data<T>(),
-             C.reinterpret_data<T>(), h0.reinterpret_data<T>(), MaskOf(keep), last.typed_data(),
-             h.reinterpret_data<T>(), dy.reinterpret_data<T>(), dlast.reinterpret_data<T>(),
-             reverse, da->reinterpret_data<T>(), dx->reinterpret_data<T>(), dB->reinterpret_data<T>(),
-             dC->reinterpret_data<T>(), dh0->reinterpret_data<T>());
+    Backward<T>(pool, s, {a, front}, {x, front}, {B, front}, {C, front}, {h0, front},
+                Masks(keep, front), {last, front}, {h, front}, {dy, front}, {dlast, front}, reverse,
+                NumbersOf<T>(*da), NumbersOf<T>(*dx), NumbersOf<T>(*dB), NumbersOf<T>(*dC),
+                NumbersOf<T>(*dh0));
     return ffi::Error::Success();
   });
 }
