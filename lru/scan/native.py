@@ -74,8 +74,14 @@ def _linear(in_place: int | None) -> Method:
             if not paired:
                 a, b, h0 = map(parts.only, (a, b, h0))
             arguments = (a, b, h0, cpu.mask(keep))
-            options = {"paired": paired, "reverse": reverse}
-            h = cpu.call("lru_linear_forward", _like(b), *arguments, in_place=in_place, **options)
+            h = cpu.call(
+                "lru_linear_forward",
+                _like(b),
+                *arguments,
+                in_place=in_place,
+                paired=paired,
+                reverse=reverse,
+            )
             return h if paired else parts.alone(h)
 
         elsewhere = partial(sequential.solve, reverse=reverse)
@@ -89,9 +95,13 @@ def _linear(in_place: int | None) -> Method:
                 a, g, h, h0 = map(parts.only, (a, g, h, h0))
             results = (_like(g), _like(a, *(h.shape[:1] if constant else ()), *a.shape))
             arguments = (a, g, h, h0, cpu.mask(keep))
-            options = {"paired": paired, "reverse": reverse}
             found = cpu.call(
-                "lru_linear_backward", results, *arguments, in_place=in_place, **options
+                "lru_linear_backward",
+                results,
+                *arguments,
+                in_place=in_place,
+                paired=paired,
+                reverse=reverse,
             )
             db, da = found if paired else map(parts.alone, found)
             start = -1 if reverse else 0
