@@ -187,7 +187,7 @@ def dense_entrants(batch: int, steps: int, width: int) -> dict[str, tuple[tuple,
 def draw(results: dict, path: Path) -> None:
     """Time over that of the copies, against the number of steps."""
     sizes = sorted(results["steps"], key=int)
-    names = [row["name"] for row in results["steps"][sizes[0]] if row["name"] != "copies"]
+    names = [row["name"] for row in results["steps"][sizes[0]] if "copies" not in row["name"]]
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
     for axis, which, title in zip(
         axes, ("forward", "both"), ("forward", "forward + backward"), strict=True
