@@ -168,7 +168,7 @@ def _in_form(
         b = b.astype(dtype if leave else real)
     b = enter(b) if leave else b
     state = jnp.result_type(b, real)
-    first = jnp.zeros((len(b), *b.shape[2:]), state) if h0 is None else enter(h0.astype(dtype))
+    first = jnp.zeros((b.shape[0], *b.shape[2:]), state) if h0 is None else enter(h0.astype(dtype))
     fresh = None if reset_to is None else enter(reset_to.astype(dtype))
     h, h_last = _solve(solve, parts.multiply, enter(a), b, first, fresh, reverse, resets, lengths)
     return (leave(h), leave(h_last)) if leave else (h, h_last)
