@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from benchmarks.layers import by_turns
 from benchmarks.provenance import provenance, save
 from lru.layers import GRU, LSTM
-from lru.scan import GatedCell, gated, gated_scan
+from lru.scan import GatedCell, gated_scan, select
 
 RESULTS = Path(__file__).parent / "results" / "gated.json"
 LAYERS = {"lstm": LSTM, "gru": GRU}
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=51)
     options = parser.parse_args()
     # Both loops at all sizes.
-    gated.LARGEST_NATIVE = max(4 * width**2 for width, _, _ in SIZES)
+    select.LARGEST_MATRIX = max(4 * width**2 for width, _, _ in SIZES)
     rows = []
     for name, layer in LAYERS.items():
         for size in SIZES:

@@ -41,7 +41,7 @@ def files_below(folder):
 
 def test_the_wheel_has_the_package_and_the_command(installed):
     assert files_below(installed / "lru") == files_below(ROOT / "lru")
-    assert {"py.typed", "recipes/quickstart.yaml", "scan/choice.json", "scan/cpu/linear.cc"} < set(
+    assert {"py.typed", "recipes/quickstart.yaml", "scan/cpu/linear.cc"} < set(
         map(str, files_below(installed / "lru"))
     )
     (information,) = installed.glob("*.dist-info")

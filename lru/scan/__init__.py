@@ -7,7 +7,6 @@ takes and gives real pairs [B, T, 2, N]: what makes complex arrays of them is a 
 from lru.scan import (
     associative,
     chunked,
-    chunked_dense,
     native,
     pallas,
     reference,
@@ -31,7 +30,6 @@ __all__ = [
     "States",
     "associative",
     "chunked",
-    "chunked_dense",
     "dense_scan",
     "forget_mult",
     "gated_scan",

@@ -16,13 +16,9 @@ from jaxtyping import Bool, Float, Integer
 
 from lru.scan import cpu
 from lru.scan.methods import masked, previous, step_counts, traced_once, valid_steps
-from lru.scan.native import has_one_pass, on_cpu
-from lru.scan.portability import is_portable
+from lru.scan.native import on_cpu
 from lru.scan.products import matrix, product
-
-LARGEST_NATIVE = 2**18
-"""Elements of W up to which the loop in C++ is the faster one: those that a core's cache holds.
-Products with larger ones are XLA's."""
+from lru.scan.select import FUSED, select
 
 States = tuple[Float[Array, "B N"], ...]
 Arrays = tuple[Array, ...]
@@ -148,8 +144,9 @@ def _how(
     # The loop in C++ has one type for all arrays and products, and resets to zero.
     types = {str(array.dtype) for array in (x, W, *state)}
     known = bool(cell.native) and compute_dtype == "float32" and fresh is None
-    known = known and types in ({"float32"}, {"float64"}) and W.size <= LARGEST_NATIVE
-    native = known and not is_portable() and has_one_pass("gated scan", jax.default_backend())
+    known = known and types in ({"float32"}, {"float64"})
+    shape = (*x.shape[:2], W.shape[0])
+    native = known and select("gated", shape, elements=W.size) == FUSED
     return How(cell, x.shape[2], reverse, compute_dtype, native)
 
 

@@ -6,14 +6,12 @@ method solves what is left.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float, Inexact, Integer
 
 from lru.scan import parts
-from lru.scan.choice import automatic
 from lru.scan.methods import (
     BFLOAT16_METHODS,
     COMPLEX_METHODS,
@@ -23,11 +21,10 @@ from lru.scan.methods import (
     Method,
     masked,
     step_counts,
-    time_is_split,
     traced_once,
     valid_steps,
 )
-from lru.scan.portability import METHOD, is_portable
+from lru.scan.select import select
 
 
 def linear_scan(
@@ -73,7 +70,7 @@ def linear_scan(
     check_common(b, h0, resets, lengths)
     lengths = step_counts(lengths, b.shape[1])
     dtype = _state_dtype(a, b, h0, reset_to)
-    solve = _linear_method(method, a, b, dtype, donate)
+    solve = _linear_method(method, a, b, donate)
     plain = not jnp.issubdtype(dtype, jnp.complexfloating) or solve in COMPLEX_METHODS
     enter, leave = (parts.alone, parts.only) if plain else (parts.split, parts.join)
     return _in_form(solve, enter, leave, dtype, reverse, a, b, h0, reset_to, resets, lengths)
@@ -124,16 +121,14 @@ def paired_scan(
     complex_b = jax.ShapeDtypeStruct((*b.shape[:2], b.shape[3]), dtype)
     check_common(complex_b, h0, resets, lengths)
     lengths = step_counts(lengths, b.shape[1])
-    solve = _linear_method(method, a, complex_b, dtype, donate)
+    solve = _linear_method(method, a, complex_b, donate)
     h, h_last = _in_form(
         *(solve, parts.split, None, dtype, reverse, a, b, h0, reset_to, resets, lengths)
     )
     return h, parts.join(h_last)
 
 
-def _linear_method(
-    method: str, a: Array, b: Array | jax.ShapeDtypeStruct, dtype: jnp.dtype, donate: bool
-) -> Method:
+def _linear_method(method: str, a: Array, b: Array | jax.ShapeDtypeStruct, donate: bool) -> Method:
     """The method that solves for a beside b [B, T, N].
 
     Raises:
@@ -145,9 +140,7 @@ def _linear_method(
             f"a has shape {a.shape}, but b {b.shape} allows {b.shape[-1:]} or {b.shape}"
         )
     _check_inexact("a", a)
-    varying = a.ndim == 3
-    name = method_named(method, "linear", varying=varying, dtype=dtype, shape=b.shape)
-    solve = LINEAR_METHODS[name]
+    solve = LINEAR_METHODS[select("linear", b.shape, method)]
     return DONATED.get(solve, solve) if donate else solve
 
 
@@ -175,7 +168,7 @@ def _in_form(
         b = b.astype(dtype if leave else real)
     b = enter(b) if leave else b
     state = jnp.result_type(b, real)
-    first = jnp.zeros((len(b), *b.shape[2:]), state) if h0 is None else enter(h0.astype(dtype))
+    first = jnp.zeros((b.shape[0], *b.shape[2:]), state) if h0 is None else enter(h0.astype(dtype))
     fresh = None if reset_to is None else enter(reset_to.astype(dtype))
     h, h_last = _solve(solve, parts.multiply, enter(a), b, first, fresh, reverse, resets, lengths)
     return (leave(h), leave(h_last)) if leave else (h, h_last)
@@ -219,7 +212,7 @@ def dense_scan(
         raise ValueError(f"A has shape {A.shape}, but b {b.shape} allows {(b.shape[-1],) * 2}")
     _check_inexact("A", A)
     dtype = _state_dtype(A, b, h0, reset_to)
-    solve = DENSE_METHODS[method_named(method, "dense", varying=False, dtype=dtype, shape=b.shape)]
+    solve = DENSE_METHODS[select("dense", b.shape, method)]
     A, b = A.astype(dtype), b.astype(dtype)
     first = jnp.zeros_like(b[:, 0]) if h0 is None else h0.astype(dtype)
     if jnp.iscomplexobj(b):
@@ -303,37 +296,6 @@ def _take(x: Array, index: Array) -> Array:
 
 def _state_dtype(*arguments: Array | None) -> jnp.dtype:
     return jnp.result_type(jnp.float32, *(x for x in arguments if x is not None))
-
-
-def method_named(
-    method: str, problem: str, *, varying: bool, dtype: jnp.dtype, shape: tuple[Any, ...]
-) -> str:
-    """The name of a method, which may be "auto".
-
-    In a context with a mesh that splits time it is then the one that does so; else see
-    `lru.scan.choice.automatic`. The shape [B, T, N] of the states may hold symbols of `jax.export`
-    in a portable program.
-    """
-    if 0 in shape and method in ("auto", *LINEAR_METHODS, *DENSE_METHODS):
-        # There is nothing to be fast about, nor to cut into pieces.
-        return "sequential"
-    if method == "auto" and problem == "linear" and time_is_split():
-        return "sharded"
-    return method_on_device(method, problem, varying=varying, dtype=dtype, shape=shape)
-
-
-def method_on_device(
-    method: str, problem: str, *, varying: bool, dtype: jnp.dtype, shape: tuple[Any, ...]
-) -> str:
-    """The name of a method where a device has all steps of a problem; see `method_named`."""
-    methods = LINEAR_METHODS if problem == "linear" else DENSE_METHODS
-    if is_portable() and (method == "auto" or method in methods):
-        return METHOD
-    if method != "auto":
-        return method
-    is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
-    rows, steps, width = shape
-    return automatic(jax.default_backend(), problem, varying, is_complex, steps, rows * width)
 
 
 def check_common(

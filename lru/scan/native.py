@@ -6,9 +6,8 @@ compiler cannot cut a loop in C++: batches that are split over devices of a CPU 
 of them, unless `jax.shard_map` is around the scan (`check_vma=False`).
 """
 
-import logging
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,22 +25,6 @@ from lru.scan.methods import (
     masked,
     with_derivatives_of,
 )
-
-logger = logging.getLogger(__name__)
-
-
-@cache
-def has_one_pass(scan: str, platform: str) -> bool:
-    """True if a scan that has no table of methods runs in C++ on a back end of JAX.
-
-    Cached, so that it is logged once.
-    """
-    if platform != "cpu" or not cpu.available(
-        {"pooled scan": "pooling", "gated scan": "gated"}[scan]
-    ):
-        return False
-    logger.info("%s on cpu: one pass in C++ (native)", scan)
-    return True
 
 
 def _like(x: Array, *shape: int) -> jax.ShapeDtypeStruct:

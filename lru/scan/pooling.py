@@ -15,18 +15,11 @@ from jax import Array
 from jaxtyping import Bool, Float, Integer
 
 from lru.scan import cpu
-from lru.scan.linear import check_common, linear_scan, method_named
-from lru.scan.methods import (
-    LINEAR_METHODS,
-    masked,
-    step_counts,
-    time_is_split,
-    traced_once,
-    valid_steps,
-)
-from lru.scan.native import has_one_pass, on_cpu
-from lru.scan.portability import is_portable
+from lru.scan.linear import check_common, linear_scan
+from lru.scan.methods import masked, step_counts, traced_once, valid_steps
+from lru.scan.native import on_cpu
 from lru.scan.products import matrix
+from lru.scan.select import FUSED, select
 
 # What lies side by side in the inputs of each pooling.
 GATES = {"f": "zf", "fo": "zfo", "ifo": "zfoi"}
@@ -93,18 +86,9 @@ def pooled_scan(
     bias = jnp.zeros(x.shape[-1], dtype) if bias is None else bias.astype(dtype)
     x, c0 = x.astype(dtype), c0.astype(dtype)
     usual = gates == "fo" and _nothing(zoneout) and reset_to is None
-    automatic = method == "auto" and usual and not is_portable() and not time_is_split()
-    if automatic and has_one_pass("pooled scan", jax.default_backend()):
-        chosen = "native"
-    else:
-        chosen = method_named(
-            method,
-            "linear",
-            varying=True,
-            dtype=dtype,
-            shape=c0.shape[:1] + x.shape[1:2] + c0.shape[1:],
-        )
-    if not usual or LINEAR_METHODS.resolve(chosen) != "native":
+    shape = (*x.shape[:2], c0.shape[1])
+    chosen = select("pooling" if usual else "linear", shape, method)
+    if chosen != FUSED:
         options = (reverse, resets, lengths, reset_to, chosen)
         h, last = _in_parts(x, bias, c0, gates, zoneout, *options)
         return masked(valid, h), last

@@ -10,8 +10,6 @@ import jax
 # Part of the key of JAX's caches: nothing that was traced outside is used inside.
 _portable = jax.make_user_context(False)
 
-METHOD = "sequential"
-
 
 def portable() -> AbstractContextManager[None]:
     """Within it, every scan that is traced runs as `sequential`, whatever method it asks for.

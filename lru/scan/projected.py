@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float, Inexact, Integer
 
 from lru.scan import cpu, parts, sequential
-from lru.scan.linear import check_common, mask_lengths, method_named, paired_scan, state_after
-from lru.scan.methods import LINEAR_METHODS, masked, step_counts, traced_once, valid_steps
+from lru.scan.linear import check_common, mask_lengths, paired_scan, state_after
+from lru.scan.methods import masked, step_counts, traced_once, valid_steps
 from lru.scan.native import on_cpu
 from lru.scan.products import product
+from lru.scan.select import FUSED, select
 
 
 def projected_scan(
@@ -77,7 +78,6 @@ def projected_scan(
     # One type for all: the loops in C++ read every array as they read x.
     real = jnp.finfo(Bx.dtype).dtype
     a, x, B, C = a.astype(Bx.dtype), *(z.astype(real) for z in (x, B, C))
-    chosen = method_named(method, "linear", varying=False, dtype=Bx.dtype, shape=Bx.shape)
     # The loops in C++ multiply in one type and reset to zero, and backwards no state passes through
     # their padding.
     unknown = (
@@ -85,7 +85,8 @@ def projected_scan(
         or reset_to is not None
         or (reverse and h0 is not None and lengths is not None)
     )
-    if unknown or LINEAR_METHODS.resolve(chosen) != "native" or not _worth_fusing(len(x)):
+    chosen = select("linear" if unknown else "projected", Bx.shape, method)
+    if chosen != FUSED:
         h, h_last = paired_scan(
             *(a, product(x, B, compute_dtype).reshape(*x.shape[:-1], 2, width), h0),
             reverse=reverse,
@@ -109,11 +110,6 @@ def projected_scan(
 
 # Under `jax.vmap` over parameters, say, x is not repeated.
 _call = partial(cpu.call, vmap_method="expand_dims")
-
-
-def _worth_fusing(rows: int) -> bool:
-    """Rows are dealt out to cores whole, so a few rows leave most of many cores idle."""
-    return 2 * rows >= cpu.n_cores()
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

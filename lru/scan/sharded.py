@@ -18,8 +18,8 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
 
 from lru.devices import SEQ
 from lru.scan import chunked, parts
-from lru.scan.linear import method_on_device
 from lru.scan.methods import LINEAR_METHODS, TIME_SPLITTING_METHODS, Method, previous
+from lru.scan.select import select
 
 
 def method(*, mesh: Mesh | None = None, axis: str = SEQ, inner: str = "auto") -> Method:
@@ -41,15 +41,8 @@ def method(*, mesh: Mesh | None = None, axis: str = SEQ, inner: str = "auto") ->
         _check(devices, axis)
         steps = b.shape[1]
         a, b, keep = _fill_up(a, b, h0, keep, reverse, -steps % devices.shape[axis])
-        name = method_on_device(
-            inner,
-            "linear",
-            varying=a.ndim > 2,
-            dtype=jnp.result_type(b, jnp.complex64 if b.shape[2] == 2 else b),
-            shape=(b.shape[0], b.shape[1] // devices.shape[axis], b.shape[3]),
-        )
-        if inner == "auto" and name == "native" and _others_split(devices, axis):
-            name = "sequential"
+        shape = (b.shape[0], b.shape[1] // devices.shape[axis], b.shape[3])
+        name = select("shard", shape, inner, split=_others_split(devices, axis))
         solve = _program(devices, axis, LINEAR_METHODS[name], reverse, a.ndim == 2)
         return solve(a, b, h0, keep)[:, :steps]
 

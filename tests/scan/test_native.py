@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from lru.scan import cpu, dense_scan, linear_scan, projected, projected_scan, reference
+from lru.scan import cpu, dense_scan, linear_scan, projected_scan, reference
 from lru.scan.parts import join
 
 
@@ -532,13 +532,3 @@ def test_rows_stay_on_their_devices_within_shard_map() -> None:
     h = split(a, jax.device_put(b, NamedSharding(mesh, rows)))
     assert h.sharding.is_equivalent_to(NamedSharding(mesh, rows), 3)
     np.testing.assert_array_equal(h, jax.jit(solve)(a, b))
-
-
-@pytest.mark.parametrize(("cores", "worth"), [({0}, True), ({0, 1, 2, 3}, False)])
-def test_a_row_is_worth_fusing_on_the_few_cores_that_a_process_may_use(
-    cores: set, worth: bool, monkeypatch
-) -> None:
-    monkeypatch.setattr(cpu.os, "sched_getaffinity", lambda _: cores, raising=False)
-    cpu.n_cores.cache_clear()
-    assert projected._worth_fusing(1) == worth
-    cpu.n_cores.cache_clear()

@@ -1,14 +1,13 @@
 """The scan of quasi-recurrent networks equals its oracle, in one pass and in parts."""
 
 import functools
-import logging
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lru.scan import cpu, native, pooled_scan, portable, reference
+from lru.scan import cpu, pooled_scan, portable, reference
 from lru.scan.pooling import GATES
 
 B, T, N = 3, 7, 5
@@ -61,10 +60,7 @@ def _elsewhere(monkeypatch, _traced_anew):
 
 @pytest.fixture
 def _no_compiler(monkeypatch):
-    monkeypatch.setattr(cpu, "problem", lambda: "no compiler here")
-    native.has_one_pass.cache_clear()
-    yield
-    native.has_one_pass.cache_clear()
+    monkeypatch.setattr(cpu, "problem", lambda loops: "no compiler here")
 
 
 OPTIONS = [{}, {"resets": RESETS}, {"lengths": LENGTHS}, {"resets": RESETS, "lengths": LENGTHS}]
@@ -116,13 +112,8 @@ def calls(**options):
     return program.count("lru_pooling_forward")
 
 
-def test_one_pass_is_taken_where_there_is_one_and_that_is_said_once(caplog):
-    native.has_one_pass.cache_clear()
-    with caplog.at_level(logging.INFO, logger=native.__name__):
-        assert [calls(gates="fo") for _ in range(2)] == [1, 1]
-    assert [r.getMessage() for r in caplog.records] == [
-        "pooled scan on cpu: one pass in C++ (native)"
-    ]
+def test_one_pass_is_taken_where_there_is_one():
+    assert calls(gates="fo") == 1
     assert calls(gates="fo", method="sequential") == 0
     assert calls(gates="fo", zoneout=0.1) == 0
     with portable():

@@ -3,7 +3,9 @@
 import inspect
 
 import jax
+import jax.export
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from lru.registry import UnknownNameError
@@ -13,7 +15,10 @@ from lru.scan import (
     dense_scan,
     is_portable,
     linear_scan,
+    paired_scan,
+    pooled_scan,
     portable,
+    projected_scan,
 )
 
 B, T, N = 2, 5, 4
@@ -32,6 +37,30 @@ def test_every_method_becomes_the_plain_loop(scan, matrix, method):
     with portable():
         inside = program(scan, matrix, method)
     assert inside == program(scan, matrix, "sequential")
+
+
+def symbols(*columns):
+    rows, steps = jax.export.symbolic_shape("B, T")
+    return jax.ShapeDtypeStruct((rows, steps, *columns), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("run", "x"),
+    [
+        (lambda x: linear_scan(jnp.ones(N), x), symbols(N)),
+        (lambda x: dense_scan(jnp.eye(N), x), symbols(N)),
+        (lambda x: paired_scan(jnp.ones(N), x), symbols(2, N)),
+        (lambda x: pooled_scan(x, None, x[:, 0, :N], gates="fo"), symbols(3 * N)),
+        (lambda x: projected_scan(jnp.ones(N), x, jnp.eye(2 * N), jnp.eye(2 * N)), symbols(2 * N)),
+    ],
+    ids=["linear", "dense", "paired", "pooled", "projected"],
+)
+def test_rows_and_steps_may_be_symbols(run, x):
+    with portable():
+        program = jax.export.export(jax.jit(run))(x)
+    given = jnp.ones((B, T, *x.shape[2:]))
+    for result, expected in zip(program.call(given), run(given), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
 
 
 def test_what_was_compiled_outside_is_not_used_inside():
