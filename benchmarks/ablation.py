@@ -9,7 +9,6 @@ memory is kept, as in a run. Medians of the ratios go to benchmarks/results/abla
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from benchmarks.layers import by_turns
 from benchmarks.provenance import provenance, save
 from benchmarks.train_step import make_batch, make_step
 from lru.layers import LRU
@@ -48,20 +48,21 @@ SIZES = [
 ]
 
 
+SELECT = projected.select
+
+
 def apart(_: str, *arguments: Any, **options: Any) -> str:
     """The method of the scan alone, for products and scan one after the other."""
     return SELECT("linear", *arguments, **options)
 
 
-SELECT = projected.select
-
-
 def step_of(size: Size, *, fused: bool) -> Callable[[], Any]:
     """A call of a training step, from where the one before ended."""
+    sizes = argparse.Namespace(**size._asdict())
     projected.select = SELECT if fused else apart
     try:
-        step, state = make_step(size.model, argparse.Namespace(**size._asdict()))
-        batch = make_batch(argparse.Namespace(**size._asdict()))
+        step, state = make_step(size.model, sizes)
+        batch = make_batch(sizes)
         compiled = step.lower(state, batch).compile()
     finally:
         projected.select = SELECT
@@ -92,16 +93,12 @@ def lanes() -> tuple[Callable[[], Any], Callable[[], Any]]:
 
 def compare(pair: tuple[Callable, Callable], repetitions: int) -> dict[str, Any]:
     """Medians of both in ms, and of the ratios of the second to the first."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for repetition in range(repetitions + 1):
-        for call, seconds in zip(pair, times, strict=True):
-            start = time.perf_counter()
-            call()
-            if repetition:
-                seconds.append(time.perf_counter() - start)
-    ratios = [b / a for a, b in zip(*times, strict=True)]
+    first, second = by_turns(
+        dict(zip(("first", "second"), pair, strict=True)), repetitions
+    ).values()
+    ratios = [b / a for a, b in zip(first, second, strict=True)]
     return {
-        "ms": [round(1e3 * statistics.median(seconds), 1) for seconds in times],
+        "ms": [round(statistics.median(times), 1) for times in (first, second)],
         "ratio": round(statistics.median(ratios), 2),
         "range": [round(min(ratios), 2), round(max(ratios), 2)],
     }

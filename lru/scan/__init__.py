@@ -1,4 +1,4 @@
-"""Recurrences on arrays: two linear scans, their methods by name, a gated one, and the oracle.
+"""Recurrences on arrays: linear scans, their methods by name, a gated one, and the oracle.
 
 Where b comes from a real matrix product [B, T, D] x [D, 2 N] and h goes into one, `paired_scan`
 takes and gives real pairs [B, T, 2, N]: what makes complex arrays of them is a pass over memory.

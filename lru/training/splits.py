@@ -1,4 +1,4 @@
-"""What several devices can split: rows of a batch, and time where a recurrence allows it."""
+"""Checks of a split over devices: of the rows of a batch, and of time where a layer allows it."""
 
 from collections.abc import Mapping
 
