@@ -23,7 +23,10 @@ from lru.scan import GatedCell, gated_scan, select
 RESULTS = Path(__file__).parent / "results" / "gated.json"
 LAYERS = {"lstm": LSTM, "gru": GRU}
 # N, B and T.
-SIZES = [(16, 8, 20), (32, 32, 40), (128, 32, 64), (256, 32, 64), (512, 16, 64)]
+SIZES = [
+    *((16, 8, 20), (32, 32, 40), (128, 32, 64), (256, 1, 64), (256, 32, 64), (320, 8, 512)),
+    *((512, 4, 64), (512, 16, 64), (640, 20, 105), (1024, 1, 64), (1024, 16, 64)),
+]
 
 
 def problem(layer: type[LSTM | GRU], width: int, rows: int, steps: int) -> tuple:
@@ -56,7 +59,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=51)
     options = parser.parse_args()
     # Both loops at all sizes.
-    select.LARGEST_MATRIX = max(4 * width**2 for width, _, _ in SIZES)
+    select.LARGEST_MATRIX = select.LARGEST_MATRIX_OF_MANY_ROWS
     rows = []
     for name, layer in LAYERS.items():
         for size in SIZES:

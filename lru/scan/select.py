@@ -28,9 +28,13 @@ FUSED = "fused"
 # at most as long forward from one step on, where most calls of a few steps are.
 LEAST_STEPS = {"linear": 16, "shard": 16, "projected": 16, "dense": 256, "gated": 1, "pooling": 1}
 
-# Elements of a recurrent matrix that a core's cache holds; products with larger ones are XLA's. An
-# LSTM is 1.7 times as fast in C++ with 2^18, 1.2 times with 2^20 (benchmarks/results/gated.json).
-LARGEST_MATRIX = 2**18
+# Elements of a recurrent matrix up to which gated loops in C++ are the faster ones: of one that a
+# core's cache holds, and of one with which each core multiplies `ROWS_A_CORE` rows of the batch or
+# more. With gradients XLA's loops take 1.1 to 2 times as long with 2^18 elements, 1.05 to 1.4 times
+# with 2^20 to 2^22 and 2 to 10 rows a core, but 0.5 times with 2^22 and one row
+# (benchmarks/results/gated.json).
+LARGEST_MATRIX, LARGEST_MATRIX_OF_MANY_ROWS = 2**18, 2**22
+ROWS_A_CORE = 4
 
 # Recurrences B N that fill a GPU with a thread each: with gradients `pallas` takes 0.5 to 1.07 of
 # the time of `associative`, with half as many 0.7 to 1.7 (accelerator-h100-after.json).
@@ -74,7 +78,7 @@ def select(
         operation = "linear"
     automatic, platform = method == "auto", platform or jax.default_backend()
     if automatic:
-        method = _automatic(operation, platform, steps, rows * width, elements, split)
+        method = _automatic(operation, platform, shape, elements, split)
     if method == "native" and operation in ("gated", "pooling", "projected"):
         method = FUSED
     if automatic:
@@ -83,14 +87,17 @@ def select(
 
 
 def _automatic(
-    operation: Operation, platform: str, steps: int, lanes: int, elements: int, split: bool
+    operation: Operation, platform: str, shape: tuple[int, ...], elements: int, split: bool
 ) -> str:
+    rows, steps, width = shape
     # Any other method would gather all steps on every device.
     if operation in ("linear", "pooling", "projected") and time_is_split():
         return "sharded"
     if platform == "cpu":
+        many = rows >= ROWS_A_CORE * cpu.n_cores()
+        largest = LARGEST_MATRIX_OF_MANY_ROWS if many else LARGEST_MATRIX
         # The compiler would gather a batch that it splits: loops in C++ are opaque to it.
-        worth = steps >= LEAST_STEPS[operation] and elements <= LARGEST_MATRIX and not split
+        worth = steps >= LEAST_STEPS[operation] and elements <= largest and not split
         # `sequential` is the fastest other one from 16 steps on, for every problem; at one step all
         # do the same work.
         loops = "linear" if operation == "shard" else operation
@@ -100,7 +107,7 @@ def _automatic(
         return "sequential"
     # An LRU with gradients, T 1,024, takes 3.0 ms with `associative` and 47 with `sequential` on an
     # H100. Dense scans and other accelerators were not measured.
-    kernel = platform == "gpu" and operation != "dense" and lanes >= LEAST_LANES
+    kernel = platform == "gpu" and operation != "dense" and rows * width >= LEAST_LANES
     return "pallas" if kernel and _one_device_of_triton() else "associative"
 
 

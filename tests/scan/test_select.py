@@ -55,9 +55,14 @@ def test_gates_run_in_cpp_from_one_step_on(operation):
     assert choose(operation, 1) == module.FUSED
 
 
-def test_a_large_recurrent_matrix_is_left_to_xla():
-    largest = module.LARGEST_MATRIX
-    chosen = [choose("gated", elements=elements) for elements in (largest, largest + 1)]
+@pytest.mark.parametrize("_cores", [2], indirect=True)
+@pytest.mark.parametrize(
+    ("rows", "largest"),
+    [(7, module.LARGEST_MATRIX), (8, module.LARGEST_MATRIX_OF_MANY_ROWS)],
+)
+@pytest.mark.usefixtures("_cores")
+def test_a_recurrent_matrix_too_large_for_the_rows_of_a_core_is_left_to_xla(rows, largest):
+    chosen = [choose("gated", rows=rows, elements=elements) for elements in (largest, largest + 1)]
     assert chosen == ["fused", "sequential"]
 
 
@@ -84,7 +89,7 @@ def test_without_a_compiler_the_plain_loop_takes_its_place_which_is_said_once(mo
 def test_what_is_not_worth_it_asks_for_no_compiler(monkeypatch):
     monkeypatch.setattr(cpu, "problem", lambda loops: pytest.fail(f"compiled {loops}"))
     assert choose("linear", 1) == "sequential"
-    assert choose("gated", elements=2 * module.LARGEST_MATRIX) == "sequential"
+    assert choose("gated", elements=2 * module.LARGEST_MATRIX_OF_MANY_ROWS) == "sequential"
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* A, const T* b, cons
              const bool* keep, T* h) {
   int64_t n = s.width, stride = s.steps * n;
   const Panels<T> panels(n);
-  const Groups groups(pool, s.problems, s.rows, s.Products());
+  const Groups groups(pool, s.problems, s.rows, s.Products(), kTileRows);
   groups.ForEach(pool, [&](int64_t problem, int64_t, int64_t row, int64_t rows) {
     const std::vector<T> packed = Packed(panels, n, A + problem * n * n, true), zero(n, T(0));
     int64_t first = problem * s.rows + row;
@@ -69,7 +69,7 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* A, const T* g, con
   int64_t n = s.width, stride = s.steps * n;
   const Panels<T> panels(n);
   int64_t padded = panels.padded;
-  const Groups groups(pool, s.problems, s.rows, s.Products());
+  const Groups groups(pool, s.problems, s.rows, s.Products(), kTileRows);
   std::vector<std::vector<T>> totals(s.problems * groups.tasks);
   groups.ForEach(pool, [&](int64_t problem, int64_t task, int64_t row, int64_t rows) {
     std::vector<T>& total = totals[problem * groups.tasks + task];
@@ -112,7 +112,7 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* A, const T* g, con
                     i == 0 ? h0 + (first + r) * n : h_first + r * stride + s.Step(i - 1) * n);
         }
       }
-      pairs.AddTo(panels, total.data());
+      pairs.AddTo(total.data());
     }
   });
   SumTasks(groups, totals, n, n, padded, dA);

@@ -25,8 +25,11 @@ namespace ffi = xla::ffi;
 
 namespace {
 
+// Rows of a group. A matrix that no core's cache holds is read once a step for all of them.
+constexpr int kMostRows = 16;
+
 // Rows of states and of gradients that wait in the cache for the gradient of W.
-constexpr int64_t kPairs = 64;
+constexpr int64_t kPairs = 256;
 
 template <typename P, size_t kCount>
 using Pointers = std::array<P*, kCount>;
@@ -181,7 +184,7 @@ void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* x, const T* W, cons
   constexpr int kStates = Cell::kStates, kTaken = Cell::kTaken;
   const int64_t n = s.width, inputs = kTaken * n, unmixed = inputs - s.mixed;
   const Panels<T> panels(s.mixed);
-  const Groups groups(pool, s.problems, s.rows, s.Products());
+  const Groups groups(pool, s.problems, s.rows, s.Products(), kMostRows);
   std::vector<std::vector<T>> packed;
   for (int64_t p = 0; p < s.problems; ++p)
     packed.push_back(Packed(panels, n, W + p * n * s.mixed, false));
@@ -193,7 +196,7 @@ void Forward(ffi::ThreadPool& pool, const Sizes& s, const T* x, const T* W, cons
     for (int64_t r = 0; r < rows; ++r) before[r] = At<const T>(first, begin + r, n);
     for (int64_t i = 0; i < s.steps; ++i) {
       const int64_t at = begin * s.steps + s.Step(i);
-      const T* h[kTileRows];
+      const T* h[kMostRows];
       for (int64_t r = 0; r < rows; ++r) {
         if (!masks.Kept(at + r * s.steps)) before[r].fill(zero.data());
         h[r] = before[r][0];
@@ -234,7 +237,7 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* W, const Masks& ma
   constexpr int kStates = Cell::kStates, kTaken = Cell::kTaken;
   const int64_t n = s.width, inputs = kTaken * n, unmixed = inputs - s.mixed;
   const Panels<T> panels(n), outer(s.mixed);
-  const Groups groups(pool, s.problems, s.rows, s.Products());
+  const Groups groups(pool, s.problems, s.rows, s.Products(), kMostRows);
   std::vector<std::vector<T>> packed, totals(s.problems * groups.tasks);
   for (int64_t p = 0; p < s.problems; ++p)
     packed.push_back(Packed(panels, s.mixed, W + p * n * s.mixed, true));
@@ -249,7 +252,7 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* W, const Masks& ma
     for (int k = 0; k < kStates; ++k) std::copy_n(dlast[k] + begin * n, rows * n, d[k]);
     for (int64_t i = s.steps - 1; i >= 0; --i) {
       const int64_t at = begin * s.steps + s.Step(i);
-      const T* mixed[kTileRows];
+      const T* mixed[kMostRows];
       for (int64_t r = 0; r < rows; ++r) {
         const int64_t step = at + r * s.steps;
         T* taken = dx + step * inputs;
@@ -274,7 +277,7 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* W, const Masks& ma
                        dtaken, d_row);
         if (masks.Kept(step)) pairs.Add(before[0], mixed[r]);
         if (pairs.count == pairs.most) {
-          pairs.AddTo(outer, total.data());
+          pairs.AddTo(total.data());
           pairs.Clear();
         }
       }
@@ -284,7 +287,7 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const T* W, const Masks& ma
         for (T* gradient : At<T>(d, r, n)) std::fill_n(gradient, n, T(0));
       }
     }
-    pairs.AddTo(outer, total.data());
+    pairs.AddTo(total.data());
   });
   SumTasks(groups, totals, n, s.mixed, outer.padded, dW);
 }

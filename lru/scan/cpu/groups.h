@@ -13,16 +13,17 @@
 
 constexpr int64_t kProductsWorthAThread = 1 << 18;
 
-// Groups of at most kTileRows rows of each problem, dealt out to tasks: those of one task follow
-// each other on one thread. `products` counts the multiplications of all problems.
+// Groups of at most `most` rows of each problem, dealt out to tasks: those of one task follow each
+// other on one thread. `products` counts the multiplications of all problems.
 struct Groups {
   int64_t problems, rows, threads, tasks, size;
 
-  Groups(xla::ffi::ThreadPool& pool, int64_t problems, int64_t rows, int64_t products)
+  Groups(xla::ffi::ThreadPool& pool, int64_t problems, int64_t rows, int64_t products,
+         int64_t most)
       : problems(problems), rows(rows) {
     threads = std::clamp<int64_t>(products / kProductsWorthAThread, 1, pool.num_threads());
     int64_t share = (threads + problems - 1) / std::max<int64_t>(problems, 1);
-    size = std::clamp<int64_t>((rows + share - 1) / share, 1, kTileRows);
+    size = std::clamp<int64_t>((rows + share - 1) / share, 1, most);
     tasks = std::min(share, (rows + size - 1) / size);
   }
 
@@ -37,31 +38,49 @@ struct Groups {
   }
 };
 
-// Pairs of rows whose outer products are to be added up, those on the right in whole vectors.
+// Pairs of rows whose outer products are to be added up, packed as the tiles of a product read them:
+// those on the left kTileRows columns at a time, those on the right panel after panel.
 template <typename T>
 struct Pairs {
-  int64_t height, width, padded, most, count = 0;
+  const Panels<T>& panels;
+  int64_t height, most, count = 0;
   std::vector<T> left, right;
 
   Pairs(int64_t height, const Panels<T>& panels, int64_t most)
-      : height(height), width(panels.n), padded(panels.padded), most(most) {}
+      : panels(panels), height(height), most(most) {}
 
   void Clear() {
     count = 0;
-    left.resize(most * height);
-    right.resize(most * padded);
+    left.resize((height + kTileRows - 1) / kTileRows * kTileRows * most);
+    right.resize(most * panels.padded);
   }
 
   void Add(const T* l, const T* r) {
-    std::copy_n(l, height, left.data() + count * height);
-    std::copy_n(r, width, right.data() + count * padded);
+    for (int64_t i = 0; i < height; i += kTileRows) {
+      std::copy_n(l + i, std::min<int64_t>(kTileRows, height - i),
+                  left.data() + i * most + count * kTileRows);
+    }
+    panels.ForEach([&](int64_t first, int64_t vectors) {
+      int64_t width = vectors * panels.kLanes;
+      std::copy_n(r + first, std::min(width, panels.n - first),
+                  right.data() + first * most + count * width);
+    });
     ++count;
   }
 
   // total [height, padded] += the sum.
-  void AddTo(const Panels<T>& panels, T* total) const {
-    AddOuterProducts<T>(panels, 1, 0, count, height, {left.data(), height},
-                        {right.data(), padded}, total);
+  void AddTo(T* total) const {
+    panels.ForEach([&](int64_t first, int64_t vectors) {
+      int64_t width = vectors * panels.kLanes;
+      for (int64_t i = 0; i < height; i += kTileRows) {
+        int64_t rows = std::min<int64_t>(kTileRows, height - i);
+        T* out = total + i * panels.padded + first;
+        Tile<T> tile{1, 0, count, right.data() + first * most, width, {}, kTileRows, out,
+                     panels.padded, out, panels.padded};
+        for (int64_t r = 0; r < rows; ++r) tile.x[r] = left.data() + i * most + r;
+        MultiplyTile(rows, vectors, tile);
+      }
+    });
   }
 };
 

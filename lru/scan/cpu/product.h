@@ -12,7 +12,8 @@
 
 // A tile is kTileRows rows and so many vectors wide: it keeps its sums, one row of the panel and one
 // broadcast number in registers.
-constexpr int kTileRows = 4, kTileVectors = (kVectorRegisters - 1) / (kTileRows + 1);
+constexpr int kTileRows = kVectorRegisters < 32 ? 4 : 5;
+constexpr int kTileVectors = (kVectorRegisters - 1) / (kTileRows + 1);
 template <typename T>
 constexpr int64_t kLine = 64 / sizeof(T);  // numbers in a cache line
 
@@ -154,8 +155,10 @@ void Product(const Panels<T>& panels, const std::vector<T>& packed, int64_t dept
              const X& x, Rows<const T> start, Rows<T> out) {
   panels.ForEach([&](int64_t first, int64_t vectors) {
     int64_t width = vectors * panels.kLanes, valid = std::min(width, panels.n - first);
-    for (int64_t row = 0; row < rows; row += kTileRows) {
-      int64_t count = std::min<int64_t>(kTileRows, rows - row);
+    // Tiles about equally high: a low one waits for its panel.
+    int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+    for (int64_t i = 0; i < tiles; ++i) {
+      int64_t row = rows * i / tiles, count = rows * (i + 1) / tiles - row;
       Tile<T> tile{1, 0, depth, packed.data() + first * depth, width, {}, 1, nullptr, start.stride,
                    out[row] + first, out.stride};
       if (start.first) tile.start = start[row] + first;
