@@ -21,11 +21,11 @@ from lru.layers import (
     RecurrentLayer,
     RecurrentParam,
     known_compute_dtype,
-    product,
     reset_marks,
     without_padding,
 )
 from lru.scan import linear_scan
+from lru.scan.products import product
 
 
 @LAYERS.register("leaky")

@@ -20,7 +20,6 @@ import_submodules(sys.modules[__name__])
 
 from lru.layers.bidirectional import Bidirectional  # noqa: E402
 from lru.layers.cell import without_padding  # noqa: E402
-from lru.layers.convolution import product  # noqa: E402
 from lru.layers.diagonal import DiagonalRNN  # noqa: E402
 from lru.layers.elman import Elman, ElmanCell, ElmanState  # noqa: E402
 from lru.layers.gru import GRU, GRUCell, GRUState  # noqa: E402
@@ -58,7 +57,6 @@ __all__ = [
     "known_compute_dtype",
     "layer_options",
     "make_layer",
-    "product",
     "reset_marks",
     "resolve_options",
     "without_padding",

@@ -15,37 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from lru.scan import products
 from lru.scan.methods import masked
-
-
-def product(
-    x: Float[Array, "*rows D"], weight: Float[Array, "D N"], compute_dtype: str = "float32"
-) -> Float[Array, "*rows N"]:
-    """The matrix product, with gradients that are products of matrices too.
-
-    Those of autodiff would sum over several axes, for which the compiler transposes a copy.
-    """
-    return (
-        _wide(x, weight)
-        if compute_dtype == "float32"
-        else products.product(x, weight, compute_dtype)
-    )
-
-
-@jax.custom_vjp
-def _wide(x: Array, weight: Array) -> Array:
-    return x @ weight
-
-
-def _product_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    x, weight = saved
-    rows, gradients = products.matrix(x), products.matrix(gradient)
-    # A CPU multiplies a transposed copy faster than it reads columns.
-    return (gradients @ weight.T).reshape(x.shape), lax.optimization_barrier(rows.T) @ gradients
-
-
-_wide.defvjp(lambda x, weight: (_wide(x, weight), (x, weight)), _product_backward)
+from lru.scan.products import product
 
 
 def segments(

@@ -15,10 +15,10 @@ from jaxtyping import Array, Bool, Float, Integer
 
 from lru.layers.base import RecurrentParam, reset_marks, zeros
 from lru.layers.cell import CellLayer, uniform, without_padding
-from lru.layers.convolution import product
 from lru.registry import UnknownNameError, known_names
 from lru.scan import GatedCell, gated_scan, gated_steps
 from lru.scan.methods import step_counts
+from lru.scan.products import product
 
 
 class GatedRNN(CellLayer):

@@ -14,6 +14,7 @@ from lru.layers.base import State, noise
 from lru.models.body import BODIES, Body, BodyOptions, narrowed
 from lru.models.config import ModelConfig, one_of
 from lru.scan.methods import step_counts, valid_steps
+from lru.scan.products import dot_general
 
 # Runs of a few hundred steps are normal here; flax's 0.99 would still remember the initial values.
 BATCH_NORM_MOMENTUM = 0.9
@@ -110,8 +111,8 @@ class Block(nnx.Module):
             else nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
         )
         # Two maps, not one of twice the width: splitting its output costs a copy in each direction.
-        self.value = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
-        self.gate = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        linear = partial(nnx.Linear, width, width, dtype=dtype, dot_general=dot_general)
+        self.value, self.gate = linear(rngs=rngs), linear(rngs=rngs)
         tied = (TIME_AXIS,) if config.locked_dropout else ()
         self.dropout = nnx.Dropout(config.p_dropout, broadcast_dims=tied)
 

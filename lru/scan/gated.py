@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Integer
 from lru.scan import cpu
 from lru.scan.methods import masked, previous, step_counts, traced_once, valid_steps
 from lru.scan.native import on_cpu
-from lru.scan.products import matrix, product
+from lru.scan.products import multiply, weight_gradient
 from lru.scan.select import FUSED, select
 
 States = tuple[Float[Array, "B N"], ...]
@@ -248,7 +248,7 @@ def _over_time_plain(
         state, states, activations = carry
         t = steps - 1 - i if reverse else i
         before = _kept(_mask_at(keep, t), state, fresh)
-        mixed = product(before[0], W, compute_dtype)
+        mixed = multiply(before[0], W, compute_dtype)
         pre_activations = _at(x, t) + jnp.pad(mixed, ((0, 0), (unmixed, 0)))
         at_t = {name: _at(values, t) for name, values in (forced or {}).items()}
         gates = (partial(_gate, at_t),) if forced else ()
@@ -330,7 +330,7 @@ def _gradients_plain(how: How, saved: tuple, gradients: tuple[Array, Arrays]) ->
             tuple(masked(valid_t, g) for g in d),
         )
         through = (
-            through[0] + product(dx_t[:, -width:], W_transposed, compute_dtype),
+            through[0] + multiply(dx_t[:, -width:], W_transposed, compute_dtype),
             *through[1:],
         )
         through, keep_t = _select(valid_t, through, d), _mask_at(keep, t)
@@ -341,12 +341,7 @@ def _gradients_plain(how: How, saved: tuple, gradients: tuple[Array, Arrays]) ->
     dfresh = None if fresh is None else tuple(jnp.zeros_like(s) for s in fresh)
     start = (dlast, (jnp.zeros((*dh.shape[:2], columns), dh.dtype),), dfresh)
     dfirst, (dx,), dfresh = lax.fori_loop(0, steps, step, start)
-    # Of matrices: with two axes to sum over, the compiler would transpose a copy.
-    rows = matrix(before[0]), matrix(dx[..., dx.shape[-1] - width :])
-    if compute_dtype == "float32":
-        dW = lax.dot_general(*rows, (((0,), (0,)), ((), ())))
-    else:
-        dW = product(rows[0].T, rows[1], compute_dtype)
+    dW = weight_gradient(before[0], dx[..., columns - width :], compute_dtype)
     return dx, dW, dfirst, dfresh
 
 
