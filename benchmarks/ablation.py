@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from benchmarks.layers import by_turns
 from benchmarks.provenance import provenance, save
 from benchmarks.train_step import make_batch, make_step
+from benchmarks.turns import by_turns
 from lru.layers import LRU
 from lru.scan import projected
 from lru.training.memory import keep_freed_memory

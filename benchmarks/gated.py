@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.layers import by_turns
 from benchmarks.provenance import provenance, save
+from benchmarks.turns import by_turns
 from lru.layers import GRU, LSTM
 from lru.scan import GatedCell, gated_scan, select
 

@@ -16,7 +16,6 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -30,6 +29,7 @@ from flax import nnx
 
 from benchmarks.plain import PlainLRU
 from benchmarks.provenance import provenance, save
+from benchmarks.turns import by_turns
 from lru.layers import LAYERS, LRU, layer_options, make_layer
 from lru.layers.base import RecurrentLayer
 from lru.scan import paired_scan
@@ -104,18 +104,6 @@ def torch_layers(x: jax.Array, g: jax.Array) -> dict[str, Callable]:
         f"torch.nn.{name}": partial(run, getattr(torch.nn, name)(width, width, batch_first=True))
         for name in ("LSTM", "GRU")
     }
-
-
-def by_turns(programs: dict[str, Callable], repetitions: int) -> dict[str, list[float]]:
-    """Milliseconds of each program in each repetition, after one that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    for repetition in range(repetitions + 1):
-        for name, program in programs.items():
-            start = time.perf_counter()
-            program()
-            if repetition:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return times
 
 
 def measure_layers(steps: int, width: int, repetitions: int) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Diagonal layers as public code writes them, for benchmarks: the peers of `lru` and `diag-rnn`."""
+"""Scans and diagonal layers as public code writes them, for benchmarks."""
 
 from typing import Any
 
@@ -6,6 +6,16 @@ import jax
 import jax.numpy as jnp
 
 from lru.layers import LRU, DiagonalRNN
+
+
+def associative_scan(a: jax.Array, b: jax.Array) -> jax.Array:
+    """States [B, T, N] of an elementwise scan: a repeated over time, numbers as they are."""
+    repeated = jnp.broadcast_to(a, b.shape)
+    return jax.lax.associative_scan(_in_turn, (repeated, b), axis=1)[1]
+
+
+def _in_turn(first: tuple, second: tuple) -> tuple:
+    return second[0] * first[0], second[0] * first[1] + second[1]
 
 
 class PlainRecurrence:
@@ -20,13 +30,10 @@ class PlainRecurrence:
             B = B * jnp.exp(self.gamma_log[...])[:, None]
         eigenvalues = self.eigenvalues()[""]
 
-        def combine(first: tuple, second: tuple) -> tuple:
-            return second[0] * first[0], second[0] * first[1] + second[1]
-
         def one(x: jax.Array) -> jax.Array:
             repeated = jnp.repeat(eigenvalues[None], x.shape[0], axis=0)
             driven = jax.vmap(lambda x_t: B @ x_t)(x)
-            h = jax.lax.associative_scan(combine, (repeated, driven))[1]
+            h = jax.lax.associative_scan(_in_turn, (repeated, driven))[1]
             return jax.vmap(lambda h_t, x_t: (C @ h_t).real + self.D[...] * x_t)(h, x)
 
         return jax.vmap(one)(x), state

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 
+from benchmarks.plain import associative_scan
 from benchmarks.provenance import provenance, save
 from lru.scan import (
     DENSE_METHODS,
@@ -44,17 +45,7 @@ Scan = Callable[[jax.Array, jax.Array], jax.Array]
 HERE = Path(__file__).parent
 IMAGES = HERE.parent / "docs" / "images"
 # One device has nothing to share, and kernels of other processors are interpreted on a CPU.
-NOT_TIMED = ("pallas", "sharded")
-
-
-def associative_peer(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The usual form: a repeated over time, complex numbers as they are."""
-
-    def combine(first: tuple, second: tuple) -> tuple:
-        return second[0] * first[0], second[0] * first[1] + second[1]
-
-    repeated = jnp.broadcast_to(a, b.shape)
-    return jax.lax.associative_scan(combine, (repeated, b), axis=1)[1]
+NOT_TIMED = ("mosaic", "pallas", "sharded")
 
 
 def row_peer(A: jax.Array, b: jax.Array) -> jax.Array:
@@ -160,7 +151,7 @@ def linear_entrants(batch: int, steps: int, width: int) -> dict[str, tuple[tuple
     }
     for kind, arrays in (("complex", plain), ("complex, real varying a", real)):
         entrants[f"auto, {kind}"] = (apart(first(linear_scan)), arrays)
-        entrants[f"lax.associative_scan, autodiff, {kind}"] = (apart(associative_peer), arrays)
+        entrants[f"lax.associative_scan, autodiff, {kind}"] = (apart(associative_scan), arrays)
     entrants["lax.scan, autodiff, complex"] = (apart(first(reference.linear_scan)), plain)
     return entrants
 

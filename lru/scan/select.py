@@ -1,7 +1,7 @@
 """The method of every scan: all rules by which `auto` chooses, each with what it stands on.
 
 Times of a CPU are medians with gradients on 2 cores (AMD EPYC), those of a GPU of one H100; see
-"Choice of a method" and "On a GPU" in docs/performance.md.
+"Choice of a method" in docs/performance.md, and docs/accelerators.md.
 """
 
 import logging
@@ -13,6 +13,7 @@ import jax
 
 from lru.scan import cpu
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, time_is_split
+from lru.scan.pallas import has_triton
 from lru.scan.portability import is_portable
 
 logger = logging.getLogger(__name__)
@@ -106,19 +107,20 @@ def _automatic(
     if operation == "gated":
         return "sequential"
     # An LRU with gradients, T 1,024, takes 3.0 ms with `associative` and 47 with `sequential` on an
-    # H100. Dense scans and other accelerators were not measured.
+    # H100. Dense scans, `mosaic` and other accelerators were not measured.
     kernel = platform == "gpu" and operation != "dense" and rows * width >= LEAST_LANES
     return "pallas" if kernel and _one_device_of_triton() else "associative"
 
 
 def _one_device_of_triton() -> bool:
-    """True if there is one device, of CUDA's compute capability 8.0 or more.
+    """True if there is one device, of CUDA's compute capability 8.0 or more, and Triton for it.
 
     Several devices may share a batch, which the partitioner would gather for a kernel.
     """
     devices = jax.devices()
     capability = re.fullmatch(r"(\d+)\.\d+", getattr(devices[0], "compute_capability", ""))
-    return len(devices) == 1 and capability is not None and int(capability[1]) >= 8
+    recent = len(devices) == 1 and capability is not None and int(capability[1]) >= 8
+    return recent and has_triton()
 
 
 @cache

@@ -14,8 +14,9 @@ def exported():
     """Exports a function of arguments for a platform."""
 
     def export(platform, function, *arguments):
-        # Kernels in Triton may be exported, but not kept for another version of XLA.
-        checks = [jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")]
+        # Kernels for GPUs may be exported, but not kept for another version of XLA.
+        kernels = ("__gpu$xla.gpu.triton", "mosaic_gpu_v2")
+        checks = [jax.export.DisabledSafetyCheck.custom_call(name) for name in kernels]
         with contextlib.ExitStack() as stack:
             # Releases from 0.11 on ask what the GPU is.
             if platform == "cuda" and "platform" in inspect.signature(AbstractDevice).parameters:

@@ -4,6 +4,7 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ import pytest
 
 from lru import scan
 from lru.layers import LSTM
-from lru.scan import DENSE_METHODS, LINEAR_METHODS, reference
+from lru.scan import DENSE_METHODS, LINEAR_METHODS, reference, select
 
 B, N = 3, 4
 METHODS = [("linear", name) for name in LINEAR_METHODS] + [
@@ -350,6 +351,49 @@ ENTRIES = {
         LSTM.cell, jnp.tile(x, 4), 0.1 * jnp.ones((N, 4 * N)), (h0, h0), **options
     ),
 }
+
+
+KERNELS = {
+    "cuda": {"pallas": "@__gpu$xla.gpu.triton", "mosaic": "@mosaic_gpu"},
+    "tpu": {"pallas": "@tpu_custom_call", "mosaic": "@tpu_custom_call"},
+}
+
+
+@pytest.mark.usefixtures("_traced_anew")
+@pytest.mark.parametrize("platform", KERNELS)
+@pytest.mark.parametrize(
+    ("entry", "method"),
+    [
+        *((entry, "auto") for entry in ENTRIES),
+        *(
+            (entry, method)
+            for entry in ENTRIES
+            for method in ("pallas", "mosaic")
+            if entry not in ("dense_scan", "gated_scan")
+        ),
+    ],
+)
+def test_every_scan_is_lowered_for_an_accelerator(
+    entry: str, method: str, platform: str, exported: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With gradients, as if this process had one H100, or a TPU."""
+    monkeypatch.setattr(jax, "default_backend", {"cuda": "gpu"}.get(platform, platform).format)
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(compute_capability="9.0")])
+    monkeypatch.setattr(select, "LEAST_LANES", 1)
+    options = {} if entry == "gated_scan" else {"method": method}
+
+    def run(x: jax.Array, h0: jax.Array) -> tuple:
+        values, pull = jax.vjp(lambda *x: ENTRIES[entry](*x, **options), x, h0)
+        return values, pull(jax.tree.map(jnp.ones_like, values))
+
+    x, h0 = random(0, (B, 9, N), "float32"), random(1, (B, N), "float32")
+    module = str(exported(platform, run, x, h0).mlir_module())
+    kernel = KERNELS[platform].get(method)
+    if method == "auto" and platform == "cuda" and entry not in ("dense_scan", "gated_scan"):
+        kernel = KERNELS[platform]["pallas"]
+    for call in KERNELS[platform].values():
+        assert module.count(call) == (2 if call == kernel else 0)
+    assert "lru_" not in module
 
 
 EMPTY = {"no rows": (0, 5, N), "no states": (B, 5, 0), "neither": (0, 5, 0)}

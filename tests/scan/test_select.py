@@ -112,6 +112,13 @@ def test_the_kernel_of_a_gpu_needs_lanes_and_one_recent_device(
     assert chosen == {**elementwise, "dense": "associative", "gated": "sequential"}
 
 
+def test_without_its_compiler_the_kernel_of_a_gpu_is_not_chosen(monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(compute_capability="9.0")])
+    for there, method in ((True, "pallas"), (False, "associative")):
+        monkeypatch.setattr(module, "has_triton", lambda there=there: there)
+        assert choose("linear", platform="gpu") == method
+
+
 @pytest.mark.parametrize("platform", ["tpu", "metal"])
 def test_other_platforms_take_all_steps_at_once(platform):
     others = dict.fromkeys(OPERATIONS, "associative")

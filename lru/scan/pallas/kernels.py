@@ -11,16 +11,15 @@ of h0 and of a constant a (backward). Lanes never meet: NaN beyond the N lanes o
 import jax.numpy as jnp
 from jax import Array, lax
 
-from lru.scan.pallas.tiling import Index, Parts, Program, Ref, Tiling
+from lru.scan.pallas.tiling import Index, Parts, Program, Ref
 
 
-def forward(tiling: Tiling, a: Ref, b: Ref, h0: Ref, keep: Ref | None, h: Ref, last: Ref) -> None:
+def forward(program: Program, a: Ref, b: Ref, h0: Ref, keep: Ref | None, h: Ref, last: Ref) -> None:
     """Write h [steps, P, lanes] and the last state [P, lanes]; keep is [1, steps]."""
-    program = Program(tiling)
     a_at = program.reader(a)
 
     def load(t: Index) -> tuple:
-        return a_at(t), program.read(b, t), _flag(keep, t)
+        return a_at(t), program.read(b, t), program.flag(keep, t)
 
     def step(t: Index, inputs: tuple, state: Parts) -> Parts:
         a_t, b_t, keep_t = inputs
@@ -33,7 +32,7 @@ def forward(tiling: Tiling, a: Ref, b: Ref, h0: Ref, keep: Ref | None, h: Ref, l
 
 
 def backward(
-    tiling: Tiling,
+    program: Program,
     a: Ref,
     h: Ref,
     beyond: Ref | None,
@@ -49,13 +48,12 @@ def backward(
     The tiling is that of the forward kernel turned round. The last step of a block needs the state
     of a step outside: `beyond` [P, lanes] or, in the last block, h0.
     """
-    program = Program(tiling)
     a_at = program.reader(a)
     constant = len(a.shape) == 2
 
     def load(t: Index, before: Parts | None = None) -> tuple:
-        before = before or program.read(h, t - 1 if tiling.down else t + 1)
-        return a_at(t), program.read(g, t), before, _flag(keep, t)
+        before = before or program.read(h, t - 1 if program.tiling.down else t + 1)
+        return a_at(t), program.read(g, t), before, program.flag(keep, t)
 
     def step(t: Index, inputs: tuple, carry: tuple[Parts, Parts]) -> tuple[Parts, Parts]:
         (a_t, g_t, before, keep_t), (through, total) = inputs, carry
@@ -68,25 +66,20 @@ def backward(
             program.write(da, da_t, t)
         return _kept(keep_t, _multiply(_conjugate(a_t), db_t)), total
 
-    carry = program.resume(_zeros(dh0), dh0), program.resume(_zeros(da), da) if constant else []
+    carry = (
+        program.resume(program.zeros(dh0), dh0),
+        program.resume(program.zeros(da), da) if constant else [],
+    )
     carry = program.run(load, step, program.count - 1, carry)
     before = program.read(h0)
     if beyond is not None:
-        before = _select(program.k == tiling.blocks - 1, before, program.read(beyond))
+        before = _select(program.k == program.tiling.blocks - 1, before, program.read(beyond))
     # An array, because the interpreter takes no int for this.
     end = jnp.int32(program.time(program.count - 1))
     through, total = step(end, load(end, before), carry)
     program.write(dh0, through)
     if constant:
         program.write(da, total)
-
-
-def _flag(keep: Ref | None, t: Index) -> Array | None:
-    return None if keep is None else keep[0, t] != 0
-
-
-def _zeros(ref: Ref) -> Parts:
-    return [jnp.zeros((1, ref.shape[-1]), jnp.float32)] * ref.shape[-2]
 
 
 def _select(condition: Array, x: Parts, y: Parts) -> Parts:

@@ -5,7 +5,7 @@ through all of time with its state in registers. On a TPU blocks of time are cop
 memory while the kernel works on others, and the state waits there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import tpu, triton
+from jax.experimental.pallas import tpu
 
 from lru.scan.pallas import kernels
-from lru.scan.pallas.tiling import Tiling
+from lru.scan.pallas.tiling import Program, Tiling, triton
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,14 @@ class Target:
     """Description of what runs a kernel.
 
     Attributes:
-        options: arguments of `pallas_call` that choose and set the compiler.
+        options: arguments of `pallas_call`, or of a kernel of Mosaic GPU, that choose and set the
+            compiler.
         lanes: the most lanes in a block.
         ahead: the most numbers of a lane that are read before the first is needed.
         steps: the most steps in a block; None for all.
         masked: whether a block is always of `lanes` lanes, and kernels skip those beyond N.
         scalars: the memory that single numbers are read from, if it is another one.
+        views: whether programs take views of whole arrays, on Mosaic GPU, in place of blocks.
     """
 
     options: Mapping[str, Any]
@@ -39,15 +41,20 @@ class Target:
     steps: int | None = None
     masked: bool = False
     scalars: Any = None
+    views: bool = False
 
 
 # A program is one warp, a lane one thread: B N is small beside the threads of a GPU, so programs
 # are as small, and as many, as whole lines of memory allow. Memory answers hundreds of cycles after
 # a load, a step computes for about ten: each thread has 32 loads under way, which with addresses
 # and results stays below 100 registers, so that 20 programs fit a multiprocessor.
-GPU = Target(
+# Parameters name the compiler: the default one has changed between releases of JAX.
+GPU = triton and Target(
     {"compiler_params": triton.CompilerParams(num_warps=1)}, lanes=32, ahead=32, masked=True
 )
+
+# The smallest program of Mosaic is a warpgroup; as on Triton, each thread has 32 loads under way.
+MOSAIC = Target({}, lanes=128, ahead=32, views=True)
 
 # One register holds 1024 lanes of one part. With 128 steps a block is up to 1 MiB, enough to copy
 # at full speed, and the two copies each of at most five arrays fit the 16 MiB a kernel may use. A
@@ -73,21 +80,9 @@ def forward(
 ) -> Array:
     """Solve the linear problem of `lru.scan.methods`; a and b may be bfloat16."""
     tiling = _tiling(target, reverse, a, b)
-    outputs = (jax.ShapeDtypeStruct(b.shape, h0.dtype), jax.ShapeDtypeStruct(h0.shape, h0.dtype))
-    h, _ = pl.pallas_call(
-        partial(kernels.forward, tiling),
-        outputs,
-        grid=tiling.grid,
-        in_specs=(
-            _block(tiling, a),
-            _block(tiling, b),
-            _block(tiling, h0),
-            _block_of_flags(target, tiling, keep),
-        ),
-        out_specs=tuple(_block(tiling, x) for x in outputs),
-        name="linear_scan_forward",
-        **target.options,
-    )(a, b, h0, _flags(keep))
+    outputs = [jax.ShapeDtypeStruct(x.shape, h0.dtype) for x in (b, h0)]
+    arrays = {"a": a, "b": b, "h0": h0, "keep": keep}
+    h, _ = _call(kernels.forward, target, tiling, arrays, outputs)
     return h
 
 
@@ -106,25 +101,38 @@ def backward(
     Of a constant a, they are those of each row: [B, Q, N] in the type of h.
     """
     tiling = _tiling(target, not reverse, a, h, g)
-    da = (a.shape, a.dtype) if a.ndim == 4 else ((tiling.rows, *a.shape), h.dtype)
-    outputs = [jax.ShapeDtypeStruct(*x) for x in (da, (g.shape, dtype), (h0.shape, h0.dtype))]
+    of_a = (a.shape, a.dtype) if a.ndim == 4 else ((tiling.rows, *a.shape), h.dtype)
+    outputs = [jax.ShapeDtypeStruct(*x) for x in (of_a, (g.shape, dtype), (h0.shape, h0.dtype))]
     beyond = h if tiling.blocks > 1 else None
+    arrays = {"a": a, "h": h, "beyond": beyond, "h0": h0, "keep": keep, "g": g}
+    da, db, dh0 = _call(kernels.backward, target, tiling, arrays, outputs)
+    return da, db, dh0
+
+
+def _call(
+    kernel: Callable,
+    target: Target,
+    tiling: Tiling,
+    arrays: Mapping[str, Array | None],
+    outputs: Sequence[jax.ShapeDtypeStruct],
+) -> Sequence[Array]:
+    """Run a kernel of a program and refs to arrays, in this order, and outputs."""
+    given = [_flags(x) if name == "keep" else x for name, x in arrays.items()]
+    if target.views:
+        # Here, as its compiler is not a part of JAX everywhere.
+        from lru.scan.pallas import mosaic
+
+        return mosaic.call(kernel, tiling, given, outputs, **target.options)
+    special = {"beyond": _block_beyond, "keep": partial(_block_of_flags, target)}
     return pl.pallas_call(
-        partial(kernels.backward, tiling),
+        lambda *refs: kernel(Program(tiling), *refs),
         outputs,
         grid=tiling.grid,
-        in_specs=(
-            _block(tiling, a),
-            _block(tiling, h),
-            _block_beyond(tiling, beyond),
-            _block(tiling, h0),
-            _block_of_flags(target, tiling, keep),
-            _block(tiling, g),
-        ),
+        in_specs=[special.get(name, _block)(tiling, x) for name, x in arrays.items()],
         out_specs=[_block(tiling, x) for x in outputs],
-        name="linear_scan_backward",
+        name=f"linear_scan_{kernel.__name__}",
         **target.options,
-    )(a, h, beyond, h0, _flags(keep), g)
+    )(*given)
 
 
 def _tiling(target: Target, down: bool, a: Array, *others: Array) -> Tiling:
@@ -138,7 +146,7 @@ def _tiling(target: Target, down: bool, a: Array, *others: Array) -> Tiling:
         length,
         width,
         steps,
-        lanes=target.lanes if target.masked else min(target.lanes, width),
+        lanes=target.lanes if target.masked or target.views else min(target.lanes, width),
         unroll=1 << unroll.bit_length() - 1,
         masked=target.masked,
         down=down,

@@ -12,7 +12,12 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
+
+try:
+    from jax.experimental.pallas import triton
+except ImportError:
+    # Releases of JAX from some one on are to come without it.
+    triton: Any = None
 
 Ref = Any
 Index = Array | int
@@ -83,6 +88,10 @@ class Program:
         """Place in the block of the i-th step to run."""
         return self.count - 1 - i if self.tiling.down else i
 
+    def zeros(self, ref: Ref) -> Parts:
+        """Parts [1, lanes] of a ref, all zero."""
+        return [jnp.zeros((1, ref.shape[-1]), jnp.float32)] * ref.shape[-2]
+
     def read(self, ref: Ref, *index: Index) -> Parts:
         """The parts at an index of all axes but the last two, as float32."""
         views = [ref.at[*index, pl.ds(part, 1), :] for part in range(ref.shape[-2])]
@@ -105,6 +114,10 @@ class Program:
                 view[...] = x
             else:
                 triton.store(view, x, mask=self.mask)
+
+    def flag(self, ref: Ref | None, t: Index) -> Array | None:
+        """True where the state before step t is kept; None if it always is."""
+        return None if ref is None else ref[0, t] != 0
 
     def resume(self, initial: Parts, left: Ref) -> Parts:
         """The initial value in the first block of time, then what the block before has left."""
