@@ -1,6 +1,6 @@
 """Time and memory of whole layers, forward and backward, and of one long sequence in chunks.
 
-python -m benchmarks.layers [--steps 256 1024 4096] [--repetitions 9] [--only_draw]
+python -m benchmarks.layers [--steps 256 1024 4096] [--repetitions 9] [--only_long | --only_draw]
 
 All recurrent layers take turns with the LRU in plain form (`benchmarks/plain.py`) and the LSTM and
 the GRU of PyTorch, where that is installed, at D = N and B 8, less from T 8,192 on. "memory" is
@@ -8,11 +8,14 @@ what the compiled program needs beside its arguments and results. The long seque
 B 1, T 65,536, D 64, N 64: in chunks whose states the gradient runs again, with all states kept, and
 with products and scan apart and all states kept; each in a process of its own, which also reports
 how far its resident memory rose above that with the arguments at hand (Linux), results included.
+In chunks it also takes turns on one core and on all, in new processes, with freed memory kept as in
+a run by the command and without.
 Results go to benchmarks/results/layers.json and, over the steps, to docs/images/layers.png.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -33,11 +36,13 @@ from benchmarks.turns import by_turns
 from lru.layers import LAYERS, LRU, layer_options, make_layer
 from lru.layers.base import RecurrentLayer
 from lru.scan import paired_scan
+from lru.training.memory import keep_freed_memory
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "layers.json"
 PLOT = HERE.parent / "docs" / "images" / "layers.png"
 LONG, LONG_WIDTH = 65536, 64
+ROUNDS = 5
 
 
 class ApartLRU(LRU):
@@ -189,6 +194,35 @@ def measure_long(repetitions: int) -> list[dict[str, Any]]:
     return rows
 
 
+def print_times(n_cores: int, repetitions: int) -> None:
+    """Print the times of the long sequence in chunks, on so many cores."""
+    # Before JAX makes its threads, one for each core that it may use.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:n_cores])
+    program, _ = compiled(LONG_VARIANTS["in chunks"](), *inputs(1, LONG, LONG_WIDTH))
+    print(json.dumps(by_turns({"long": program}, repetitions)["long"]))
+
+
+def measure_cores(repetitions: int) -> dict[str, Any]:
+    """Times of the long sequence in chunks on one core and on all, with memory kept and not."""
+    every = len(os.sched_getaffinity(0))
+    results = {}
+    for kept in (True, False):
+        times: dict[int, list[float]] = {1: [], every: []}
+        for _ in range(ROUNDS):
+            for n_cores, so_far in times.items():
+                command = [sys.executable, "-m", "benchmarks.layers", "--cores", str(n_cores)]
+                command += ["--repetitions", str(repetitions), *["--keep_memory"] * kept]
+                printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                so_far += json.loads(printed)
+        medians = {n_cores: statistics.median(t) for n_cores, t in times.items()}
+        results["kept" if kept else "not kept"] = {
+            "median_ms": {n_cores: round(median, 1) for n_cores, median in medians.items()},
+            "fastest_ms": {n_cores: round(min(t), 1) for n_cores, t in times.items()},
+            "times_as_fast": round(medians[1] / medians[every], 2),
+        }
+    return results
+
+
 def main() -> None:
     """Print and write the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -197,21 +231,34 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--repetitions", type=int, default=9)
     parser.add_argument("--peak", choices=LONG_VARIANTS, help="only print the rise of memory")
+    parser.add_argument("--cores", type=int, help="only print times of the long sequence on these")
+    parser.add_argument("--keep_memory", action="store_true", help="with --cores")
+    parser.add_argument("--only_long", action="store_true", help="anew, beside the others")
     parser.add_argument("--only_draw", action="store_true", help="the results that are there")
     options = parser.parse_args()
+    if options.keep_memory:
+        keep_freed_memory()
+    if options.cores:
+        print_times(options.cores, options.repetitions)
+        return
     if options.peak:
         measure_peak(options.peak)
         return
     if options.only_draw:
         draw(json.loads(RESULTS.read_text()))
         return
-    results: dict[str, Any] = {"provenance": provenance(), "width": options.width}
-    results["long"] = measure_long(options.repetitions)
-    results["steps"] = {
-        str(steps): measure_layers(steps, options.width, options.repetitions)
-        for steps in options.steps
-    }
-    for row in (*results["long"], *(row for rows in results["steps"].values() for row in rows)):
+    long: dict[str, Any] = {"cores": measure_cores(options.repetitions)}
+    long |= {"provenance": provenance(), "ways": measure_long(options.repetitions)}
+    if options.only_long:
+        results: dict[str, Any] = json.loads(RESULTS.read_text()) | {"long": long}
+    else:
+        results = {"provenance": provenance(), "width": options.width, "long": long}
+        results["steps"] = {
+            str(steps): measure_layers(steps, options.width, options.repetitions)
+            for steps in options.steps
+        }
+    print(json.dumps(long["cores"]))
+    for row in (*long["ways"], *(row for rows in results["steps"].values() for row in rows)):
         print(*(f"{key} {value}" for key, value in row.items()))
     save(RESULTS, results)
     draw(results)

@@ -127,6 +127,14 @@ class ChunkedLayer(RecurrentLayer):
         raise NotImplementedError
 
 
+def skip(D: Float[Array, " D"], x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """D ⊙ x, of which XLA takes the gradient of D as one sum over rows and steps.
+
+    Without the broadcast it sums over steps alone if there is one row, by products of transposes.
+    """
+    return jnp.broadcast_to(D, x.shape) * x
+
+
 class _Masked(NamedTuple):
     """A layer as a pure function, which equals that of every layer built alike."""
 

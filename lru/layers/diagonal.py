@@ -18,7 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Complex, Float, Integer
 
 from lru.layers.base import LAYERS, RecurrentParam, known_compute_dtype, known_scan_method, zeros
-from lru.layers.chunks import ChunkedLayer
+from lru.layers.chunks import ChunkedLayer, skip
 from lru.layers.initializers import EIGENVALUE_INITIALIZERS, Ring
 from lru.registry import Registry
 from lru.scan import LINEAR_METHODS, TIME_SPLITTING_METHODS, paired_scan, projected_scan
@@ -233,5 +233,5 @@ class DiagonalRNN(ChunkedLayer):
             method=self.scan_method,
             compute_dtype=self.compute_dtype,
         )
-        y = y + self.D[...] * x
+        y = y + skip(self.D[...], x)
         return y.astype(x.dtype), state

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Complex, Float, Integer
 
 from lru.layers.base import LAYERS, RecurrentParam, known_compute_dtype, known_scan_method, zeros
-from lru.layers.chunks import ChunkedLayer
+from lru.layers.chunks import ChunkedLayer, skip
 from lru.layers.initializers import MATRIX_INITIALIZERS, matrix_eigenvalues
 from lru.scan import DENSE_METHODS, dense_scan
 from lru.scan.products import product
@@ -95,7 +95,7 @@ class LinearRNN(ChunkedLayer):
     ) -> tuple[Float[Array, "B T D"], Float[Array, "B N"]]:
         """See `ChunkedLayer.whole`."""
         h, state = self._scanned(x, state, lengths, resets, reverse)
-        y = product(h, self.C[...], self.compute_dtype) + self.D[...] * x
+        y = product(h, self.C[...], self.compute_dtype) + skip(self.D[...], x)
         return y.astype(x.dtype), state
 
     def _scanned(

@@ -74,9 +74,6 @@ def select(
     if is_portable() or 0 in shape:
         return "sequential"
     rows, steps, width = shape
-    # Rows are dealt out to cores whole, so a few would leave most of many cores idle.
-    if operation == "projected" and 2 * rows < cpu.n_cores():
-        operation = "linear"
     automatic, platform = method == "auto", platform or jax.default_backend()
     if automatic:
         method = _automatic(operation, platform, shape, elements, split)

@@ -171,6 +171,9 @@ def test_dense_products_of_odd_sizes(rows: int, steps: int, width: int, reverse:
     ("dtype", "rows", "steps", "sizes"),
     [
         ("float32", 8, 131, (64, 24, 32)),
+        # Fewer rows than threads, of which there are eight at least: one for each device.
+        ("float32", 1, 523, (64, 128, 64)),
+        ("float32", 3, 397, (96, 130, 33)),
         ("float32", 3, 64, (5, 17, 3)),
         ("float64", 2, 7, (4, 3, 9)),
     ],
@@ -186,6 +189,7 @@ def test_projected_scan_equals_products_around_the_oracle(
             return jnp.asarray(rng.standard_normal(shape), dtype)
 
         a = jax.lax.complex(draw(width), draw(width)) * 0.5
+        a = a / jnp.maximum(1, jnp.abs(a))
         x, B, C = draw(rows, steps, inputs), draw(inputs, 2 * width), draw(2 * width, outputs)
         h0, dlast = (jax.lax.complex(draw(rows, width), draw(rows, width)) for _ in range(2))
         dy = draw(rows, steps, outputs)
@@ -213,6 +217,46 @@ def test_projected_scan_equals_products_around_the_oracle(
             assert got.dtype == expected.dtype
             bound = tolerance * np.abs(expected).max()
             np.testing.assert_allclose(got, expected, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_projected_row_alone_is_the_row_of_a_batch_to_the_bit(reverse: bool) -> None:
+    """Alone its blocks are dealt out to threads, in the batch the rows."""
+    rows, steps, inputs, width, outputs = 9, 1031, 64, 64, 80
+    rng = np.random.default_rng(0)
+
+    def draw(*shape: int) -> jax.Array:
+        return jnp.asarray(rng.standard_normal(shape), "float32")
+
+    a = jax.lax.complex(draw(width), draw(width))
+    a = 0.99 * a / jnp.abs(a)
+    B, C = draw(inputs, 2 * width), draw(2 * width, outputs)
+    x, dy = draw(rows, steps, inputs), draw(rows, steps, outputs)
+    h0, dlast = (jax.lax.complex(draw(rows, width), draw(rows, width)) for _ in range(2))
+    resets = jnp.asarray(rng.random((rows, steps)) < 0.01)
+
+    @jax.jit
+    def run(*by_row: jax.Array) -> tuple:
+        x, h0, resets, dy, dlast = by_row
+
+        def outputs_of(x: jax.Array, h0: jax.Array, B: jax.Array, C: jax.Array) -> tuple:
+            options: dict[str, Any] = {"resets": resets, "reverse": reverse, "method": "native"}
+            return projected_scan(a, x, B, C, h0, **options)
+
+        values, pull = jax.vjp(outputs_of, x, h0, B, C)
+        dx, dh0, *of_weights = pull((dy, dlast))
+        return (*values, dx, dh0), of_weights
+
+    by_row = (x, h0, resets, dy, dlast)
+    together, _ = run(*by_row)
+    for row in (0, rows - 1):
+        alone, of_weights = run(*(z[row : row + 1] for z in by_row))
+        for one, all_rows in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(one[0], all_rows[row])
+        # Sums belong to blocks, whichever threads took them.
+        for _ in range(5):
+            again = run(*(z[row : row + 1] for z in by_row))[1]
+            jax.tree.map(np.testing.assert_array_equal, again, of_weights)
 
 
 @pytest.mark.parametrize("method", ["native", "sequential"])
@@ -283,21 +327,31 @@ def test_projected_scan_has_second_derivatives() -> None:
         np.testing.assert_allclose(x, y, rtol=0, atol=2e-5 * np.abs(y).max())
 
 
-@pytest.mark.parametrize("mapped", ["a", "x", "BC", "h0", "aBC", "axBCh0"])
-def test_projected_scan_shares_what_is_not_mapped(mapped: str) -> None:
+@pytest.mark.parametrize(
+    ("mapped", "rows", "steps", "sizes"),
+    [(mapped, 2, 5, (3, 4, 6)) for mapped in ("a", "x", "BC", "h0", "aBC", "axBCh0")]
+    # Blocks of one row of six problems are dealt out.
+    + [("aBC", 1, 331, (100, 128, 100))],
+)
+def test_projected_scan_shares_what_is_not_mapped(
+    mapped: str, rows: int, steps: int, sizes: tuple[int, int, int]
+) -> None:
     """One axis of some arguments, and within it another of others."""
-    shapes = {"a": (4,), "x": (2, 5, 3), "B": (3, 8), "C": (8, 6), "h0": (2, 4)}
+    inputs, width, outputs = sizes
+    shapes = {"a": (width,), "x": (rows, steps, inputs), "B": (inputs, 2 * width)}
+    shapes |= {"C": (2 * width, outputs), "h0": (rows, width)}
     rng = np.random.default_rng(0)
     outer = [name for name in shapes if name in mapped]
     inner = ["x"] if "x" not in outer else ["C"]
 
     def draw(name: str, shape: tuple[int, ...]) -> jax.Array:
         shape = (2,) * (name in inner) + (3,) * (name in outer) + shape
-        values = rng.normal(0, 0.4, (2, *shape))
+        values = rng.normal(0, 0.2, (2, *shape))
         return jnp.asarray(values[0] + 1j * values[1] if name in ("a", "h0") else values[0])
 
     arrays = [draw(name, shape) for name, shape in shapes.items()]
-    marks = {"lengths": jnp.array([5, 3]), "resets": jnp.zeros((2, 5), bool).at[0, 2].set(True)}
+    resets = jnp.zeros((rows, steps), bool).at[0, 2].set(True)
+    marks = {"lengths": jnp.array([steps, 3])[:rows], "resets": resets}
 
     def both(method: str, *arrays: jax.Array) -> tuple:
         (y, last), pull = jax.vjp(lambda *x: projected_scan(*x, **marks, method=method), *arrays)

@@ -25,17 +25,6 @@ def choose(operation, steps=1000, *, platform="cpu", rows=ROWS, width=WIDTH, **o
     return select(operation, (rows, steps, width), platform=platform, **options)
 
 
-@pytest.fixture
-def _cores(monkeypatch, request):
-    """As many cores as the parameter says for this process."""
-    monkeypatch.setattr(
-        cpu.os, "sched_getaffinity", lambda _: set(range(request.param)), raising=False
-    )
-    cpu.n_cores.cache_clear()
-    yield
-    cpu.n_cores.cache_clear()
-
-
 @pytest.mark.parametrize(
     ("operation", "least", "method"),
     [
@@ -64,15 +53,6 @@ def test_gates_run_in_cpp_from_one_step_on(operation):
 def test_a_recurrent_matrix_too_large_for_the_rows_of_a_core_is_left_to_xla(rows, largest):
     chosen = [choose("gated", rows=rows, elements=elements) for elements in (largest, largest + 1)]
     assert chosen == ["fused", "sequential"]
-
-
-@pytest.mark.parametrize(
-    ("_cores", "chosen"), [(2, ["fused"] * 2), (4, ["native", "fused"])], indirect=["_cores"]
-)
-@pytest.mark.usefixtures("_cores")
-def test_a_row_is_worth_fusing_on_the_few_cores_that_a_process_may_use(chosen):
-    assert [choose("projected", rows=rows) for rows in (1, 2)] == chosen
-    assert [choose("projected", rows=rows, method="native") for rows in (1, 2)] == chosen
 
 
 def test_what_the_compiler_splits_is_not_left_to_loops_that_it_cannot_split():

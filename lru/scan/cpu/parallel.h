@@ -10,6 +10,8 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <thread>
+#include <vector>
 
 #include "xla/ffi/api/ffi.h"
 
@@ -55,6 +57,26 @@ inline void InParallel(xla::ffi::ThreadPool& pool, int64_t count, int64_t thread
   std::unique_lock<std::mutex> lock(shared->mutex);
   shared->finished.wait(lock, [&] { return shared->done.load() == count; });
 }
+
+// The order in which tasks of `InParallel` have their turns at each of some things. Whoever waits does so
+// for a task of a smaller number, which runs already: none waits for a thread that is not there.
+class Turns {
+ public:
+  explicit Turns(int64_t things) : ended_(things) {}
+
+  // Waits until so many turns have ended.
+  void Await(int64_t thing, int64_t turns) const {
+    // Longer than a turn, unless the system has stopped the other thread.
+    constexpr int kLooks = 1 << 14;
+    for (int looks = 0; ended_[thing].load(std::memory_order_acquire) < turns; ++looks)
+      if (looks >= kLooks) std::this_thread::yield();
+  }
+
+  void End(int64_t thing) { ended_[thing].fetch_add(1, std::memory_order_release); }
+
+ private:
+  std::vector<std::atomic<int64_t>> ended_;
+};
 
 // Calls run(row, first, last) for slices [first, last) of `width` columns of every row.
 template <typename Run>

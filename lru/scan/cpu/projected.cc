@@ -5,7 +5,8 @@
 //   a [..., 2, N], x [..., B, T, D], B [..., D, 2 N], C [..., 2 N, E], h0 [..., B, 2, N],
 //   keep [..., B, T], or no elements where every step keeps the one before,
 //   y [..., B, T, E], h [..., B, T, 2, N].
-// With `reverse` time runs backwards. Rows of the batch are dealt out to tasks.
+// With `reverse` time runs backwards. Rows of the batch are dealt out to tasks, or blocks of them where
+// rows are fewer than threads: products need nothing of other blocks, and take nearly all the time.
 
 #include <algorithm>
 #include <cstdint>
@@ -24,26 +25,55 @@ namespace {
 
 // Steps of a block; four arrays of so many rows share the second-level cache with a panel.
 constexpr int64_t kBlock = 64;
+// Multiplications, forward, for which blocks of one row are dealt out to a further thread.
+constexpr int64_t kProductsWorthDealing = 1 << 23;
 
 struct Sizes {
   int64_t problems, rows, steps, inputs, width, outputs;  // all in front of B, then B, T, D, N, E
 
   int64_t Blocks() const { return (steps + kBlock - 1) / kBlock; }
 
+  // Tasks of a problem: each has some rows, or some blocks where there are more tasks than rows.
   int64_t Tasks(ffi::ThreadPool& pool) const {
     int64_t share = (pool.num_threads() + problems - 1) / std::max<int64_t>(problems, 1);
-    return std::min<int64_t>(rows, share);
+    int64_t worth = rows * steps * 2 * width * (inputs + outputs) / kProductsWorthDealing;
+    return std::min({share, rows * Blocks(), std::max(rows, worth)});
   }
 
-  // Calls run(problem, task of the problem, row of the problem).
+  // Calls run(problem, task of the problem, row of the problem, k) for the k-th block of every row.
+  // Calls of a task follow one another, and those of a row begin in the order of k.
   template <typename Run>
-  void ForEachRow(ffi::ThreadPool& pool, const Run& run) const {
-    int64_t tasks = Tasks(pool);
-    InParallel(pool, problems * tasks, pool.num_threads(), [&](int64_t i) {
-      int64_t problem = i / tasks, task = i % tasks;
-      for (int64_t row = task; row < rows; row += tasks) run(problem, task, row);
+  void ForEachBlock(ffi::ThreadPool& pool, const Run& run) const {
+    const int64_t tasks = Tasks(pool);
+    const int64_t threads = std::min<int64_t>(problems * tasks, pool.num_threads());
+    if (tasks <= rows) {
+      InParallel(pool, problems * tasks, threads, [&](int64_t i) {
+        for (int64_t row = i % tasks; row < rows; row += tasks)
+          for (int64_t k = 0; k < Blocks(); ++k) run(i / tasks, i % tasks, row, k);
+      });
+      return;
+    }
+    Turns turns(problems * tasks);
+    InParallel(pool, problems * rows * Blocks(), threads, [&](int64_t i) {
+      int64_t problem = i % problems, among_own = i / problems, task = among_own % tasks;
+      turns.Await(problem * tasks + task, among_own / tasks);
+      run(problem, task, among_own % rows, among_own / rows);
+      turns.End(problem * tasks + task);
     });
   }
+};
+
+// The state of every row, at which blocks have their turns.
+template <typename T>
+struct States {
+  Turns turns;
+  int64_t wide;
+  std::vector<T> all;
+
+  explicit States(const Sizes& s)
+      : turns(s.problems * s.rows), wide(2 * s.width), all(s.problems * s.rows * wide, T(0)) {}
+
+  T* Of(int64_t row_among_all) { return all.data() + row_among_all * wide; }
 };
 
 template <typename T>
@@ -57,36 +87,41 @@ void Forward(ffi::ThreadPool& pool, const Sizes& s, const Operand<T>& a, const O
     packed_B.push_back(Packed(hidden, s.inputs, B[p], false));
     packed_C.push_back(Packed(out, wide, C[p], false));
   }
-  s.ForEachRow(pool, [&](int64_t problem, int64_t, int64_t row) {
-    std::vector<T> state(h0[problem] + row * wide, h0[problem] + (row + 1) * wide);
+  States<T> states(s);
+  for (int64_t p = 0; p < s.problems; ++p)
+    std::copy_n(h0[p], s.rows * wide, states.Of(p * s.rows));
+  s.ForEachBlock(pool, [&](int64_t problem, int64_t, int64_t row, int64_t k) {
+    int64_t begin = kBlock * (reverse ? s.Blocks() - 1 - k : k);
+    int64_t count = std::min(kBlock, s.steps - begin), at = row * s.steps + begin;
+    int64_t row_among_all = problem * s.rows + row, among_all = row_among_all * s.steps + begin;
+    Rows<const T> x_rows{x[problem] + at * s.inputs, s.inputs};
+    Rows<T> h_rows{h + among_all * wide, wide}, y_rows{y + among_all * s.outputs, s.outputs};
+    Product(hidden, packed_B[problem], s.inputs, count, x_rows, {}, h_rows);
+    auto place = [&](int64_t i) { return reverse ? count - 1 - i : i; };
     bool kept[kBlock];
-    for (int64_t k = 0; k < s.Blocks(); ++k) {
-      int64_t begin = kBlock * (reverse ? s.Blocks() - 1 - k : k);
-      int64_t count = std::min(kBlock, s.steps - begin), at = row * s.steps + begin;
-      int64_t among_all = problem * s.rows * s.steps + at;
-      Rows<const T> x_rows{x[problem] + at * s.inputs, s.inputs};
-      Rows<T> h_rows{h + among_all * wide, wide}, y_rows{y + among_all * s.outputs, s.outputs};
-      Product(hidden, packed_B[problem], s.inputs, count, x_rows, {}, h_rows);
-      auto place = [&](int64_t i) { return reverse ? count - 1 - i : i; };
-      for (int64_t i = 0; i < count; ++i) kept[i] = !keep || (*keep)[problem][at + place(i)];
-      T* first = h_rows[place(0)];
-      Steps<T> steps{count, kept, s.width, a[problem], 0, first, first, reverse ? -wide : wide};
-      steps.state = state.data();
-      Advance<T, Parts<2, 2>, false, false>(steps, s.width);
-      Product(out, packed_C[problem], wide, count, h_rows, {}, y_rows);
-    }
+    for (int64_t i = 0; i < count; ++i) kept[i] = !keep || (*keep)[problem][at + place(i)];
+    T* first = h_rows[place(0)];
+    Steps<T> steps{count, kept, s.width, a[problem], 0, first, first, reverse ? -wide : wide};
+    states.turns.Await(row_among_all, k);
+    steps.state = states.Of(row_among_all);
+    Advance<T, Parts<2, 2>, false, false>(steps, s.width);
+    states.turns.End(row_among_all);
+    Product(out, packed_C[problem], wide, count, h_rows, {}, y_rows);
   });
 }
 
-// Sums over the steps of a task.
+// Sums over the steps of a task, and scratch arrays of a block.
 template <typename T>
-struct Totals {
-  std::vector<T> a, B, C;
+struct Task {
+  std::vector<T> a, B, C, partial, gradient, padded;
 
-  Totals(const Sizes& s, const Panels<T>& hidden, const Panels<T>& out)
+  Task(const Sizes& s, const Panels<T>& hidden, const Panels<T>& out)
       : a(2 * s.width, T(0)),
         B(s.inputs * hidden.padded, T(0)),
-        C(2 * s.width * out.padded, T(0)) {}
+        C(2 * s.width * out.padded, T(0)),
+        partial(a),
+        gradient(kBlock * hidden.padded, T(0)),
+        padded(out.padded == s.outputs ? 0 : kBlock * out.padded, T(0)) {}
 
   // Adds these, whose rows of B and C are padded, to arrays whose rows are not.
   void AddTo(const Panels<T>& hidden, const Panels<T>& out, T* da, T* dB, T* dC) const {
@@ -117,62 +152,65 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const Operand<T>& a, const 
     packed_B.push_back(Packed(in, wide, B[p], true));
     packed_C.push_back(Packed(hidden, s.outputs, C[p], true));
   }
-  std::vector<Totals<T>> totals(s.problems * tasks, Totals<T>(s, hidden, out));
-  s.ForEachRow(pool, [&](int64_t problem, int64_t task, int64_t row) {
-    Totals<T>& total = totals[problem * tasks + task];
+  std::vector<Task<T>> all_tasks(s.problems * tasks, Task<T>(s, hidden, out));
+  States<T> states(s);
+  s.ForEachBlock(pool, [&](int64_t problem, int64_t task_of_problem, int64_t row, int64_t k) {
+    Task<T>& task = all_tasks[problem * tasks + task_of_problem];
     const T *factor = a[problem], *start = h0[problem] + row * wide;
     const int64_t row_among_all = problem * s.rows + row, last_step = last[problem][row];
-    bool kept[kBlock + 1] = {};
-    std::vector<T> state(wide, T(0)), partial(wide), gradient(kBlock * hidden.padded, T(0)), padded;
-    for (int64_t k = s.Blocks() - 1; k >= 0; --k) {
-      int64_t begin = kBlock * (reverse ? s.Blocks() - 1 - k : k);
-      int64_t count = std::min(kBlock, s.steps - begin), at = row * s.steps + begin;
-      Rows<const T> dy_rows{dy[problem] + at * s.outputs, s.outputs};
-      Rows<const T> h_rows{h[problem] + at * wide, wide};
-      const T* x_at = x[problem] + at * s.inputs;
-      Rows<T> l_rows{gradient.data(), hidden.padded};
-      Product(hidden, packed_C[problem], s.outputs, count, dy_rows, {}, l_rows);
-      if (begin <= last_step && last_step < begin + count) {
-        T* l = l_rows[last_step - begin];
-        for (int64_t j = 0; j < wide; ++j) l[j] += dlast[problem][row * wide + j];
-      }
-      // Places of the steps of the block, counted in the direction of the scan.
-      auto place = [&](int64_t i) { return reverse ? count - 1 - i : i; };
-      const int64_t back = reverse ? 1 : -1;
-      for (int64_t i = 0; i < count; ++i) kept[count - i] = !keep || (*keep)[problem][at + place(i)];
-      std::fill(partial.begin(), partial.end(), T(0));
-      // n steps from step i back; `before` is the state before step i.
-      auto advance = [&](int64_t i, int64_t n, const T* before) {
-        Steps<T> steps{n, kept + (count - 1 - i), s.width, factor};
-        steps.b = steps.out = l_rows[place(i)];
-        steps.stride = back * l_rows.stride;
-        steps.state = state.data();
-        steps.before = before;
-        steps.stride_before = back * wide;
-        steps.da = partial.data();
-        Advance<T, Parts<2, 2>, false, true>(steps, s.width);
-      };
-      const int64_t within = k == 0 ? count - 1 : count;
-      if (within > 0) advance(count - 1, within, h_rows[place(count - 1) + back]);
-      if (k == 0) advance(0, 1, start);
-      kept[0] = kept[count];
-      for (int64_t j = 0; j < wide; ++j) total.a[j] += partial[j];
-      Product<T>(in, packed_B[problem], wide, count, l_rows, {},
-                 {dx + (row_among_all * s.steps + begin) * s.inputs, s.inputs});
-      AddOuterProducts<T>(hidden, 1, 0, count, s.inputs, {x_at, s.inputs},
-                          {l_rows.first, l_rows.stride}, total.B.data());
-      if (out.padded != s.outputs) {
-        padded.assign(kBlock * out.padded, T(0));
-        for (int64_t i = 0; i < count; ++i)
-          std::copy_n(dy_rows[i], s.outputs, padded.data() + i * out.padded);
-        dy_rows = {padded.data(), out.padded};
-      }
-      AddOuterProducts<T>(out, 1, 0, count, wide, h_rows, dy_rows, total.C.data());
+    const bool at_start = k == s.Blocks() - 1;
+    int64_t begin = kBlock * (reverse ? k : s.Blocks() - 1 - k);
+    int64_t count = std::min(kBlock, s.steps - begin), at = row * s.steps + begin;
+    Rows<const T> dy_rows{dy[problem] + at * s.outputs, s.outputs};
+    Rows<const T> h_rows{h[problem] + at * wide, wide};
+    const T* x_at = x[problem] + at * s.inputs;
+    Rows<T> l_rows{task.gradient.data(), hidden.padded};
+    Product(hidden, packed_C[problem], s.outputs, count, dy_rows, {}, l_rows);
+    if (begin <= last_step && last_step < begin + count) {
+      T* l = l_rows[last_step - begin];
+      for (int64_t j = 0; j < wide; ++j) l[j] += dlast[problem][row * wide + j];
     }
+    // Places of the steps of the block, counted in the direction of the scan.
+    auto place = [&](int64_t i) { return reverse ? count - 1 - i : i; };
+    const int64_t back = reverse ? 1 : -1;
+    // The other way, from the step behind the block on.
+    bool kept[kBlock + 1];
+    for (int64_t i = 0; i <= count; ++i)
+      kept[count - i] = (i < count || k > 0) && (!keep || (*keep)[problem][at + place(i)]);
+    std::fill(task.partial.begin(), task.partial.end(), T(0));
+    states.turns.Await(row_among_all, k);
+    T* state = states.Of(row_among_all);
+    // n steps from step i back; `before` is the state before step i.
+    auto advance = [&](int64_t i, int64_t n, const T* before) {
+      Steps<T> steps{n, kept + (count - 1 - i), s.width, factor};
+      steps.b = steps.out = l_rows[place(i)];
+      steps.stride = back * l_rows.stride;
+      steps.state = state;
+      steps.before = before;
+      steps.stride_before = back * wide;
+      steps.da = task.partial.data();
+      Advance<T, Parts<2, 2>, false, true>(steps, s.width);
+    };
+    const int64_t within = at_start ? count - 1 : count;
+    if (within > 0) advance(count - 1, within, h_rows[place(count - 1) + back]);
+    if (at_start) advance(0, 1, start);
+    states.turns.End(row_among_all);
+    for (int64_t j = 0; j < wide; ++j) task.a[j] += task.partial[j];
+    Product<T>(in, packed_B[problem], wide, count, l_rows, {},
+               {dx + (row_among_all * s.steps + begin) * s.inputs, s.inputs});
+    AddOuterProducts<T>(hidden, 1, 0, count, s.inputs, {x_at, s.inputs},
+                        {l_rows.first, l_rows.stride}, task.B.data());
+    if (out.padded != s.outputs) {
+      for (int64_t i = 0; i < count; ++i)
+        std::copy_n(dy_rows[i], s.outputs, task.padded.data() + i * out.padded);
+      dy_rows = {task.padded.data(), out.padded};
+    }
+    AddOuterProducts<T>(out, 1, 0, count, wide, h_rows, dy_rows, task.C.data());
+    if (!at_start) return;
     for (int64_t j = 0; j < s.width; ++j) {
       T re = factor[j], im = factor[s.width + j], l_re = state[j], l_im = state[s.width + j];
-      dh0[row_among_all * wide + j] = kept[0] ? re * l_re + im * l_im : T(0);
-      dh0[row_among_all * wide + s.width + j] = kept[0] ? re * l_im - im * l_re : T(0);
+      dh0[row_among_all * wide + j] = kept[count] ? re * l_re + im * l_im : T(0);
+      dh0[row_among_all * wide + s.width + j] = kept[count] ? re * l_im - im * l_re : T(0);
     }
   });
   std::fill_n(da, s.problems * wide, T(0));
@@ -180,7 +218,7 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const Operand<T>& a, const 
   std::fill_n(dC, s.problems * wide * s.outputs, T(0));
   for (int64_t i = 0; i < s.problems * tasks; ++i) {
     int64_t p = i / tasks;
-    totals[i].AddTo(hidden, out, da + p * wide, dB + p * s.inputs * wide,
+    all_tasks[i].AddTo(hidden, out, da + p * wide, dB + p * s.inputs * wide,
                     dC + p * wide * s.outputs);
   }
 }
