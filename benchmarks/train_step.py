@@ -1,12 +1,13 @@
 """Time of a whole training step beside the same model with plain complex arithmetic.
 
-python -m benchmarks.train_step [--repetitions 15] [--only_draw]
+python -m benchmarks.train_step [--repetitions 15] [--keep_memory] [--only_draw]
 
 The plain model has the same parameters and blocks, but its recurrence multiplies complex matrices,
 repeats the eigenvalues over time and goes through `jax.lax.associative_scan` under autodiff, as
 public LRU code does. The matrix products of the step alone, forwards and backwards, run in
 the same turns. Medians and the ratio of each pair are shown, and go to
-benchmarks/results/train_step.json and docs/images/train_step.png.
+benchmarks/results/train_step.json (-kept where freed memory is kept, as in a run by the command)
+and docs/images/train_step.png.
 """
 
 import argparse
@@ -30,11 +31,12 @@ from lru.layers import LAYERS
 from lru.models import ModelConfig
 from lru.tasks.classification import Classification
 from lru.training.config import TrainConfig
+from lru.training.memory import keep_freed_memory
 from lru.training.optimizer import AdamW, Transformation, make_optimizer, make_schedule
 from lru.training.update import TrainState, init_state, make_functions
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "train_step.json"
+RESULTS = HERE / "results"
 PLOT = HERE.parent / "docs" / "images" / "train_step.png"
 MODELS = ("lru", "diag-rnn")
 
@@ -131,11 +133,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add_sizes(parser)
     parser.add_argument("--repetitions", type=int, default=11)
+    parser.add_argument("--keep_memory", action="store_true", help="that is freed, for later")
     parser.add_argument("--only_draw", action="store_true", help="the results that are there")
     sizes = parser.parse_args()
+    if sizes.keep_memory:
+        keep_freed_memory()
+    results = RESULTS / f"train_step{'-kept' * sizes.keep_memory}.json"
     if not sizes.only_draw:
-        save(RESULTS, measure(sizes))
-    draw(json.loads(RESULTS.read_text()))
+        save(results, measure(sizes))
+    draw(json.loads(results.read_text()))
 
 
 def measure(sizes: argparse.Namespace) -> dict[str, Any]:

@@ -25,6 +25,17 @@ def choose(operation, steps=1000, *, platform="cpu", rows=ROWS, width=WIDTH, **o
     return select(operation, (rows, steps, width), platform=platform, **options)
 
 
+@pytest.fixture
+def _cores(monkeypatch, request):
+    """As many cores as the parameter says for this process."""
+    monkeypatch.setattr(
+        cpu.os, "sched_getaffinity", lambda _: set(range(request.param)), raising=False
+    )
+    cpu.n_cores.cache_clear()
+    yield
+    cpu.n_cores.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("operation", "least", "method"),
     [

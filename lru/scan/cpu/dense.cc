@@ -13,6 +13,7 @@
 
 #include "buffers.h"
 #include "groups.h"
+#include "pages.h"
 #include "product.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -149,6 +150,7 @@ ffi::Error ForwardCall(ffi::ThreadPool pool, bool reverse, ffi::AnyBuffer A, ffi
   Check check = problem.CheckedArguments(A, b, h0, keep);
   problem.Sequence(check, "h", *h);
   if (check.Result().failure()) return check.Result();
+  WantLargePages(h);
   return WithType(b.element_type(), [&](auto zero) {
     using T = decltype(zero);
     Forward(pool, problem.sizes, A.reinterpret_data<T>(), b.reinterpret_data<T>(),
@@ -167,6 +169,7 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, bool reverse, ffi::AnyBuffer A, ff
   problem.Sequence(check, "db", *db);
   check.Has("dA", *dA, {problem.sizes.width, problem.sizes.width});
   if (check.Result().failure()) return check.Result();
+  WantLargePages(db);
   return WithType(g.element_type(), [&](auto zero) {
     using T = decltype(zero);
     Backward(pool, problem.sizes, A.reinterpret_data<T>(), g.reinterpret_data<T>(),

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "buffers.h"
+#include "pages.h"
 #include "parallel.h"
 #include "recurrence.h"
 #include "xla/ffi/api/ffi.h"
@@ -192,6 +193,7 @@ ffi::Error ForwardCall(ffi::ThreadPool pool, bool paired, bool reverse, ffi::Any
   Check check = problem.CheckedArguments(a, b, h0, keep);
   problem.Sequence(check, "h", *h);
   if (check.Result().failure()) return check.Result();
+  WantLargePages(h);
   return WithKind(a, b, problem, [&](auto zero, auto layout, auto varying) {
     using T = decltype(zero);
     Forward<T, decltype(layout), varying.value>(pool, problem.sizes, NumbersOf<T>(a),
@@ -215,6 +217,7 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, bool paired, bool reverse, ffi::An
   if (s.varying) before.push_back(s.steps);
   check.HasShape("da", *da, problem.Axes(before, problem.parts_of_a));
   if (check.Result().failure()) return check.Result();
+  WantLargePages(db, da);
   return WithKind(a, g, problem, [&](auto zero, auto layout, auto varying) {
     using T = decltype(zero);
     Backward<T, decltype(layout), varying.value>(
