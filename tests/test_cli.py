@@ -22,6 +22,7 @@ from lru import experiment
 from lru.commands import main as verbs
 from lru.commands import run_train as main
 from lru.dataloaders import DATASETS
+from lru.dataloaders.sets import pathfinder
 from lru.flags import parse
 from lru.layers import LAYERS, RecurrentLayer
 from lru.origins import recipe_names
@@ -363,8 +364,10 @@ GROUPS = {"simple-quotes": 6, "mnist-pca": 10, "mnist-tsne": 10, "mnist-umap": 1
 
 
 @pytest.fixture
-def small(tmp_path, few_files):
+def small(tmp_path, few_files, monkeypatch):
     """Flags of two updates of a model on a data set."""
+    # Pictures are else drawn by a thousand.
+    monkeypatch.setattr(pathfinder, "ROWS_AT_ONCE", 32)
 
     def flags(model, dataset):
         known = {option.name for option in dataclasses.fields(DATASETS[dataset])}
@@ -457,7 +460,7 @@ def test_a_corrupt_line_is_named_and_nothing_is_cached(flags, tmp_path, capsys):
     assert not cache.exists() or not [path for path in cache.iterdir() if path.name[0] != "."]
 
 
-def test_the_published_command_runs_as_written(tmp_path):
+def test_the_published_command_runs_as_written(tmp_path, monkeypatch):
     """Three updates of the ancestor's ListOps command, on a small file in the official layout."""
     folder = tmp_path / "raw_datasets" / "listops-1000"
     folder.mkdir(parents=True)
@@ -470,11 +473,8 @@ def test_the_published_command_runs_as_written(tmp_path):
         "--d_model 256 --d_hidden 192 --epochs 50 --batch_size 32 --A_init fixed "
         "--lr_factor 0.05 --p_dropout 0 --max_steps 3"
     )
-    script = Path(__file__).parents[1] / "run_train.py"
-    done = subprocess.run(
-        [sys.executable, script, *command.split()], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert run(*command.split()) == 0
     (log,) = (tmp_path / "runs").glob("listops-diag-rnn-seed1919-*/metrics.jsonl")
     assert read_jsonl(log)[-1]["step"] == 3
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from lru import load_model
 from lru.batches import Batch, Streams
 from lru.commands import run_train
 from lru.dataloaders import Card, Ragged
-from lru.devices import Devices, join_processes, on_first
+from lru.devices import Devices
 from lru.experiment import open_experiment
 from lru.flags import parse
 from lru.models import ModelConfig
@@ -40,7 +41,7 @@ from lru.training.trackers import read_jsonl
 from lru.training.update import CompiledByShape, Evaluation, Weights, init_state, make_functions
 from lru.training.update import rows_of as axes
 
-RUN_TRAIN = Path(__file__).parents[2] / "run_train.py"
+ROOT = Path(__file__).parents[2]
 ROWS, T, LONG = 16, 11, 1024
 UPDATES = 50
 
@@ -134,6 +135,19 @@ CASES = {
 }
 
 
+def trained_in_double(case, devices):
+    """The outcome of a case in double precision."""
+    make, more = CASES[case]
+    with jax.enable_x64(True):
+        return trained(*make(), devices, np.float64, UPDATES, **more)
+
+
+@cache
+def trained_on_one(case):
+    """The outcome of a case in double precision on one device, which several tests compare with."""
+    return trained_in_double(case, Devices())
+
+
 @pytest.mark.parametrize(
     ("case", "mesh"),
     [
@@ -146,13 +160,7 @@ CASES = {
     ],
 )
 def test_updates_and_losses_are_those_of_one_device(case, mesh):
-    make, more = CASES[case]
-    task, batches = make()
-    with jax.enable_x64(True):
-        one, several = (
-            trained(task, batches, devices, np.float64, UPDATES, **more)
-            for devices in (Devices(), Devices.named(mesh))
-        )
+    one, several = trained_on_one(case), trained_in_double(case, Devices.named(mesh))
     # Sums over microbatches are kept in single precision.
     compared = one._fields if case != "microbatches" else ["params"]
     for name in compared:
@@ -254,60 +262,63 @@ def test_a_run_goes_on_on_other_devices(flags):
     assert load_model(Path(flags[flags.index("--runs_dir") + 1]) / "moved").update == 5
 
 
-@pytest.fixture
-def two_processes():
-    """Starts a program twice, each with 4 devices, at an address where the first one listens."""
-    started = []
+class Together(NamedTuple):
+    """Two processes that were asked to stop a run, and trained a case after that."""
 
-    def start(*program):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-        flags = ("--coordinator", address, "--num_processes", "2", "--process_id")
-        for number in ("0", "1"):
-            process = subprocess.Popen(
-                [sys.executable, *program, *flags, number],
-                env={**os.environ, "JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": str(RUN_TRAIN.parent)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            started.append(process)
-        return started
+    flags: list
+    stopped_after: int
+    statuses: list
+    said: list
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+
+@pytest.fixture(scope="module")
+def two_processes(shared_flags):
+    """They have 4 devices each, and meet at an address where the first one listens."""
+    flags = [*of_run(shared_flags, "--epochs", "40"), "--name", "together"]
+    metrics = Path(flags[flags.index("--runs_dir") + 1]) / "together" / "metrics.jsonl"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    joined = ("--coordinator", address, "--num_processes", "2", "--process_id")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, *flags, *joined, number],
+            env={**os.environ, "JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in ("0", "1")
+    ]
+    try:
+        while not metrics.exists() or len(metrics.read_bytes().splitlines()) < 7:
+            assert all(process.poll() is None for process in processes), processes[0].communicate()
+            time.sleep(0.01)
+        processes[1].send_signal(signal.SIGTERM)
+        said = [process.communicate(timeout=300)[0] for process in processes]
+        statuses = [process.returncode for process in processes]
+        return Together(flags, len(read_jsonl(metrics)), statuses, said)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 def test_two_processes_have_the_losses_of_one_device(two_processes):
-    processes = two_processes(__file__, "data=8")
-    make, more = CASES["batch norm"]
-    with jax.enable_x64(True):
-        one = trained(*make(), Devices(), np.float64, UPDATES, **more)
-    for process in processes:
-        said = process.communicate(timeout=300)[0]
+    for said in two_processes.said:
         found = re.search("^losses (.*)$", said, re.MULTILINE)
         assert found, said
+        one = trained_on_one("batch norm")
         np.testing.assert_allclose(json.loads(found[1]), one.losses, rtol=1e-9)
 
 
-def test_two_processes_stop_together_and_their_run_goes_on_in_one(flags, tmp_path, two_processes):
-    longer = of_run(flags, "--epochs", "40")
-    together = [*longer, "--name", "together"]
-    processes = two_processes(str(RUN_TRAIN), *together)
-    metrics = tmp_path / "together" / "metrics.jsonl"
-    while not metrics.exists() or len(metrics.read_bytes().splitlines()) < 7:
-        assert all(process.poll() is None for process in processes), processes[0].communicate()
-        time.sleep(0.01)
-    processes[1].send_signal(signal.SIGTERM)
-    said = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [REQUEUE] * 2, said
+def test_two_processes_stop_together_and_their_run_goes_on_in_one(two_processes):
+    flags, stopped_after, statuses, said = two_processes
+    assert statuses == [REQUEUE] * 2, said
     assert "data=8 seq=1 in 2 processes" in said[0]
     assert "data=8" not in said[1], "the first process speaks for all"
-    assert 6 < len(read_jsonl(metrics)) < 200
-    assert_near(run(together), run([*longer, "--name", "alone"]), 1e-3)
+    assert 6 < stopped_after < 200
+    assert_near(run(flags), run([*flags, "--name", "alone"]), 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -348,14 +359,13 @@ def test_devices_that_do_not_fit_are_refused_in_a_sentence(flags, given, message
 
 
 def main():
-    """Train in a process of several, as the test that starts it does in its own."""
-    mesh, _, address, *_, number = sys.argv[1:]
-    join_processes(address, 2, int(number))
-    on_first(lambda: None)
+    """Train as one process of two: a run until it is stopped, and then a case."""
+    status = run_train(sys.argv[1:])
     jax.config.update("jax_enable_x64", True)
     make, more = CASES["batch norm"]
-    found = trained(*make(), Devices.named(mesh), np.float64, UPDATES, **more)
+    found = trained(*make(), Devices.named("data=8"), np.float64, UPDATES, **more)
     sys.stdout.write(f"losses {json.dumps(found.losses)}\n")
+    sys.exit(status)
 
 
 if __name__ == "__main__":
