@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Inexact
 
+from lru.scan.methods import time_is_split
+
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
@@ -43,9 +45,12 @@ def weight_gradient(
     Autodiff transposes its products; a CPU copies both arguments for that, and takes 1.4 to 4 times
     as long.
     """
-    # Else XLA computes either once more, column after column, for a copy that is transposed.
-    x, g = lax.optimization_barrier((matrix(x), matrix(g)))
-    contract = partial(lax.dot_general, dimension_numbers=(((0,), (0,)), ((), ())))
+    # The partitioner would gather time to make rows of a matrix of it.
+    if not time_is_split():
+        # Without the barrier XLA computes either once more, by columns, for a transposed copy.
+        x, g = lax.optimization_barrier((matrix(x), matrix(g)))
+    rows = tuple(range(x.ndim - 1))
+    contract = partial(lax.dot_general, dimension_numbers=((rows, rows), ((), ())))
     return _sums(contract, x, g, compute_dtype)
 
 
