@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "buffers.h"
+#include "pages.h"
 #include "parallel.h"
 #include "product.h"
 #include "recurrence.h"
@@ -275,6 +276,7 @@ ffi::Error ForwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x,
   problem.ExpectResults(full, *y, *h);
   if (check.Result().failure()) return check.Result();
   if (full.Result().failure()) return full.Result();
+  WantLargePages(y, h);
   return WithType(x.element_type(), [&](auto zero) {
     using T = decltype(zero);
     Forward<T>(pool, s, {a, front}, {x, front}, {B, front}, {C, front}, {h0, front},
@@ -300,6 +302,7 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x
   problem.Expect(full, *da, *dx, *dB, *dC, *dh0);
   if (check.Result().failure()) return check.Result();
   if (full.Result().failure()) return full.Result();
+  WantLargePages(dx);
   return WithType(x.element_type(), [&](auto zero) {
     using T = decltype(zero);
     Backward<T>(pool, s, {a, front}, {x, front}, {B, front}, {C, front}, {h0, front},
