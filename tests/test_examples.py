@@ -253,3 +253,31 @@ def test_bits_that_a_patch_costs_are_measured_by_distance(tmp_path, few_files, c
     assert found["layer 0"][0] != 0
     with pytest.raises(ValueError, match="steps must be at least 4 and leave two passages, got 60"):
         opened("patch_text", tmp_path / "run", ["--steps", "60"], 3, capsys)
+
+
+@pytest.mark.parametrize("model", ["lru", "lstm"])
+def test_an_agent_learns_on_rows_that_equal_those_it_played(model, monkeypatch, capsys):
+    load_plugins(str(FOLDER / "recurrent_ppo.py"))
+    ppo = sys.modules[f"plugin {FOLDER / 'recurrent_ppo.py'}"]
+    monkeypatch.setattr(ppo, "ROWS", 8)
+    monkeypatch.setattr(ppo, "STEPS", 12)
+    agent = ppo.Agent(model, nnx.Rngs(0))
+    games = ppo.new_games(jax.random.key(0)), agent.layer.initial_state(8), jnp.ones(8, bool)
+
+    @jax.jit
+    def replayed(key):
+        going, *_ = ppo.roll_out(agent, 2, games, key)
+        _, (x, played, _, _, first, _), _ = ppo.roll_out(agent, 2, going, key)
+        late = jnp.roll(first, 1, axis=1)
+        return first, played, [agent(x, going[1], marks) for marks in (first, late)]
+
+    first, played, (same, other) = replayed(jax.random.key(1))
+    assert first[:, 1:].any()
+    np.testing.assert_allclose(same, played, atol=1e-5)
+    assert np.abs(other - played).max() > 1e-3
+    reward, end = jnp.ones((1, 3)), jnp.array([[False, True, False]])
+    gain = ppo.advantages(jnp.array([[0.5, 1.0, 2.0]]), jnp.array([4.0]), reward, end)
+    bare = [1 + 0.98 * 1 - 0.5, 1 - 1, 1 + 0.98 * 4 - 2]
+    np.testing.assert_allclose(gain, [[bare[0] + 0.98 * 0.95 * bare[1], *bare[1:]]], rtol=1e-5)
+    ppo.main(["--model", model, "--corridor", "2", "--updates", "20"])
+    assert re.fullmatch(r"update 20: [0-9.]+ % of games won\n", capsys.readouterr().out)
