@@ -4,8 +4,9 @@ Arora et al. (2024), "Zoology: Measuring and Improving Recall in Efficient Langu
 4: the gap between the pairs and a question follows a power law.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Int
@@ -26,6 +27,9 @@ class Mqar(Generated):
     """
 
     name: ClassVar[str] = "mqar"
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "mqar-512": {"vocabulary": 512, "n_train": 20_000}
+    }
 
     n_test: int = 3_000
     """rows to test on"""
