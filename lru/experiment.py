@@ -21,6 +21,7 @@ from lru.dataloaders import DATASETS, Card, Prepared, dataset_from_options
 from lru.devices import Devices, is_first, join_processes
 from lru.files import write_atomically
 from lru.models import NETWORKS, ModelConfig
+from lru.models.sizes import Sizes, sizes
 from lru.plugins import load_plugins, load_saved_plugins
 from lru.run_folders import check_run, start
 from lru.tasks import TASKS, Task
@@ -48,6 +49,11 @@ class Experiment(NamedTuple):
     run: Run
     trainer: Trainer
 
+    @property
+    def sizes(self) -> Sizes:
+        """Numbers of parameters and of the state of a lane."""
+        return sizes(lambda: self.task.build_model(nnx.Rngs(0)))
+
     def fit(self) -> Summary:
         """Train to the end, with the trackers of the configuration; the folder says that it did."""
         wanted, values = self.config.run, self.config.flat()
@@ -60,6 +66,7 @@ class Experiment(NamedTuple):
                 # Checkpoints flush the log before they are written.
                 self.trainer.wait()
         outcome = {name: value for name, value in summary._asdict().items() if name != "timing"}
+        outcome |= self.sizes._asdict()
         write_atomically(self.run.summary_file, json.dumps(outcome, indent=1).encode())
         return summary
 
@@ -350,8 +357,10 @@ def facts(experiment: Experiment) -> Mapping[str, str]:
     sizes = ", ".join(f"{name} {split['examples']:,}" for name, split in card.splits.items())
     device, source = jax.devices()[0], trainer.sources["train"]
     lanes = {} if trainer.n == 1 else {"lanes": ", ".join(map(str, trainer.lanes))}
+    n_parameters, state_size = experiment.sizes
     return {
-        "model": f"{config.model.model}, {trainer.n_parameters:,} parameters",
+        "model": f"{config.model.model}, {n_parameters:,} parameters, "
+        f"state of {state_size:,} numbers",
         "data": f"{card.name}: {sizes} {card.unit}s. {card.provenance}",
         "comparable": card.comparable,
         "batches": source.description(),

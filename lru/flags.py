@@ -26,6 +26,7 @@ from lru.config import (
     refuse,
 )
 from lru.dataloaders import DATASETS, dataset_from_options
+from lru.matching import matched
 from lru.options import Option, of_dataclass
 from lru.origins import Flat, Start, as_typed, is_file_name, settled, start_of
 from lru.plugins import load_plugins, load_saved_plugins
@@ -55,6 +56,9 @@ class CommandConfig:
     slurm: str | None = None
     """Settings of that job, NAME=VALUE,NAME=VALUE: partition, time (in minutes), mem,
     cpus_per_task, gpus_per_node and others of sbatch."""
+    match_params: int | None = None
+    """Choose d_hidden so that the number of parameters is nearest to this one, or d_model where
+    d_hidden changes nothing."""
     protocol: Literal["standard", "lra"] | None = None
     """For data sets published without a validation split: lra validates on the test split."""
 
@@ -131,6 +135,8 @@ def parse(
         given = (*given, f"protocol={args.command.protocol}")
     values["data_options"] = _parse_options(given)
     config = Config.from_flat(values)
+    if args.command.match_params is not None and not args.command.list:
+        config = _matched(config, args.command.match_params, words)
     if args.command.resume:
         _check_resumes(config)
     return args.command, config
@@ -149,6 +155,18 @@ def written_out(arguments: Sequence[str]) -> list[str]:
     booleans = {name: _is_boolean(option.kind) for name, option in all_options().items()}
     # Of the parser itself: no prefix of help_all.
     return expand(arguments, {"help": False, **booleans})
+
+
+def _matched(config: Config, n_parameters: int, words: Sequence[str]) -> Config:
+    """The configuration with the width of a number of parameters.
+
+    Raises:
+        UsageError: if that width is typed as well.
+    """
+    config, width = matched(config, n_parameters)
+    if typed_values(words, width)[width] is not None:
+        raise UsageError(f"match_params chooses {width}: leave out --{width}")
+    return config
 
 
 def _check_resumes(config: Config) -> None:

@@ -18,7 +18,7 @@ ORDER = [
     [("flags",)],
     [("origins",)],
     [("export",), ("text",), ("interop",), ("reports",)],
-    [("analysis_runs",)],
+    [("analysis_runs",), ("matching",)],
     [("experiment",)],
     [("run_folders",)],
     [("config",)],

@@ -1,6 +1,7 @@
 """A report on several runs: `report.md` with its pictures, and `report.html`, which holds all."""
 
 import hashlib
+import json
 import math
 import os
 import shutil
@@ -117,7 +118,10 @@ class _Report:
         self.metrics = self._metrics(metrics)
         self.plotted = list(metrics) or self.objectives
         self.by = self._numeric_option(by)
-        self.sizes = [_n_parameters(group.repetitions[0]) for group in groups]
+        self.sizes = {
+            "parameters": [_n_parameters(group.repetitions[0]) for group in groups],
+            "state": [_state_size(group.repetitions[0]) for group in groups],
+        }
 
     @property
     def title(self) -> str:
@@ -237,10 +241,13 @@ class _Report:
 
     def _table(self, metrics: Sequence[str]) -> str:
         names = self._columns
-        header = [*map(code, names), "n", "updates", *map(code, metrics), "parameters"]
+        # Runs that have not ended, and earlier ones, do not tell their states.
+        sizes = {n: s for n, s in self.sizes.items() if n == "parameters" or any(s)}
+        header = [*map(code, names), "n", "updates", *map(code, metrics), *sizes]
         found = zip(*map(self._values, metrics), strict=True)
         rows = []
-        for group, size, values in zip(self.groups, self.sizes, found, strict=True):
+        of_groups = zip(*sizes.values(), strict=True)
+        for group, numbers, values in zip(self.groups, of_groups, found, strict=True):
             if not any(values):
                 continue
             rows.append(
@@ -252,7 +259,7 @@ class _Report:
                         with_deviation(metric, each) if each else "-"
                         for metric, each in zip(metrics, values, strict=True)
                     ),
-                    "-" if size is None else f"{size:,}",
+                    *("-" if size is None else f"{size:,}" for size in numbers),
                 ]
             )
         words = [
@@ -389,3 +396,9 @@ def _n_parameters(training: Repetition) -> int | None:
     finally:
         checkpoints.close()
     return None if found is None else found // training.lanes
+
+
+def _state_size(training: Repetition) -> int | None:
+    """Real numbers of the state of a training, if they are on record."""
+    file = training.run.summary_file
+    return json.loads(file.read_text()).get("state_size") if file.is_file() else None

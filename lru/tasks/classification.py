@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import ClassVar, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from lru.batches import Batch, Source
 from lru.dataloaders import Card
@@ -43,6 +43,24 @@ class ClassificationOptions:
         one_of("pooling", self.pooling, Pooling)
 
 
+class Graded(NamedTuple):
+    """Predictions of a batch, one a row or one a step, beside what is right.
+
+    Attributes:
+        labels: classes; 0 where there is none.
+        predicted: the class of the largest score.
+        correct: whether that is the right one.
+        labelled: whether there is a class to predict.
+        finite: whether all scores are numbers.
+    """
+
+    labels: Int[Array, "B *T"]
+    predicted: Int[Array, "B *T"]
+    correct: Bool[Array, "B *T"]
+    labelled: Bool[Array, "B *T"]
+    finite: Bool[Array, "B *T"]
+
+
 @TASKS.register("classification")
 class Classification(Task):
     """One class for each sequence, or for each step with a label of at least 0.
@@ -50,13 +68,14 @@ class Classification(Task):
     Attributes:
         kinds: of data that it learns from.
         targets: that it predicts.
-        pooling: of the network: mean for `auto` where there is one label a sequence, none where
-            there is one a step.
+        preferred_pooling: over the steps that `auto` means where there is one label a sequence.
+        pooling: of the network: none for `auto` where there is one label a step.
     """
 
     Options = ClassificationOptions
     kinds: tuple[str, ...] = ("tokens", "values")
     targets: tuple[str, ...] = ("class", "class_per_step")
+    preferred_pooling: ClassVar[Pooling] = "mean"
     metrics = {"accuracy": Mean}  # noqa: RUF012
     objective = "accuracy"
     higher_is_better = True
@@ -79,7 +98,7 @@ class Classification(Task):
         per_step = card.targets.endswith("_per_step")
         pooling = self.options.pooling
         if pooling == "auto":
-            pooling = "none" if per_step else "mean"
+            pooling = "none" if per_step else self.preferred_pooling
         if per_step != (pooling == "none"):
             wanted = "none" if per_step else "mean or last"
             raise ValueError(
@@ -165,16 +184,23 @@ class Classification(Task):
         correct = (predicted == labels) & finite
         count = jnp.sum(weights)
         accuracy = Mean(jnp.sum(correct * weights), count)
-        counts = {}
-        if self.counts and not train:
-            counted = ((weights > 0) & finite).astype(jnp.int32)
-            none = jnp.zeros(self.counts["confusion"], jnp.int32)
-            counts["confusion"] = none.at[labels, predicted].add(counted)
+        graded = Graded(labels, predicted, correct, weights > 0, finite)
+        counts = {} if train else self.counted(batch, graded)
         return Outcome(Mean(jnp.sum(loss * weights), count), {"accuracy": accuracy}, carry, counts)
+
+    def counted(self, batch: Batch, graded: Graded) -> dict[str, Array]:
+        """The counts of a batch that the task declares, in evaluation."""
+        del batch
+        if "confusion" not in self.counts:
+            return {}
+        known = (graded.labelled & graded.finite).astype(jnp.int32)
+        none = jnp.zeros(self.counts["confusion"], jnp.int32)
+        return {"confusion": none.at[graded.labels, graded.predicted].add(known)}
 
     def findings(
         self, model: nnx.Module, sources: Mapping[str, Source], counts: Mapping[str, np.ndarray]
     ) -> Findings:
         """See `Task.findings`: which classes are taken for which."""
         del model, sources
-        return {name: ConfusionMatrix(found) for name, found in counts.items() if found.any()}
+        found = counts.get("confusion")
+        return {"confusion": ConfusionMatrix(found)} if found is not None and found.any() else {}

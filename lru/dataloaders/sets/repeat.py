@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int, Shaped, UInt8, UInt64
+from jaxtyping import Bool, Int, Shaped, UInt8
 
 from lru.dataloaders.base import Dataset, Description, check_at_least, register
+from lru.dataloaders.sets.streams import Stream
 from lru.dataloaders.store.arrays import NO_TARGET
 from lru.dataloaders.store.writers import RaggedWriter
 
@@ -149,7 +150,7 @@ class Repeat(Dataset):
         draws = self.draws()
         evaluated: list[np.ndarray] = []
         for split in sorted(draws, key=_is_train):
-            stream = np.random.Philox(key=[self.seed, self.split_names.index(split)])
+            stream = Stream(self.seed, self.split_names.index(split))
             rows, excluded = getattr(self, draws[split].option), evaluated * _is_train(split)
             ids = _distinct(draws[split], rows, self.n_symbols, stream, excluded)
             if not _is_train(split):
@@ -175,7 +176,7 @@ def _distinct(
     draw: Draw,
     count: int,
     symbols: int,
-    stream: np.random.Philox,
+    stream: Stream,
     excluded: Sequence[np.ndarray],
 ) -> UInt8[np.ndarray, "count width"]:
     """The first rows of a stream that differ from one another and from those excluded.
@@ -214,35 +215,20 @@ def _as_keys(rows: UInt8[np.ndarray, "n T"]) -> Shaped[np.ndarray, " n"]:
     return np.ascontiguousarray(rows).view(np.dtype((np.void, rows.shape[1])))[:, 0]
 
 
-def _below(raw: UInt64[np.ndarray, "*n"], bound: int) -> Int[np.ndarray, "*n"]:
-    """Uniform integers below a bound, from words of 64 random bits.
-
-    The words of a generator are the same on every machine and with every version of NumPy.
-    """
-    return ((raw >> np.uint64(32)) * np.uint64(bound) >> np.uint64(32)).astype(np.int64)
-
-
-def _rows(
-    draw: Draw, n: int, symbols: int, stream: np.random.Philox
-) -> UInt8[np.ndarray, "n width"]:
+def _rows(draw: Draw, n: int, symbols: int, stream: Stream) -> UInt8[np.ndarray, "n width"]:
     """Rows by a rule, some of which may be alike."""
     width = draw.longest
-    lengths = draw.shortest + _below(stream.random_raw(n), width - draw.shortest + 1)
+    lengths = draw.shortest + stream.below(width - draw.shortest + 1, n)
     # A symbol of its own for each place, where they must differ: the first of a permutation.
     if draw.repeats == "any":
-        ids = _below(stream.random_raw(n * width).reshape(n, width), symbols) + 1
+        ids = stream.below(symbols, n, width) + 1
     else:
-        ids = np.argsort(stream.random_raw(n * symbols).reshape(n, symbols), axis=1)[:, :width] + 1
+        ids = np.argsort(stream.raw(n, symbols), axis=1)[:, :width] + 1
     if draw.repeats == "thrice":
         # The first symbol also takes two of the other places, and then any place.
         order = np.argsort(
-            np.where(np.arange(width) < lengths[:, None], _unit(stream, n, width), 2.0), axis=1
+            np.where(np.arange(width) < lengths[:, None], stream.unit(n, width), 2.0), axis=1
         )
         places = order[:, :3]
         np.put_along_axis(ids, places, np.take_along_axis(ids, places[:, :1], axis=1), axis=1)
     return np.where(np.arange(width) < lengths[:, None], ids, 0).astype(np.uint8)
-
-
-def _unit(stream: np.random.Philox, n: int, width: int) -> Shaped[np.ndarray, "n width"]:
-    """Uniform numbers in [0, 1)."""
-    return (stream.random_raw(n * width) >> np.uint64(11)).reshape(n, width) * 2.0**-53
