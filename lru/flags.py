@@ -26,6 +26,7 @@ from lru.config import (
     refuse,
 )
 from lru.dataloaders import DATASETS, dataset_from_options
+from lru.experiment import with_memory
 from lru.options import Option, of_dataclass
 from lru.origins import Flat, Start, as_typed, is_file_name, settled, start_of
 from lru.plugins import load_plugins, load_saved_plugins
@@ -55,6 +56,9 @@ class CommandConfig:
     slurm: str | None = None
     """Settings of that job, NAME=VALUE,NAME=VALUE: partition, time (in minutes), mem,
     cpus_per_task, gpus_per_node and others of sbatch."""
+    memory: str | None = None
+    """Draw the recurrence so that it remembers so many steps; auto: those of the data. Sets options
+    of the model, but those that are given here."""
     protocol: Literal["standard", "lra"] | None = None
     """For data sets published without a validation split: lra validates on the test split."""
 
@@ -76,6 +80,7 @@ def parse(
     Raises:
         UsageError: if the command line cannot be understood, or there is nothing to resume.
         ValueError: if a value is out of range, or plugins are named there and may not be loaded.
+        Exception: of data that cannot be prepared, of whose length a memory is to be.
         SystemExit: by the parser, after `--help` or an unknown flag.
     """
     words = written_out(arguments)
@@ -131,6 +136,9 @@ def parse(
         given = (*given, f"protocol={args.command.protocol}")
     values["data_options"] = _parse_options(given)
     config = Config.from_flat(values)
+    if args.command.memory is not None and not args.command.list:
+        typed = {words[start].removeprefix("--") for start, _ in spans(words)}
+        config = with_memory(config, args.command.memory, typed)
     if args.command.resume:
         _check_resumes(config)
     return args.command, config
