@@ -1,6 +1,7 @@
 """Initial values for a length of memory: rules of layers, the flag, what the run's folder has."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,9 +48,9 @@ def test_a_layer_forgets_later_the_longer_it_is_to_remember(name):
 def test_chrono_biases_of_an_lstm_and_a_gru(biases):
     for name, forget, others in (("lstm", 1, {0: -1}), ("gru", 1, {})):
         options = {"chrono": 100, "biases": biases}
-        layer = make_layer(name, 4, 500, options, rngs=nnx.Rngs(0))
-        plain = make_layer(name, 4, 500, {"biases": biases}, rngs=nnx.Rngs(0))
-        total = sum(
+        layer: Any = make_layer(name, 4, 500, options, rngs=nnx.Rngs(0))
+        plain: Any = make_layer(name, 4, 500, {"biases": biases}, rngs=nnx.Rngs(0))
+        total: Any = sum(
             p[...].reshape(-1, 500) for p in (layer.bias_ih, layer.bias_hh) if p is not None
         )
         # U(1, 99), within four standard errors of its mean.
@@ -109,7 +110,13 @@ def test_what_is_no_memory_is_refused():
 def test_a_run_keeps_the_values_and_goes_on_with_and_without_the_flag(tmp_path):
     x = np.asarray(jax.random.normal(jax.random.key(0), (12, 7)))
     data = from_arrays("noise", (x, np.arange(12) % 2))
-    flags = {"n_layers": 1, "d_model": 4, "d_hidden": 4, "plots": False, "name": "one"}
+    flags: dict[str, Any] = {
+        "n_layers": 1,
+        "d_model": 4,
+        "d_hidden": 4,
+        "plots": False,
+        "name": "one",
+    }
     flags |= {"runs_dir": str(tmp_path), "max_steps": 1}
     lru.fit(data, **flags, memory="auto")
     saved = yaml.safe_load((tmp_path / "one" / "config.yaml").read_text())

@@ -35,11 +35,12 @@ def test_all_images_are_read_in_one_order(raw_dir, cache_dir, order):
 
 def test_pooled_pixels_are_the_means_of_four(raw_dir, cache_dir):
     write(raw_dir)
-    pooled, plain = (kind(n_val=2).load(raw_dir, cache_dir) for kind in (PooledMnist, Mnist))
-    images = np.asarray(plain.train.inputs, float).reshape(-1, 28, 28)
+    kinds = (PooledMnist, Mnist)
+    pooled, plain = (vars(kind(n_val=2).load(raw_dir, cache_dir).train)["inputs"] for kind in kinds)
+    images = np.asarray(plain, float).reshape(-1, 28, 28)
     four = [images[:, row::2, column::2] for row in (0, 1) for column in (0, 1)]
     expected = np.mean(four, axis=0).reshape(len(images), 196, 1)
-    np.testing.assert_allclose(pooled.train.inputs, expected, atol=0.5)
+    np.testing.assert_allclose(pooled, expected, atol=0.5)
 
 
 def test_protocol_lra_is_named_on_the_card(raw_dir, cache_dir, monkeypatch):
