@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +18,10 @@ from flax import nnx
 from lru.analysis.methods import Analysis, Opened
 from lru.config import Config, read_values
 from lru.dataloaders import DATASETS, Card, Prepared, dataset_from_options
+from lru.dataloaders.store.card import read_card
 from lru.devices import Devices, is_first, join_processes
 from lru.files import write_atomically
+from lru.layers import LAYERS
 from lru.models import NETWORKS, ModelConfig
 from lru.models.sizes import Sizes, sizes
 from lru.plugins import load_plugins, load_saved_plugins
@@ -30,6 +32,9 @@ from lru.training.loop import Summary, Trainer
 from lru.training.runs import Run, find_run, open_trackers
 from lru.training.trackers import Trackers
 from lru.training.weights import named_arrays, write_weights
+
+FEWEST_STEPS = 2
+"""The shortest memory that rules are for."""
 
 
 class Experiment(NamedTuple):
@@ -98,6 +103,46 @@ def resolved(config: Config) -> Config:
     dataset = dataset_from_options(config.data.dataset, config.data.data_options)
     data = dataclasses.replace(config.data, data_options=dataclasses.asdict(dataset))
     return dataclasses.replace(Config.from_flat(config.flat()), data=data)
+
+
+def with_memory(
+    config: Config, memory: str, given: Collection[str] = (), card: Card | None = None
+) -> Config:
+    """The configuration with options of the layer by which its draw remembers so many steps.
+
+    Args:
+        config: of a stack of recurrent layers.
+        memory: number of steps, or auto: that of a row to train on, the mean if they differ; of a
+            text, that of a gradient (`bptt`).
+        given: options that keep their values.
+        card: of the data, for auto; None for that of the data set that is named.
+
+    Raises:
+        ValueError: if that is no number of steps, or the layer has no rule for them.
+    """
+    model = config.model.model
+    known = [name for name, layer in LAYERS.items() if layer.remembering(FEWEST_STEPS)]
+    if model not in known:
+        raise ValueError(f"memory is for model {', '.join(known)}, got model {model!r}")
+    if memory == "auto":
+        steps = max(FEWEST_STEPS, _steps_of(config, card))
+    elif not memory.isdecimal() or (steps := int(memory)) < FEWEST_STEPS:
+        raise ValueError(
+            f"memory must be auto or a number of steps, at least {FEWEST_STEPS}, got {memory!r}"
+        )
+    rule = LAYERS[model].remembering(steps)
+    values = {name: value for name, value in rule.items() if name not in given}
+    return Config.from_flat({**config.flat(), **values})
+
+
+def _steps_of(config: Config, card: Card | None) -> int:
+    """Steps of a row to train on, the mean; of a text those of a gradient."""
+    if card is None:
+        dataset = dataset_from_options(config.data.dataset, config.data.data_options)
+        card = read_card(dataset.prepare(config.run.raw_dir, config.run.dir_name))
+    if card.kind == "text":
+        return config.task.options["bptt"]
+    return round(card.splits["train"]["mean_length"])
 
 
 def load_data(config: Config) -> Prepared:
@@ -217,7 +262,8 @@ def fit(
     Args:
         data: what to learn from; in the run's folder it goes by the name on its card.
         config: everything else; None for the defaults.
-        flags: values by the names of flags instead, such as `model="lru", epochs=3`.
+        flags: values by the names of flags instead, such as `model="lru", epochs=3`; `memory`,
+            too.
 
     Returns:
         The model after the last update, or those of all lanes, and how the run went.
@@ -235,7 +281,10 @@ def fit(
         raise ValueError(f"give config or flags, not both; got both, with {', '.join(flags)}")
     if config is None:
         model = flags.get("model", ModelConfig.model)
+        memory = flags.pop("memory", None)
         config = Config.from_flat({"task": task_of(data.card, model), **flags})
+        if memory is not None:
+            config = with_memory(config, str(memory), flags, data.card)
     with open_experiment(config, data) as experiment:
         summary = experiment.fit()
         models = [experiment.trainer.model(lane) for lane in range(experiment.trainer.n)]

@@ -26,6 +26,7 @@ from lru.config import (
     refuse,
 )
 from lru.dataloaders import DATASETS, dataset_from_options
+from lru.experiment import with_memory
 from lru.matching import matched
 from lru.options import Option, of_dataclass
 from lru.origins import Flat, Start, as_typed, is_file_name, settled, start_of
@@ -56,6 +57,9 @@ class CommandConfig:
     slurm: str | None = None
     """Settings of that job, NAME=VALUE,NAME=VALUE: partition, time (in minutes), mem,
     cpus_per_task, gpus_per_node and others of sbatch."""
+    memory: str | None = None
+    """Draw the recurrence so that it remembers so many steps; auto: those of the data. Sets options
+    of the model, but those that are given here."""
     match_params: int | None = None
     """Choose d_hidden so that the number of parameters is nearest to this one, or d_model where
     d_hidden changes nothing."""
@@ -80,6 +84,7 @@ def parse(
     Raises:
         UsageError: if the command line cannot be understood, or there is nothing to resume.
         ValueError: if a value is out of range, or plugins are named there and may not be loaded.
+        Exception: of data that cannot be prepared, of whose length a memory is to be.
         SystemExit: by the parser, after `--help` or an unknown flag.
     """
     words = written_out(arguments)
@@ -135,6 +140,9 @@ def parse(
         given = (*given, f"protocol={args.command.protocol}")
     values["data_options"] = _parse_options(given)
     config = Config.from_flat(values)
+    if args.command.memory is not None and not args.command.list:
+        typed = {words[start].removeprefix("--") for start, _ in spans(words)}
+        config = with_memory(config, args.command.memory, typed)
     if args.command.match_params is not None and not args.command.list:
         config = _matched(config, args.command.match_params, words)
     if args.command.resume:

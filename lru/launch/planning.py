@@ -18,7 +18,7 @@ from lru.training.runs import Run
 from lru.words import LISTS, UsageError, spans
 
 NOT_OF_A_SWEEP = {"name", "reset", "eval_only", *of_dataclass(CommandConfig)} - {
-    *("recipe", "protocol", "trust_plugins", "match_params"),
+    *("recipe", "memory", "protocol", "trust_plugins", "match_params"),
 }
 """Flags that a run of a sweep cannot have: it has a name of its own, under which it goes on."""
 

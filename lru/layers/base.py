@@ -161,6 +161,15 @@ class RecurrentLayer(nnx.Module):
                     f"allow {allowed}"
                 )
 
+    @classmethod
+    def remembering(cls, steps: int) -> dict[str, Any]:
+        """Options by which a draw remembers so many steps, at least 2; empty without a rule.
+
+        `--memory` sets them.
+        """
+        del steps
+        return {}
+
     def step(self, x_t: Float[Array, "B D"], state: State) -> tuple[Float[Array, "B D"], State]:
         """Advance one step: the layer on a sequence of length one."""
         y, state = self(x_t[:, None], state)

@@ -61,6 +61,21 @@ def uniform(key: Key[Array, ""], shape: tuple[int, ...], width: int) -> Float[Ar
     return jax.random.uniform(key, shape, jnp.float32, minval=-bound, maxval=bound)
 
 
+def chrono_biases(key: Key[Array, ""], n: int, steps: int) -> Float[Array, " N"]:
+    """Draw biases of forget gates for memories of 1 to so many steps, as log U(1, steps - 1).
+
+    Chrono initialisation (Tallec and Ollivier 2018, arXiv 1804.11188, section 2.2): a gate at the
+    sigmoid of b forgets all but 1/e in about 1 + exp(b) steps. Input gates take their negatives.
+
+    Raises:
+        ValueError: if the number of steps is less than 2.
+    """
+    if steps < 2:
+        raise ValueError(f"chrono must be None or at least 2 steps, got {steps}")
+    draws = jax.random.uniform(key, (n,), jnp.float32)
+    return jnp.log1p(draws * (steps - 2))
+
+
 def uniform_linear(d_in: int, d_out: int, *, rngs: nnx.Rngs) -> nnx.Linear:
     """A linear layer drawn as PyTorch's: weights and biases within 1/sqrt(d_in)."""
 

@@ -9,7 +9,7 @@ the real x and y are real matrix products.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Complex, Float, Integer
 
 from lru.layers.base import LAYERS, RecurrentParam, known_compute_dtype, known_scan_method, zeros
 from lru.layers.chunks import ChunkedLayer, skip
-from lru.layers.initializers import EIGENVALUE_INITIALIZERS, Ring
+from lru.layers.initializers import EIGENVALUE_INITIALIZERS, LENGTH, Ring, ring_for
 from lru.registry import Registry
 from lru.scan import LINEAR_METHODS, TIME_SPLITTING_METHODS, paired_scan, projected_scan
 from lru.scan.products import product
@@ -116,6 +116,7 @@ class DiagonalRNN(ChunkedLayer):
         r_min: float = 0.0,
         r_max: float = 1.0,
         max_phase: float = 2 * np.pi,
+        A_length: int = LENGTH,
         scan_method: str = "auto",
         chunk_length: int = 4096,
         compute_dtype: str = "float32",
@@ -130,9 +131,10 @@ class DiagonalRNN(ChunkedLayer):
             parametrization: how eigenvalues are held; stable_exp keeps them in the unit disk.
             gamma: scale the input of each eigenvalue by a learned factor, sqrt(1 - |lambda|^2) at
                 first.
-            r_min: smallest initial modulus, for the ring and uniform rules.
-            r_max: largest initial modulus, for the ring and uniform rules.
-            max_phase: largest initial phase in radians, for the ring and uniform rules.
+            r_min: smallest initial modulus, for the ring, uniform and post rules.
+            r_max: largest initial modulus, for the ring, uniform and post rules.
+            max_phase: largest initial phase in radians, for the ring, uniform and post rules.
+            A_length: steps over which the rule length_glorot keeps the energy of a state.
             scan_method: algorithm of the scan; auto picks the fastest one measured.
             chunk_length: longer sequences run in chunks of so many steps, and gradients run each
                 chunk again instead of keeping all states; 0 keeps them, and so do scan methods that
@@ -149,7 +151,8 @@ class DiagonalRNN(ChunkedLayer):
             # A chunk of steps lies on one device: the others would wait.
             self.chunk_length = 0
         draw = EIGENVALUE_INITIALIZERS[A_init]
-        eigenvalues = draw(rngs.params(), d_hidden, ring=Ring(r_min, r_max, max_phase))
+        ring = Ring(r_min, r_max, max_phase)
+        eigenvalues = draw(rngs.params(), d_hidden, ring=ring, length=A_length)
         rule = PARAMETRIZATIONS[self.parametrization]
         for name, value in zip(rule.names, rule.encode(eigenvalues), strict=True):
             setattr(self, name, RecurrentParam(value))
@@ -162,6 +165,11 @@ class DiagonalRNN(ChunkedLayer):
         self.B = RecurrentParam(normal(rngs.params(), width) / math.sqrt(2 * d_model))
         self.C = nnx.Param(normal(rngs.params(), width[::-1]) / math.sqrt(d_hidden))
         self.D = nnx.Param(normal(rngs.params(), (d_model,)))
+
+    @classmethod
+    def remembering(cls, steps: int) -> dict[str, Any]:
+        """A ring, with inputs scaled to it."""
+        return {"A_init": "ring", "gamma": True, **ring_for(steps)}
 
     def _lambda(self) -> Pair:
         rule = PARAMETRIZATIONS[self.parametrization]

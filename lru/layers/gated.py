@@ -14,7 +14,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Integer
 
 from lru.layers.base import RecurrentParam, reset_marks, zeros
-from lru.layers.cell import CellLayer, uniform, without_padding
+from lru.layers.cell import CellLayer, chrono_biases, uniform, without_padding
 from lru.registry import UnknownNameError, known_names
 from lru.scan import GatedCell, gated_scan, gated_steps
 from lru.scan.methods import step_counts
@@ -76,6 +76,21 @@ class GatedRNN(CellLayer):
             nnx.Param(uniform(rngs.params(), (width,), d_hidden)) if biases > i else None
             for i in range(2)
         )
+
+    def _remember(self, steps: int, signs: Mapping[int, float], rngs: nnx.Rngs) -> None:
+        """Draw biases by `chrono_biases`, of gates by their places among those with parameters.
+
+        Raises:
+            ValueError: if there are no biases, or the number of steps is less than 2.
+        """
+        if self.bias_ih is None:
+            raise ValueError(f"chrono must be None without biases, got {steps}")
+        biases = chrono_biases(rngs.params(), self.d_hidden, steps)
+        for gate, sign in signs.items():
+            columns = slice(gate * self.d_hidden, (gate + 1) * self.d_hidden)
+            self.bias_ih[...] = self.bias_ih[...].at[columns].set(sign * biases)
+            if self.bias_hh is not None:
+                self.bias_hh[...] = self.bias_hh[...].at[columns].set(0)
 
     @property
     def constant_gates(self) -> dict[int, float]:

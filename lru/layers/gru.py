@@ -5,7 +5,7 @@ in the order r, z, n. Cho et al. 2014 (arXiv 1406.1078), with the reset gate aft
 the fast versions (PyTorch, cuDNN). Without its reset gate r = 1, without its update gate z = 0.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +68,7 @@ class GRU(GatedRNN):
         use_reset: bool = True,
         use_update: bool = True,
         biases: int = 2,
+        chrono: int | None = None,
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
@@ -80,12 +81,23 @@ class GRU(GatedRNN):
                 of it.
             use_update: let a gate keep a share of the state; without, the candidate is the state.
             biases: number of bias vectors of each gate.
+            chrono: draw biases of update gates for memories of up to so many steps; None draws them
+                as all others.
             compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
                 stay float32.
             rngs: source of the initial parameters.
         """
         self.use_reset, self.use_update = use_reset, use_update
         super().__init__(d_model, d_hidden, biases=biases, compute_dtype=compute_dtype, rngs=rngs)
+        if chrono is not None:
+            if not use_update:
+                raise ValueError(f"chrono must be None without an update gate, got {chrono}")
+            self._remember(chrono, {int(use_reset): 1.0}, rngs)
+
+    @classmethod
+    def remembering(cls, steps: int) -> dict[str, Any]:
+        """Chrono initialisation."""
+        return {"chrono": steps}
 
     @property
     def constant_gates(self) -> dict[int, float]:

@@ -7,7 +7,7 @@ when to use which and how wide the spectra are.
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,9 @@ RESCALED_SMALLEST_WIDTH = 164
 # 19 widths n from 1 (200,000 draws) to 512 (300) and 1024 (40), seed 0; largest misfit from n = 2
 # on 0.11 standard deviations of the radius, which is the error of the measurement.
 CALIBRATION = (4.249, 0.04092, 2.768)
+
+# Steps over which length_glorot keeps the energy unless it is told otherwise.
+LENGTH = 1000
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,15 @@ class MatrixInitializer(Protocol):
     """Initialiser of a dense recurrent matrix."""
 
     def __call__(
-        self, key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32
+        self,
+        key: PRNGKeyArray,
+        n: int,
+        dtype: DTypeLike = jnp.float32,
+        *,
+        ring: Ring = Ring(),
+        length: int = LENGTH,
     ) -> Float[Array, "n n"]:
-        """Draw a matrix of width n."""
+        """Draw a matrix of width n; ring has a use for `ring`, length_glorot for `length`."""
         ...
 
 
@@ -77,9 +86,10 @@ class EigenvalueInitializer(Protocol):
         n: int,
         *,
         ring: Ring = Ring(),
+        length: int = LENGTH,
         dtype: DTypeLike = jnp.complex64,
     ) -> Complex[Array, " n"]:
-        """Draw n eigenvalues; the rules that come from a matrix have no use for `ring`."""
+        """Draw n eigenvalues: ring and post from `ring`, length_glorot for `length` steps."""
         ...
 
 
@@ -135,6 +145,52 @@ def calibrated_glorot_divisor(n: int) -> float:
     return 1 + (root + c / root) / math.sqrt(4 * n)
 
 
+def log_glorot_energy(n: int, steps: int) -> float:
+    """Logarithm of the energy that n × n matrices of complex N(0, 1/n) keep over so many steps.
+
+    Q_{n,k} = E |A^k x|^2 / |x|^2 after k steps (the setting of arXiv 2605.05113) is
+
+        Q_{n,k} = [(n+k+1)! / (n-1)! - n! / (n-k-2)!] / ((k+1) (k+2) n^(k+1)),
+
+    the second term being 0 from k = n - 1 on: 1 while k is far below sqrt n,
+    sinh(c^2 / 2) / (c^2 / 2) at k = c sqrt n, and beyond that ever more the energy of the few draws
+    that explode. Taken in logarithms, without a difference of large numbers.
+
+    Args:
+        n: width.
+        steps: k, from 0 on.
+
+    Raises:
+        ValueError: if n is less than 1 or the number of steps negative.
+    """
+    _check_width(n)
+    if steps < 0:
+        raise ValueError(f"steps must not be negative, got {steps}")
+    # Both terms over n^(k+2) are products, of 1 + j/n and of 1 - j/n with j up to k + 1.
+    j = np.arange(steps + 2) / n
+    factor = math.log(n / ((steps + 1) * (steps + 2)))
+    if steps + 1 >= n:
+        return factor + float(np.log1p(j).sum())
+    half = float(np.arctanh(j).sum())
+    product = float(np.log1p(-(j**2)).sum()) / 2
+    return factor + product + half + math.log(-math.expm1(-2 * half))
+
+
+def length_glorot_divisor(n: int, length: int) -> float:
+    """Number by which length_glorot divides glorot: m = Q_{n,T}^(1/2T), which makes Q_{n,T} one.
+
+    Args:
+        n: width.
+        length: steps T, at least 1.
+
+    Raises:
+        ValueError: if n or the length is less than 1.
+    """
+    if length < 1:
+        raise ValueError(f"length must be at least 1, got {length}")
+    return math.exp(log_glorot_energy(n, length) / (2 * length))
+
+
 def _matrix_rule(name: str, *aliases: str):
     """File a dense rule under its name, and the eigenvalues of its draws under the same name."""
 
@@ -143,11 +199,11 @@ def _matrix_rule(name: str, *aliases: str):
             key: PRNGKeyArray,
             n: int,
             *,
-            ring: Ring = Ring(),
             dtype: DTypeLike = jnp.complex64,
+            **options: Any,
         ) -> Complex[Array, " n"]:
             real = jnp.finfo(dtype).dtype
-            return matrix_eigenvalues(matrix(key, n, real)).astype(dtype)
+            return matrix_eigenvalues(matrix(key, n, real, **options)).astype(dtype)
 
         eigenvalues.__name__ = f"{name}_eigenvalues"
         eigenvalues.__doc__ = f"Draw the eigenvalues of a dense {name} matrix."
@@ -158,14 +214,18 @@ def _matrix_rule(name: str, *aliases: str):
 
 
 @_matrix_rule("glorot")
-def glorot(key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32) -> Float[Array, "n n"]:
+def glorot(
+    key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32, **_: Any
+) -> Float[Array, "n n"]:
     """A_ij ~ N(0, 1/n): the bulk of the spectrum fills the unit disk, its edge exceeds it."""
     _check_width(n)
     return normal(key, (n, n), 1 / n, dtype)
 
 
 @_matrix_rule("halved_glorot")
-def halved_glorot(key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32) -> Float[Array, "n n"]:
+def halved_glorot(
+    key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32, **_: Any
+) -> Float[Array, "n n"]:
     """A_ij ~ N(0, 1/2n): half of glorot's variance, a spectral radius of about 0.71."""
     _check_width(n)
     return normal(key, (n, n), 1 / (2 * n), dtype)
@@ -173,7 +233,7 @@ def halved_glorot(key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32) -> 
 
 @_matrix_rule("rescaled_glorot", "fixed")
 def rescaled_glorot(
-    key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32
+    key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32, **_: Any
 ) -> Float[Array, "n n"]:
     """A_ij ~ N(0, 1/(n m^2)) with m of `rescaled_glorot_divisor`, for n >= 164 only."""
     return normal(key, (n, n), 1 / (n * rescaled_glorot_divisor(n) ** 2), dtype)
@@ -181,14 +241,24 @@ def rescaled_glorot(
 
 @_matrix_rule("calibrated_glorot")
 def calibrated_glorot(
-    key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32
+    key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32, **_: Any
 ) -> Float[Array, "n n"]:
     """A_ij ~ N(0, 1/(n m^2)) with m of `calibrated_glorot_divisor`: a radius safely below one."""
     return normal(key, (n, n), 1 / (n * calibrated_glorot_divisor(n) ** 2), dtype)
 
 
+@_matrix_rule("length_glorot")
+def length_glorot(
+    key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32, *, length: int = LENGTH, **_: Any
+) -> Float[Array, "n n"]:
+    """A_ij ~ N(0, 1/(n m^2)) with m of `length_glorot_divisor`: energy one after so many steps."""
+    return normal(key, (n, n), 1 / (n * length_glorot_divisor(n, length) ** 2), dtype)
+
+
 @_matrix_rule("identity")
-def identity(key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32) -> Float[Array, "n n"]:
+def identity(
+    key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32, **_: Any
+) -> Float[Array, "n n"]:
     """Build the identity, whatever the key: every mode starts as an integrator."""
     _check_width(n)
     return jnp.eye(n, dtype=dtype)
@@ -201,6 +271,7 @@ def ring(
     *,
     ring: Ring = Ring(),
     dtype: DTypeLike = jnp.complex64,
+    **_: Any,
 ) -> Complex[Array, " n"]:
     """Draw eigenvalues uniformly by area from a ring (arXiv 2303.06349, Lemma 3.2).
 
@@ -216,6 +287,70 @@ def ring(
     radius = jnp.sqrt(u * (ring.r_max**2 - ring.r_min**2) + ring.r_min**2)
     phase = ring.max_phase * jax.random.uniform(phase_key, (n,), real)
     return jax.lax.complex(radius * jnp.cos(phase), radius * jnp.sin(phase))
+
+
+@EIGENVALUE_INITIALIZERS.register("post")
+def post(
+    key: PRNGKeyArray,
+    n: int,
+    *,
+    ring: Ring = Ring(),
+    dtype: DTypeLike = jnp.complex64,
+    **_: Any,
+) -> Complex[Array, " n"]:
+    """Space decays geometrically over a ring, so that every scale of time has as many modes.
+
+    -ln |lambda_j| = (-ln r_max) q^j, from r_max at j = 0 to r_min at j = n - 1 (PoST,
+    arXiv 2604.07658: random decays leave gaps between scales); the phases are those of `ring`.
+
+    Raises:
+        ValueError: if the radii are 0 or 1, whose logarithms have no geometric spacing.
+    """
+    if not 0 < ring.r_min < ring.r_max < 1:
+        raise ValueError(
+            "post needs 0 < r_min < r_max < 1, as it spaces logarithms of decays, got "
+            f"r_min = {ring.r_min} and r_max = {ring.r_max}"
+        )
+    eigenvalues = EIGENVALUE_INITIALIZERS["ring"](key, n, ring=ring, dtype=dtype)
+    decay = np.geomspace(-math.log(ring.r_max), -math.log(ring.r_min), n)
+    modulus = jnp.asarray(np.exp(-decay), eigenvalues.real.dtype)
+    return modulus * eigenvalues / jnp.abs(eigenvalues)
+
+
+def ring_for(steps: int) -> dict[str, float]:
+    """Radii of a ring that remembers so many steps T: exp(-20 / T) and exp(-1 / 5T).
+
+    A mode of modulus exp(-1 / t) loses all but 1/e in t steps: these do in T / 20 to 5T.
+    """
+    return {"r_min": math.exp(-20 / steps), "r_max": math.exp(-0.2 / steps)}
+
+
+@MATRIX_INITIALIZERS.register("ring")
+def ring_matrix(
+    key: PRNGKeyArray,
+    n: int,
+    dtype: DTypeLike = jnp.float32,
+    *,
+    ring: Ring = Ring(),
+    **_: Any,
+) -> Float[Array, "n n"]:
+    """Draw a normal matrix, whose eigenvalues are those of `ring` and their conjugates.
+
+    A = Q R Q^T with a random orthogonal Q and R of 2 × 2 blocks, rotations times moduli; of an odd
+    width one block is a modulus alone. So no direction grows, as that of a Glorot draw may.
+    """
+    _check_width(n)
+    basis_key, ring_key = jax.random.split(key)
+    pairs, odd = divmod(n, 2)
+    basis = jnp.linalg.qr(jax.random.normal(basis_key, (n, n), dtype))[0]
+    first, second, last = jnp.split(basis, (pairs, 2 * pairs), axis=1)
+    values = EIGENVALUE_INITIALIZERS["ring"](
+        ring_key, pairs + odd, ring=ring, dtype=jnp.result_type(dtype, jnp.complex64)
+    )
+    re, im = values[:pairs].real, values[:pairs].imag
+    turned = first * im @ second.T
+    even = first * re @ first.T + second * re @ second.T + turned - turned.T
+    return even + last * jnp.abs(values[pairs:]) @ last.T
 
 
 def _check_width(n: int) -> None:

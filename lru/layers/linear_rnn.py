@@ -14,7 +14,13 @@ from jaxtyping import Array, Bool, Complex, Float, Integer
 
 from lru.layers.base import LAYERS, RecurrentParam, known_compute_dtype, known_scan_method, zeros
 from lru.layers.chunks import ChunkedLayer, skip
-from lru.layers.initializers import MATRIX_INITIALIZERS, matrix_eigenvalues
+from lru.layers.initializers import (
+    LENGTH,
+    MATRIX_INITIALIZERS,
+    Ring,
+    matrix_eigenvalues,
+    ring_for,
+)
 from lru.scan import DENSE_METHODS, dense_scan
 from lru.scan.products import product
 
@@ -36,6 +42,10 @@ class LinearRNN(ChunkedLayer):
         d_hidden: int,
         *,
         A_init: str = "calibrated_glorot",
+        A_length: int = LENGTH,
+        r_min: float = 0.0,
+        r_max: float = 1.0,
+        max_phase: float = 2 * math.pi,
         scan_method: str = "auto",
         chunk_length: int = 4096,
         compute_dtype: str = "float32",
@@ -47,6 +57,10 @@ class LinearRNN(ChunkedLayer):
             d_model: width D of inputs and outputs.
             d_hidden: width N of the state.
             A_init: rule of the initial recurrence.
+            A_length: steps over which the rule length_glorot keeps the energy of a state.
+            r_min: smallest initial modulus, for the ring rule.
+            r_max: largest initial modulus, for the ring rule.
+            max_phase: largest initial phase in radians, for the ring rule.
             scan_method: algorithm of the scan; auto picks the fastest one measured.
             chunk_length: longer sequences run in chunks of so many steps, and gradients run each
                 chunk again instead of keeping all states; 0 keeps them.
@@ -57,12 +71,18 @@ class LinearRNN(ChunkedLayer):
         super().__init__(d_model, d_hidden, chunk_length)
         self.compute_dtype = known_compute_dtype(compute_dtype)
         self.scan_method = known_scan_method(scan_method, DENSE_METHODS)
-        self.A = RecurrentParam(MATRIX_INITIALIZERS[A_init](rngs.params(), d_hidden))
+        draw, ring = MATRIX_INITIALIZERS[A_init], Ring(r_min, r_max, max_phase)
+        self.A = RecurrentParam(draw(rngs.params(), d_hidden, ring=ring, length=A_length))
         width = (d_model, d_hidden)
         normal = partial(jax.random.normal, dtype=jnp.float32)
         self.B = RecurrentParam(normal(rngs.params(), width) / math.sqrt(d_model))
         self.C = nnx.Param(normal(rngs.params(), width[::-1]) / math.sqrt(d_hidden))
         self.D = nnx.Param(normal(rngs.params(), (d_model,)))
+
+    @classmethod
+    def remembering(cls, steps: int) -> dict[str, Any]:
+        """A ring."""
+        return {"A_init": "ring", **ring_for(steps)}
 
     def eigenvalues(self) -> dict[str, Complex[Array, " N"]]:
         """The eigenvalues [N] of A, by real then imaginary part."""

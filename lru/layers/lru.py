@@ -9,6 +9,7 @@ from flax import nnx
 
 from lru.layers.base import LAYERS
 from lru.layers.diagonal import DiagonalRNN
+from lru.layers.initializers import LENGTH
 
 
 @LAYERS.register("lru")
@@ -26,6 +27,7 @@ class LRU(DiagonalRNN):
         r_min: float = 0.4,
         r_max: float = 0.9,
         max_phase: float = np.pi,
+        A_length: int = LENGTH,
         scan_method: str = "auto",
         chunk_length: int = 4096,
         compute_dtype: str = "float32",
@@ -41,6 +43,7 @@ class LRU(DiagonalRNN):
             r_min=r_min,
             r_max=r_max,
             max_phase=max_phase,
+            A_length=A_length,
             scan_method=scan_method,
             chunk_length=chunk_length,
             compute_dtype=compute_dtype,

@@ -4,10 +4,11 @@ i, f, o = sigmoid and g = tanh of gates as in `gated.py`, in the order i, f, g, 
 peepholes. Hochreiter & Schmidhuber 1997; the forget gate is that of Gers et al. 2000.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float
 
 from lru.layers.base import LAYERS
@@ -57,6 +58,37 @@ class LSTM(GatedRNN):
     state_names = ("output", "state")
     gate_names = ("input_gate", "forget_gate", "candidate", "output_gate")
     n_gates = 4
+
+    def __init__(
+        self,
+        d_model: int,
+        d_hidden: int,
+        *,
+        biases: int = 2,
+        chrono: int | None = None,
+        compute_dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
+        """Draw the parameters.
+
+        Args:
+            d_model: width D of inputs and outputs.
+            d_hidden: width N of the state.
+            biases: number of bias vectors of each gate.
+            chrono: draw biases of forget gates for memories of up to so many steps, and those of
+                input gates against them; None draws them as all others.
+            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
+                stay float32.
+            rngs: source of the initial parameters.
+        """
+        super().__init__(d_model, d_hidden, biases=biases, compute_dtype=compute_dtype, rngs=rngs)
+        if chrono is not None:
+            self._remember(chrono, {1: 1.0, 0: -1.0}, rngs)
+
+    @classmethod
+    def remembering(cls, steps: int) -> dict[str, Any]:
+        """Chrono initialisation."""
+        return {"chrono": steps}
 
 
 class LSTMCell(LSTM):

@@ -1,4 +1,6 @@
 import math
+from fractions import Fraction
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,8 @@ from lru.layers.initializers import (
     RESCALED_SMALLEST_WIDTH,
     Ring,
     calibrated_glorot_divisor,
+    length_glorot_divisor,
+    log_glorot_energy,
     normal,
     rescaled_glorot_divisor,
 )
@@ -22,6 +26,8 @@ from lru.registry import UnknownNameError
 
 KEY = jax.random.key(7)
 RANDOM_MATRICES = [name for name in MATRIX_INITIALIZERS if name != "identity"]
+# Where a rule has radii that it cannot do without.
+INSIDE = Ring(0.4, 0.9)
 WIDTH = 192
 
 
@@ -42,9 +48,11 @@ def test_names_and_aliases():
         "halved_glorot",
         "rescaled_glorot",
         "calibrated_glorot",
+        "length_glorot",
         "identity",
+        "ring",
     ]
-    assert list(EIGENVALUE_INITIALIZERS) == [*MATRIX_INITIALIZERS, "ring"]
+    assert list(EIGENVALUE_INITIALIZERS) == [*MATRIX_INITIALIZERS, "post"]
     assert MATRIX_INITIALIZERS.resolve("fixed") == "rescaled_glorot"
     assert EIGENVALUE_INITIALIZERS.resolve("fixed") == "rescaled_glorot"
     assert EIGENVALUE_INITIALIZERS.resolve("uniform") == "ring"
@@ -65,7 +73,7 @@ def test_matrices_follow_their_key(rule):
 
 @pytest.mark.parametrize("rule", EIGENVALUE_INITIALIZERS)
 def test_eigenvalues_follow_their_key(rule):
-    draw = EIGENVALUE_INITIALIZERS[rule]
+    draw = partial(EIGENVALUE_INITIALIZERS[rule], ring=INSIDE)
     first = draw(KEY, WIDTH)
     assert first.shape == (WIDTH,)
     assert first.dtype == jnp.complex64
@@ -192,12 +200,93 @@ def test_calibrated_glorot_has_the_order_of_the_limit_law():
     assert 1 < ratios[-1] < 1.03
 
 
+def energy_by_factorials(n, k):
+    """Q_{n,k} in whole numbers, and its logarithm."""
+    rising = Fraction(math.factorial(n + k + 1), math.factorial(n - 1))
+    falling = Fraction(math.factorial(n), math.factorial(n - k - 2)) if n >= k + 2 else 0
+    energy = (rising - falling) / ((k + 1) * (k + 2) * n ** (k + 1))
+    return math.log(energy.numerator) - math.log(energy.denominator)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 64, 192])
+def test_energy_is_the_formula(n):
+    for k in (0, 1, 2, 5, 14, n - 2, n - 1, 300):
+        if k >= 0:
+            expected = energy_by_factorials(n, k)
+            assert log_glorot_energy(n, k) == pytest.approx(expected, rel=1e-11, abs=1e-14)
+
+
+def test_energy_of_wide_matrices_and_long_runs_has_the_critical_profile():
+    c = 2.0
+    profile = math.log(math.sinh(c**2 / 2) / (c**2 / 2))
+    assert log_glorot_energy(10**8, 20_000) == pytest.approx(profile, abs=1e-3)
+    assert log_glorot_energy(10**6, 1) == pytest.approx(0, abs=1e-12)
+    assert math.isfinite(log_glorot_energy(2, 10_000))
+
+
+# As in a benchmark with 10,000 draws and more, benchmarks/glorot_energy.py.
+@pytest.mark.parametrize(("n", "draws"), [(64, 1000), (192, 250), (384, 60)])
+def test_energy_of_complex_draws(n, draws):
+    rng, most = np.random.default_rng(n), int(2 * math.sqrt(n))
+    energies = np.empty((most, draws))
+    for draw in range(draws):
+        A = rng.standard_normal((2, n, n), np.float32) / np.float32(math.sqrt(2 * n))
+        A = A[0] + 1j * A[1]
+        # Of several vectors, as of the basis all at once: a mean over the sphere.
+        x = rng.standard_normal((n, 8)) + 1j * rng.standard_normal((n, 8))
+        x = (x / np.linalg.norm(x, axis=0)).astype(np.complex64)
+        for k in range(most):
+            x = A @ x
+            energies[k, draw] = (np.abs(x) ** 2).sum(0).mean()
+    theory = np.exp([log_glorot_energy(n, k) for k in range(1, most + 1)])
+    error = energies.std(1, ddof=1) / math.sqrt(draws)
+    assert np.all(np.abs(energies.mean(1) - theory) < 3 * error)
+    # Few draws have most of the energy of late steps; before them the test is a sharp one.
+    assert np.all((error / theory)[: most // 2] < 0.05)
+
+
+@pytest.mark.parametrize(("n", "length"), [(1, 1), (8, 100), (163, 50), (192, 196), (64, 10_000)])
+def test_length_glorot_has_the_energy_one_at_its_length(n, length):
+    m = length_glorot_divisor(n, length)
+    assert log_glorot_energy(n, length) == pytest.approx(2 * length * math.log(m), abs=1e-9)
+    glorot = MATRIX_INITIALIZERS["glorot"](KEY, n)
+    drawn = MATRIX_INITIALIZERS["length_glorot"](KEY, n, length=length)
+    np.testing.assert_allclose(drawn, glorot / m, rtol=1e-5)
+
+
+def test_energies_refuse_what_is_no_number_of_steps():
+    with pytest.raises(ValueError, match="steps must not be negative, got -1"):
+        log_glorot_energy(8, -1)
+    with pytest.raises(ValueError, match="length must be at least 1, got 0"):
+        MATRIX_INITIALIZERS["length_glorot"](KEY, 8, length=0)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 12])
+def test_ring_matrix_is_normal_with_the_eigenvalues_of_a_ring(n):
+    matrix = np.asarray(MATRIX_INITIALIZERS["ring"](KEY, n, ring=INSIDE), np.float64)
+    np.testing.assert_allclose(matrix @ matrix.T, matrix.T @ matrix, atol=1e-6)
+    moduli = np.abs(np.linalg.eigvals(matrix))
+    assert np.all((moduli > INSIDE.r_min) & (moduli < INSIDE.r_max))
+    assert len(np.unique(moduli.round(5))) == (n + 1) // 2
+
+
+def test_post_spaces_decays_geometrically():
+    values = np.asarray(EIGENVALUE_INITIALIZERS["post"](KEY, 64, ring=INSIDE), complex)
+    decays = -np.log(np.abs(values))
+    assert np.exp(-decays[[0, -1]]) == pytest.approx([INSIDE.r_max, INSIDE.r_min], rel=1e-5)
+    np.testing.assert_allclose(decays[1:] / decays[:-1], decays[1] / decays[0], rtol=1e-4)
+    phases = np.angle(EIGENVALUE_INITIALIZERS["ring"](KEY, 64, ring=INSIDE))
+    np.testing.assert_allclose(np.angle(values), phases, atol=1e-4)
+    with pytest.raises(ValueError, match=r"post needs 0 < r_min < r_max < 1.*got r_min = 0\.0"):
+        EIGENVALUE_INITIALIZERS["post"](KEY, 8)
+
+
 def test_identity():
     np.testing.assert_array_equal(MATRIX_INITIALIZERS["identity"](KEY, 3), np.eye(3))
     np.testing.assert_array_equal(EIGENVALUE_INITIALIZERS["identity"](KEY, 3), np.ones(3))
 
 
-@pytest.mark.parametrize("rule", MATRIX_INITIALIZERS)
+@pytest.mark.parametrize("rule", [name for name in MATRIX_INITIALIZERS if name != "ring"])
 def test_eigenvalues_are_those_of_the_dense_draw(rule):
     matrix = np.asarray(MATRIX_INITIALIZERS[rule](KEY, WIDTH), np.float64)
     expected = np.sort(np.linalg.eigvals(matrix).astype(complex))
@@ -269,7 +358,7 @@ def test_ring_refuses_phases(max_phase):
 def test_every_rule_refuses_widths_below_one(registry, n):
     for draw in registry.values():
         with pytest.raises(ValueError, match=f"width n = {n} is not allowed"):
-            draw(KEY, n)
+            draw(KEY, n, ring=INSIDE)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64])

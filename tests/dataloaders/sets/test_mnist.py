@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lru.dataloaders.sets.idx import Published
-from lru.dataloaders.sets.mnist import Mnist, PermutedMnist, pixel_order
+from lru.dataloaders.sets.mnist import Mnist, PermutedMnist, PooledMnist, pixel_order
 
 from ..conftest import real_file
 from .test_idx import NAMES, contents, write
@@ -31,6 +31,16 @@ def test_all_images_are_read_in_one_order(raw_dir, cache_dir, order):
     for split in ("train", "val", "test"):
         expected = getattr(plain, split).inputs[:, pixel_order(scrambled)]
         np.testing.assert_array_equal(getattr(prepared, split).inputs, expected)
+
+
+def test_pooled_pixels_are_the_means_of_four(raw_dir, cache_dir):
+    write(raw_dir)
+    kinds = (PooledMnist, Mnist)
+    pooled, plain = (vars(kind(n_val=2).load(raw_dir, cache_dir).train)["inputs"] for kind in kinds)
+    images = np.asarray(plain, float).reshape(-1, 28, 28)
+    four = [images[:, row::2, column::2] for row in (0, 1) for column in (0, 1)]
+    expected = np.mean(four, axis=0).reshape(len(images), 196, 1)
+    np.testing.assert_allclose(pooled, expected, atol=0.5)
 
 
 def test_protocol_lra_is_named_on_the_card(raw_dir, cache_dir, monkeypatch):
