@@ -68,6 +68,9 @@ class GRU(GatedRNN):
         use_reset: bool = True,
         use_update: bool = True,
         biases: int = 2,
+        time_method: str = "auto",
+        newton_iterations: int = 100,
+        newton_damping: float = 0.0,
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
@@ -80,12 +83,28 @@ class GRU(GatedRNN):
                 of it.
             use_update: let a gate keep a share of the state; without, the candidate is the state.
             biases: number of bias vectors of each gate.
+            time_method: sequential for one step after another; newton for all at once, by products
+                of N x N matrices; quasi_newton by parts of them, which are cheap and need more
+                iterations. auto is sequential.
+            newton_iterations: most iterations of newton and quasi_newton, which then run one step
+                after another.
+            newton_damping: share of the Jacobian that their iterations leave out; more than 0 where
+                they diverge.
             compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
                 stay float32.
             rngs: source of the initial parameters.
         """
         self.use_reset, self.use_update = use_reset, use_update
-        super().__init__(d_model, d_hidden, biases=biases, compute_dtype=compute_dtype, rngs=rngs)
+        super().__init__(
+            d_model,
+            d_hidden,
+            biases=biases,
+            time_method=time_method,
+            newton_iterations=newton_iterations,
+            newton_damping=newton_damping,
+            compute_dtype=compute_dtype,
+            rngs=rngs,
+        )
 
     @property
     def constant_gates(self) -> dict[int, float]:

@@ -17,7 +17,7 @@ from lru.scan.forget import forget_mult
 from lru.scan.gated import Gate, GatedCell, States, gated_scan, gated_steps, unforced
 from lru.scan.linear import dense_scan, linear_scan, paired_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, TIME_SPLITTING_METHODS
-from lru.scan.nonlinear import GatedRecurrence, Recurrence, nonlinear_scan
+from lru.scan.nonlinear import GatedRecurrence, Recurrence, Report, TimeMethod, nonlinear_scan
 from lru.scan.pooling import pooled_scan
 from lru.scan.portability import is_portable, portable
 from lru.scan.projected import projected_scan
@@ -30,7 +30,9 @@ __all__ = [
     "GatedCell",
     "GatedRecurrence",
     "Recurrence",
+    "Report",
     "States",
+    "TimeMethod",
     "associative",
     "chunked",
     "dense_scan",

@@ -41,6 +41,10 @@ ROWS_A_CORE = 4
 # the time of `associative`, with half as many 0.7 to 1.7 (accelerator-h100-after.json).
 LEAST_LANES = 6144
 
+# Of nonlinear recurrences: a CPU makes the rounds of Newton's method one after another, of which
+# each has more products than all single steps. Accelerators were not measured.
+NONLINEAR = "sequential"
+
 
 def select(
     operation: Operation,

@@ -142,7 +142,7 @@ def test_what_is_not_a_number_comes_out_as_that():
 @pytest.mark.parametrize("method", METHODS)
 def test_is_lowered_for_an_accelerator(method, platform, exported, monkeypatch):
     """With gradients, and the way back to single steps in the same program."""
-    monkeypatch.setattr(jax, "default_backend", {"cuda": "gpu"}.get(platform, platform).format)
+    monkeypatch.setattr(jax, "default_backend", {"cuda": "gpu", "tpu": "tpu"}[platform].format)
     recurrence, *arrays = drawn(GRU)
     arrays = [jnp.asarray(array, "float32") for array in arrays]
     program = exported(
