@@ -124,6 +124,7 @@ class GatedRNN(NewtonLayer):
         else:
             (h, *_), last, report = self._solved(arguments, options)
             self.note(report)
+            h = without_padding(h, options["lengths"])
         return self.read_out(h, x.dtype, options["lengths"]), self.state_type(*last)
 
     def _solved(self, arguments: tuple, options: Mapping[str, Any]) -> tuple[Any, Any, Report]:

@@ -14,7 +14,6 @@ from jaxtyping import Array, Bool, Float, Integer
 
 from lru.layers.cell import CellLayer
 from lru.scan import Recurrence, Report, TimeMethod, nonlinear_scan
-from lru.scan.methods import masked, valid_steps
 from lru.scan.select import NONLINEAR
 
 
@@ -87,7 +86,7 @@ class NewtonLayer(CellLayer):
         reverse: bool,
         reset_to: tuple[Float[Array, "B N"], ...] | None,
     ) -> tuple[tuple[Float[Array, "B T N"], ...], tuple[Float[Array, "B N"], ...], Report]:
-        """The fields of all states, zero at padding, those of the last, and a report.
+        """The fields of all states, those of the last, and a report.
 
         Arguments are those of `nonlinear_scan`, with the fields of states apart.
         """
@@ -104,7 +103,6 @@ class NewtonLayer(CellLayer):
             reverse=reverse,
             reset_to=None if reset_to is None else jnp.stack(reset_to, axis=1),
         )
-        states = masked(valid_steps(x, lengths), states)
         fields = range(len(start))
         return tuple(states[:, :, i] for i in fields), tuple(last[:, i] for i in fields), report
 

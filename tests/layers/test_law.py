@@ -41,6 +41,7 @@ OF_THE_SCAN = [
         for name in ("gru", "lstm", "elman")
         for method in ("newton", "quasi_newton")
     ),
+    *((name, {"time_method": "newton"}) for name in ("para-gru", "para-lstm")),
 ]
 # What needs no more than every kind of layer.
 FEW = [*((name, {}) for name in LAYERS), ("lru", {"chunk_length": 3})]
