@@ -273,13 +273,14 @@ def _sequential_gradient(how: How, saved: tuple, g: Array) -> Array:
     def step(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         d, gradient = carry
         t = i if how.reverse else steps - 1 - i
-        d = d + _at(gradient, t)
+        d = d + _at(g, t)
         _, pull = jax.vjp(
             lambda before: _step(how, parameters, _at(x, t), before, _at(valid, t)), _at(before, t)
         )
         return masked(_at(keep, t), pull(d)[0]), _put(gradient, d, t)
 
-    return lax.fori_loop(0, steps, step, (jnp.zeros_like(first), g))[1]
+    # Not over g: the compiler would copy all of it at every step.
+    return lax.fori_loop(0, steps, step, (jnp.zeros_like(first), lax.empty(g.shape, g.dtype)))[1]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
