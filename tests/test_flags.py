@@ -565,7 +565,10 @@ def test_classes_of_a_kind_agree_on_the_types_of_their_options():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--model qrnn --r_min 0.5", r"r_min is an option of model 'diag-rnn', model 'rnn', model 'lru', but"),
+        (
+            "--model qrnn --r_min 0.5",
+            r"r_min is an option of model 'diag-rnn', model 'rnn', model 'lru', but",
+        ),
         ("--p_hidden 0", r"p_hidden is an option of body 'cells', but this run has .*'blocks'"),
         ("--model gru --dataset ptb-lm --norm batch", r"norm is an option of body 'blocks', but"),
         ("--body cells", r"body cells is for model elman, gru, lstm, qrnn, got model 'lru'"),

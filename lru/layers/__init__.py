@@ -26,6 +26,8 @@ from lru.layers.gru import GRU, GRUCell, GRUState  # noqa: E402
 from lru.layers.linear_rnn import LinearRNN  # noqa: E402
 from lru.layers.lru import LRU  # noqa: E402
 from lru.layers.lstm import LSTM, LSTMCell, LSTMState  # noqa: E402
+from lru.layers.para_gru import ParaGRU, ParaGRUState  # noqa: E402
+from lru.layers.para_lstm import ParaLSTM, ParaLSTMState  # noqa: E402
 from lru.layers.qrnn import QRNN, QRNNCell, QRNNState  # noqa: E402
 from lru.layers.stack import ElmanStack, GRUStack, LSTMStack, QRNNStack  # noqa: E402
 
@@ -49,6 +51,10 @@ __all__ = [
     "LSTMState",
     "LinearRNN",
     "NoStepError",
+    "ParaGRU",
+    "ParaGRUState",
+    "ParaLSTM",
+    "ParaLSTMState",
     "QRNNCell",
     "QRNNStack",
     "QRNNState",

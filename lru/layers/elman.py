@@ -1,12 +1,14 @@
-"""Elman network: h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh).
+"""Elman network: h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), or relu in place of tanh.
 
 Elman 1990 (Finding structure in time, Cognitive Science 14), with the weights of `gated.py`; the
-tanh is its one gate.
+nonlinearity is its one gate.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float
 
 from lru.layers.base import LAYERS
@@ -34,15 +36,83 @@ def _backward(
     return dh * (1 - h**2), (jnp.zeros_like(dh),)
 
 
+def _forward_relu(
+    pre_activations: Float[Array, "B S"], before: States, gate: Gate = unforced
+) -> tuple[States, States]:
+    del before, gate
+    return (), (jax.nn.relu(pre_activations),)
+
+
+def _backward_relu(
+    activations: States, before: States, after: States, gradient: States
+) -> tuple[Float[Array, "B S"], States]:
+    (h,), (dh,) = after, gradient
+    return jnp.where(h > 0, dh, 0), (jnp.zeros_like(dh),)
+
+
+CELLS = {
+    "tanh": GatedCell(_forward, _backward, activations=0, native="elman"),
+    "relu": GatedCell(_forward_relu, _backward_relu, activations=0),
+}
+
+
 @LAYERS.register("elman")
 class Elman(GatedRNN):
     """Elman network, as `RNN` in PyTorch."""
 
-    cell = GatedCell(_forward, _backward, activations=0, native="elman")
+    cell = CELLS["tanh"]
     state_type = ElmanState
     state_names = ("state",)
     gate_names = ()
     n_gates = 1
+
+    def __init__(
+        self,
+        d_model: int,
+        d_hidden: int,
+        *,
+        activation: str = "tanh",
+        biases: int = 2,
+        time_method: str = "auto",
+        newton_iterations: int = 100,
+        newton_damping: float = 0.0,
+        compute_dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
+        """Draw the parameters.
+
+        Args:
+            d_model: width D of inputs and outputs.
+            d_hidden: width N of the state.
+            activation: tanh, or relu.
+            biases: number of bias vectors of each gate.
+            time_method: sequential for one step after another; newton for all at once, by products
+                of N x N matrices; quasi_newton by parts of them, which are cheap and need more
+                iterations. auto is sequential.
+            newton_iterations: most iterations of newton and quasi_newton, which then run one step
+                after another.
+            newton_damping: share of the Jacobian that their iterations leave out; more than 0 where
+                they diverge.
+            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
+                stay float32.
+            rngs: source of the initial parameters.
+
+        Raises:
+            ValueError: if a value is out of range.
+        """
+        super().__init__(
+            d_model,
+            d_hidden,
+            biases=biases,
+            time_method=time_method,
+            newton_iterations=newton_iterations,
+            newton_damping=newton_damping,
+            compute_dtype=compute_dtype,
+            rngs=rngs,
+        )
+        if activation not in CELLS:
+            raise ValueError(f"activation must be {' or '.join(CELLS)}, got {activation!r}")
+        self.cell: Any = CELLS[activation]
 
 
 class ElmanCell(Elman):

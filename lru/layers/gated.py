@@ -14,14 +14,15 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Integer
 
 from lru.layers.base import RecurrentParam, reset_marks, zeros
-from lru.layers.cell import CellLayer, chrono_biases, uniform, without_padding
+from lru.layers.cell import chrono_biases, uniform, without_padding
+from lru.layers.newton import NewtonLayer
 from lru.registry import UnknownNameError, known_names
-from lru.scan import GatedCell, gated_scan, gated_steps
+from lru.scan import GatedCell, GatedRecurrence, Report, gated_scan, gated_steps
 from lru.scan.methods import step_counts
 from lru.scan.products import product
 
 
-class GatedRNN(CellLayer):
+class GatedRNN(NewtonLayer):
     """Base of the layers whose state passes through a matrix into gates.
 
     Attributes:
@@ -53,6 +54,9 @@ class GatedRNN(CellLayer):
         d_hidden: int,
         *,
         biases: int = 2,
+        time_method: str = "auto",
+        newton_iterations: int = 100,
+        newton_damping: float = 0.0,
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
@@ -62,11 +66,26 @@ class GatedRNN(CellLayer):
             d_model: width D of inputs and outputs.
             d_hidden: width N of the state.
             biases: number of bias vectors of each gate.
+            time_method: sequential for one step after another; newton for all at once, by products
+                of N x N matrices; quasi_newton by parts of them, which are cheap and need more
+                iterations. auto is sequential.
+            newton_iterations: most iterations of newton and quasi_newton, which then run one step
+                after another.
+            newton_damping: share of the Jacobian that their iterations leave out; more than 0 where
+                they diverge.
             compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
                 stay float32.
             rngs: source of the initial parameters.
         """
-        super().__init__(d_model, d_hidden, compute_dtype=compute_dtype, rngs=rngs)
+        super().__init__(
+            d_model,
+            d_hidden,
+            time_method=time_method,
+            newton_iterations=newton_iterations,
+            newton_damping=newton_damping,
+            compute_dtype=compute_dtype,
+            rngs=rngs,
+        )
         if biases not in (0, 1, 2):
             raise ValueError(f"biases must be 0, 1 or 2, got {biases}")
         width = (self.n_gates - len(self.constant_gates)) * d_hidden
@@ -115,8 +134,20 @@ class GatedRNN(CellLayer):
     ) -> tuple[Float[Array, "B T M"], tuple[Float[Array, "B N"], ...]]:
         """See `RecurrentLayer.__call__`."""
         arguments, options = self._problem(x, state, lengths, resets, reverse)
-        h, last = gated_scan(*arguments, **options)
+        if self.solver is None:
+            h, last = gated_scan(*arguments, **options)
+        else:
+            (h, *_), last, report = self._solved(arguments, options)
+            self.note(report)
+            h = without_padding(h, options["lengths"])
         return self.read_out(h, x.dtype, options["lengths"]), self.state_type(*last)
+
+    def _solved(self, arguments: tuple, options: Mapping[str, Any]) -> tuple[Any, Any, Report]:
+        """The problem by Newton's method; see `NewtonLayer.solved`."""
+        cell, pre_activations, weight_hh, start = arguments
+        recurrence = GatedRecurrence(cell, self.compute_dtype)
+        rest = {name: value for name, value in options.items() if name != "compute_dtype"}
+        return self.solved(recurrence, weight_hh, pre_activations, start, **rest)
 
     def observe(
         self,
@@ -140,7 +171,8 @@ class GatedRNN(CellLayer):
                 that follows is computed; where they are NaN the gate is left as it is.
 
         Returns:
-            The states and the gates.
+            The states and the gates, and of Newton's method where nothing is forced the
+            "residual", which is that of rounding where it has converged.
 
         Raises:
             ValueError: if an argument has the wrong shape or dtype, or if there is no such gate.
@@ -149,8 +181,10 @@ class GatedRNN(CellLayer):
         forced = self._forced(force or {}, x, arguments[1].dtype)
         states, activations = gated_steps(*arguments, **options, forced=forced)
         # Beside the gates a cell may keep what its gradient needs.
-        gates = dict(zip(self.gate_names, activations, strict=False))
-        return dict(zip(self.state_names, states, strict=True)) | gates
+        found = dict(zip(self.gate_names, activations, strict=False))
+        if self.solver is not None and not force:
+            found["residual"] = self._solved(arguments, options)[2].residual
+        return dict(zip(self.state_names, states, strict=True)) | found
 
     def _forced(
         self, force: Mapping[str, ArrayLike], x: Array, dtype: DTypeLike

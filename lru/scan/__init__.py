@@ -1,4 +1,4 @@
-"""Recurrences on arrays: linear scans, their methods by name, a gated one, and the oracle.
+"""Recurrences on arrays: linear scans, their methods by name, nonlinear ones, and the oracle.
 
 Where b comes from a real matrix product [B, T, D] x [D, 2 N] and h goes into one, `paired_scan`
 takes and gives real pairs [B, T, 2, N]: what makes complex arrays of them is a pass over memory.
@@ -17,6 +17,7 @@ from lru.scan.forget import forget_mult
 from lru.scan.gated import Gate, GatedCell, States, gated_scan, gated_steps, unforced
 from lru.scan.linear import dense_scan, linear_scan, paired_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, TIME_SPLITTING_METHODS
+from lru.scan.nonlinear import GatedRecurrence, Recurrence, Report, TimeMethod, nonlinear_scan
 from lru.scan.pooling import pooled_scan
 from lru.scan.portability import is_portable, portable
 from lru.scan.projected import projected_scan
@@ -27,7 +28,11 @@ __all__ = [
     "TIME_SPLITTING_METHODS",
     "Gate",
     "GatedCell",
+    "GatedRecurrence",
+    "Recurrence",
+    "Report",
     "States",
+    "TimeMethod",
     "associative",
     "chunked",
     "dense_scan",
@@ -37,6 +42,7 @@ __all__ = [
     "is_portable",
     "linear_scan",
     "native",
+    "nonlinear_scan",
     "paired_scan",
     "pallas",
     "pooled_scan",

@@ -4,12 +4,14 @@ Every method must agree with these functions, whose gradients are plain autodiff
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Integer
 
 from lru.scan.gated import GatedCell, States
+from lru.scan.nonlinear import Recurrence
 
 
 def linear_scan(
@@ -69,6 +71,35 @@ def gated_scan(
     over_time = tuple(jnp.moveaxis(a, 1, 0) for a in (x, marked, valid))
     last, h = jax.lax.scan(step, state, over_time, reverse=reverse)
     return jnp.moveaxis(h, 0, 1), last
+
+
+def nonlinear_scan(
+    recurrence: Recurrence,
+    parameters: Any,
+    x: Float[Array, "B T S"],
+    state: Float[Array, "B P N"],
+    *,
+    resets: Bool[Array, "B T"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
+    reverse: bool = False,
+    reset_to: Float[Array, "B P N"] | None = None,
+) -> tuple[Float[Array, "B T P N"], Float[Array, "B P N"]]:
+    """Solve s_t = f(s_{t-1}, x_t); arguments and results as in `lru.scan`, but for the report."""
+    rows, steps = x.shape[:2]
+    marked = jnp.zeros((rows, steps), bool) if resets is None else resets
+    valid = jnp.arange(steps) < (jnp.full(rows, steps) if lengths is None else lengths)[:, None]
+    fresh = jnp.zeros_like(state) if reset_to is None else reset_to
+
+    def step(state: Array, at_t: tuple[Array, ...]) -> tuple[Array, Array]:
+        x_t, marked_t, valid_t = at_t
+        before = jnp.where((marked_t & valid_t)[:, None, None], fresh, state)
+        after = recurrence.step(parameters, jnp.where(valid_t[:, None], x_t, 0), before)
+        state = jnp.where(valid_t[:, None, None], after, before)
+        return state, state
+
+    over_time = tuple(jnp.moveaxis(a, 1, 0) for a in (x, marked, valid))
+    last, states = jax.lax.scan(step, state, over_time, reverse=reverse)
+    return jnp.moveaxis(states, 0, 1), last
 
 
 def pooled_scan(

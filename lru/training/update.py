@@ -14,9 +14,10 @@ from flax import nnx
 
 from lru.batches import Series, row_axes
 from lru.devices import no_rows, rows_first
+from lru.layers.newton import NewtonReport
 from lru.tasks import Mean, Metrics, Outcome, Task
 from lru.tasks.base import no_counts, no_metrics
-from lru.tasks.metrics import merged, over_axis
+from lru.tasks.metrics import Maximum, merged, over_axis
 from lru.training.optimizer import Transformation
 from lru.training.progress import Stopwatch
 
@@ -209,6 +210,7 @@ def make_functions(
             mean, grads, found, stats = gradient(*arguments)
             mean, grads = jax.lax.psum((mean, grads), axis)
             sums = over_axis(found.sums, axis)
+            stats = _of_newton(lambda report: jax.lax.pmax(report, axis), stats)
             return mean, grads, Outcome(sums.pop("loss"), sums, found.carry), stats
 
         return gradient if axis is None else summed
@@ -266,9 +268,33 @@ def make_functions(
 
     def take_sums(state: TrainState) -> tuple[TrainState, Metrics]:
         # Not zeros: the least and the greatest of nothing are infinite.
-        return state._replace(sums=no_metrics(task)), state.sums
+        fresh = state._replace(sums=no_metrics(task))
+        return fresh, state.sums | newton_metrics(state.stats)
 
     return Functions(train, evaluate, take_sums)
+
+
+def newton_metrics(stats: nnx.State) -> Metrics:
+    """The reports of layers that run by Newton's method: most iterations, failures of all."""
+    reports = []
+    _of_newton(reports.append, stats)
+    if not reports:
+        return {}
+    iterations, residuals, failures = jnp.stack([report[...] for report in reports], axis=1)
+    return {
+        "newton_iterations": Maximum(jnp.max(iterations)),
+        "newton_residual": Maximum(jnp.max(residuals)),
+        "newton_failures": Maximum(jnp.sum(failures)),
+    }
+
+
+def _of_newton(change: Callable, stats: nnx.State) -> nnx.State:
+    """The statistics with every report of Newton's method changed."""
+    return jax.tree.map(
+        lambda variable: change(variable) if isinstance(variable, NewtonReport) else variable,
+        stats,
+        is_leaf=lambda leaf: isinstance(leaf, nnx.Variable),
+    )
 
 
 def rows_of(tree: Any) -> Any:

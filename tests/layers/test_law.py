@@ -13,7 +13,7 @@ from jax.test_util import check_grads
 import lru.layers
 from lru.layers import LAYERS, Bidirectional, make_layer
 from lru.layers.diagonal import PARAMETRIZATIONS
-from lru.scan import DENSE_METHODS, LINEAR_METHODS, reference
+from lru.scan import DENSE_METHODS, LINEAR_METHODS, Report, reference
 
 D, N, B, T = 5, 6, 3, 11
 CUT = 4
@@ -36,6 +36,12 @@ OF_THE_SCAN = [
     ("gru", {"use_reset": False}),
     ("gru", {"use_update": False}),
     ("gru", {"use_reset": False, "use_update": False}),
+    *(
+        (name, {"time_method": method})
+        for name in ("gru", "lstm", "elman")
+        for method in ("newton", "quasi_newton")
+    ),
+    *((name, {"time_method": "newton"}) for name in ("para-gru", "para-lstm")),
 ]
 # What needs no more than every kind of layer.
 FEW = [*((name, {}) for name in LAYERS), ("lru", {"chunk_length": 3})]
@@ -498,11 +504,17 @@ def forgetting_oracle(f, x, h0=None, **options):
     return reference.linear_scan(1 - f, f * x, h0, **options)
 
 
+def nonlinear_oracle(*arguments, limit=None, damping=None, **options):
+    states, last = reference.nonlinear_scan(*arguments, **options)
+    return states, last, Report(jnp.int32(0), states[:, :, 0], jnp.bool_(True))
+
+
 ORACLES = {
     "forget_mult": forgetting_oracle,
     "linear_scan": reference.linear_scan,
     "dense_scan": reference.dense_scan,
     "gated_scan": reference.gated_scan,
+    "nonlinear_scan": nonlinear_oracle,
     "pooled_scan": reference.pooled_scan,
     "projected_scan": projected_oracle,
 }

@@ -329,3 +329,18 @@ def test_a_step_multiplies_no_complex_matrices(model):
     products = [line for line in text.splitlines() if "dot_general" in line]
     assert products
     assert not [line for line in products if "complex" in line]
+
+
+def test_reports_of_newtons_method_are_logged_with_the_metrics():
+    options = {"time_method": "newton"}
+    model = ModelConfig(model="gru", n_layers=2, d_model=4, d_hidden=3, options=options)
+    task = TASKS["classification"](CARD, model)
+    graphdef, before = init_state(task, ADAMW, 0)
+    functions = make_functions(task, graphdef, ADAMW, microbatch=2)
+    state = jax.jit(functions.train)(before, batch())
+    fresh, sums = jax.jit(functions.take_sums)(state)
+    assert fresh.sums.keys() == before.sums.keys()
+    report = task.report(sums)
+    assert 1 <= report["newton_iterations"] <= 10
+    assert report["newton_residual"] <= 1e-5
+    assert report["newton_failures"] == 0
