@@ -23,20 +23,29 @@ from lru.layers.cell import without_padding  # noqa: E402
 from lru.layers.diagonal import DiagonalRNN  # noqa: E402
 from lru.layers.elman import Elman, ElmanCell, ElmanState  # noqa: E402
 from lru.layers.gru import GRU, GRUCell, GRUState  # noqa: E402
+from lru.layers.hgrn import HGRN  # noqa: E402
+from lru.layers.indrnn import IndRNN, IndRNNCell  # noqa: E402
 from lru.layers.linear_rnn import LinearRNN  # noqa: E402
 from lru.layers.lru import LRU  # noqa: E402
 from lru.layers.lstm import LSTM, LSTMCell, LSTMState  # noqa: E402
+from lru.layers.mingru import MinGRU, MinGRUCell  # noqa: E402
+from lru.layers.minlstm import MinLSTM, MinLSTMCell  # noqa: E402
 from lru.layers.para_gru import ParaGRU, ParaGRUState  # noqa: E402
 from lru.layers.para_lstm import ParaLSTM, ParaLSTMState  # noqa: E402
 from lru.layers.qrnn import QRNN, QRNNCell, QRNNState  # noqa: E402
+from lru.layers.rg_lru import RGLRU, RGLRUCell, RGLRUState  # noqa: E402
+from lru.layers.sru import SRU, SRUCell  # noqa: E402
 from lru.layers.stack import ElmanStack, GRUStack, LSTMStack, QRNNStack  # noqa: E402
 
 __all__ = [
     "GRU",
+    "HGRN",
     "LAYERS",
     "LRU",
     "LSTM",
     "QRNN",
+    "RGLRU",
+    "SRU",
     "Bidirectional",
     "DiagonalRNN",
     "Elman",
@@ -46,10 +55,16 @@ __all__ = [
     "GRUCell",
     "GRUStack",
     "GRUState",
+    "IndRNN",
+    "IndRNNCell",
     "LSTMCell",
     "LSTMStack",
     "LSTMState",
     "LinearRNN",
+    "MinGRU",
+    "MinGRUCell",
+    "MinLSTM",
+    "MinLSTMCell",
     "NoStepError",
     "ParaGRU",
     "ParaGRUState",
@@ -58,8 +73,11 @@ __all__ = [
     "QRNNCell",
     "QRNNStack",
     "QRNNState",
+    "RGLRUCell",
+    "RGLRUState",
     "RecurrentLayer",
     "RecurrentParam",
+    "SRUCell",
     "known_compute_dtype",
     "layer_options",
     "make_layer",

@@ -159,7 +159,7 @@ def gate_values(
         zoneout: share of each state that is kept as it was.
     """
     names = GATES[gates]
-    parts = dict(zip(names, _apart(x, len(names)), strict=True))
+    parts = dict(zip(names, apart(x, len(names)), strict=True))
     f = jax.nn.sigmoid(parts["f"])
     take = jax.nn.sigmoid(parts["i"]) if "i" in parts else 1 - f
     if not _nothing(zoneout):
@@ -168,9 +168,13 @@ def gate_values(
     return Gates(f, take, jnp.tanh(parts["z"]), output)
 
 
+def apart(x: Float[Array, "B T M"], count: int) -> list[Float[Array, "B T N"]]:
+    """The parts of x that lie side by side; their gradients are put together in one pass."""
+    return _apart(x, count)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _apart(x: Array, count: int) -> list[Array]:
-    """The parts of x that lie side by side."""
     return jnp.split(x, count, axis=-1)
 
 

@@ -23,6 +23,7 @@ VARIANTS = [
     *((name, {}) for name in LAYERS),
     *((name, {"chunk_length": 3}) for name in ("lru", "rnn")),
     ("qrnn", {"window": 4, "gates": "ifo", "zoneout": 0.3}),
+    ("sru", {"version": 1}),
 ]
 # What differs in the call of a scan or in the parameters alone: a layer that equals itself on the
 # oracle keeps the rest of the law as the oracle does, since scan methods keep theirs.
@@ -33,6 +34,10 @@ OF_THE_SCAN = [
         ("lru", {"parametrization": name, "gamma": gamma})
         for name, gamma in zip(PARAMETRIZATIONS, (True, False, False), strict=True)
     ),
+    ("hgrn", {"lower_bound": 0.5}),
+    ("indrnn", {"activation": "tanh", "u_max": 0.5}),
+    ("rg-lru", {"n_heads": 2}),
+    ("sru", {"skip": False, "activation": "tanh"}),
     ("gru", {"use_reset": False}),
     ("gru", {"use_update": False}),
     ("gru", {"use_reset": False, "use_update": False}),
@@ -454,7 +459,8 @@ def test_rows_without_a_valid_step_hand_their_state_on(variant, bidirectional):
 @pytest.mark.parametrize("variant", FEW, ids=named)
 def test_products_may_be_made_in_bfloat16(variant):
     name, options = variant
-    layer, x = build(variant), inputs()
+    # By the first seed rounding moves a candidate of minlstm past 0, where its slope jumps.
+    layer, x = build(variant), inputs(seed=2)
     narrow = build((name, options | {"compute_dtype": "bfloat16"}))
 
     @jax.jit
@@ -511,6 +517,7 @@ def nonlinear_oracle(*arguments, limit=None, damping=None, **options):
 
 ORACLES = {
     "forget_mult": forgetting_oracle,
+    "elementwise_scan": reference.elementwise_scan,
     "linear_scan": reference.linear_scan,
     "dense_scan": reference.dense_scan,
     "gated_scan": reference.gated_scan,
@@ -521,7 +528,7 @@ ORACLES = {
 
 
 def counted(scan, calls):
-    def run(*arguments, method=None, compute_dtype=None, **options):
+    def run(*arguments, method=None, compute_dtype=None, donate=None, **options):
         calls.append(scan)
         return scan(*arguments, **options)
 

@@ -1,0 +1,134 @@
+"""Layers whose units mix inputs into a state by gates, each unit by itself: what they share.
+
+The products of the inputs of gates and candidates are made for all of time at once, with the parts
+side by side; what is left is a scan of N numbers.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Integer
+
+from lru.layers.base import State, known_scan_method, reset_marks, zeros
+from lru.layers.cell import CellLayer, without_padding
+from lru.scan import LINEAR_METHODS
+from lru.scan.methods import step_counts
+from lru.scan.products import product
+
+
+class Run(NamedTuple):
+    """All that a layer does over time.
+
+    Attributes:
+        y: output before the read-out.
+        last: state after the last valid step.
+        inside: states and gates, by name.
+    """
+
+    y: Float[Array, "B T N"]
+    last: State
+    inside: Mapping[str, Float[Array, "B T N"]]
+
+
+class ElementwiseLayer(CellLayer):
+    """Base of the layers without a product of the state; a subclass has `weight` and `run`.
+
+    Attributes:
+        weight: input weights of the parts, side by side [D, G N].
+        bias: of the parts [G N]; None without biases.
+        scan_method: algorithm of linear scans.
+        readout: see `CellLayer`.
+    """
+
+    main_weight: ClassVar[str] = "weight"
+    weight: nnx.Param
+    bias: nnx.Param | None
+
+    def __init__(
+        self,
+        d_model: int,
+        d_hidden: int,
+        *,
+        scan_method: str = "auto",
+        compute_dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
+        """Draw the read-out."""
+        super().__init__(d_model, d_hidden, compute_dtype=compute_dtype, rngs=rngs)
+        self.scan_method = known_scan_method(scan_method, LINEAR_METHODS)
+
+    @zeros
+    def initial_state(self, batch_size: int) -> State:
+        """Zeros."""
+        dtype = jnp.result_type(jnp.float32, self.weight[...])
+        return jnp.zeros((batch_size, self.d_hidden), dtype)
+
+    def run(self, x: Float[Array, "B T D"], start: State, options: dict[str, Any]) -> Run:
+        """The layer over all steps at once.
+
+        Args:
+            x: inputs, zero at padding.
+            start: state before the first step.
+            options: of a scan: lengths, resets, reverse and `reset_to`, which is like the state.
+        """
+        raise NotImplementedError
+
+    def biases(self) -> Float[Array, " M"] | None:
+        """What is added to the parts, side by side."""
+        return None if self.bias is None else self.bias[...]
+
+    def inputs(self, x: Float[Array, "B T D"]) -> Float[Array, "B T M"]:
+        """The parts of all steps, side by side."""
+        weight, biases = self.weight[...], self.biases()
+        read = product(x.astype(weight.dtype), weight, self.compute_dtype)
+        return read if biases is None else read + biases
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        state: State = None,
+        *,
+        lengths: Integer[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+        reverse: bool = False,
+    ) -> tuple[Float[Array, "B T M"], State]:
+        """See `RecurrentLayer.__call__`."""
+        y, last, _ = self._run(x, state, lengths, resets, reverse)
+        lengths = step_counts(lengths, x.shape[1])
+        return self.read_out(without_padding(y, lengths), x.dtype, lengths), last
+
+    def observe(
+        self,
+        x: Float[Array, "B T D"],
+        state: State = None,
+        *,
+        lengths: Integer[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+        reverse: bool = False,
+    ) -> dict[str, Float[Array, "B T N"]]:
+        """See `RecurrentLayer.observe`."""
+        return dict(self._run(x, state, lengths, resets, reverse).inside)
+
+    def _run(self, x: Array, state: State, lengths: Any, resets: Any, reverse: bool) -> Run:
+        self.check_inputs(x, state)
+        lengths = step_counts(lengths, x.shape[1])
+        options = {
+            "lengths": lengths,
+            "resets": reset_marks(resets, lengths, reverse),
+            "reverse": reverse,
+            "reset_to": self.reset_state(x.shape[0]),
+        }
+        return self.run(without_padding(x, lengths), self.start(x, state), options)
+
+
+def known_biases(biases: int) -> bool:
+    """True for one bias vector of each gate, False for none.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if biases not in (0, 1):
+        raise ValueError(f"biases must be 0 or 1, got {biases}")
+    return bool(biases)

@@ -1,0 +1,133 @@
+"""Nonlinear recurrences of units by themselves, h_t = f(h_{t-1}, x_t) elementwise.
+
+The steps run one after another. Their gradients do not: with l the gradient of h and J_t = df/dh of
+all steps at once, l_{t-1} = g_{t-1} + J_t l_t is a linear scan, and one derivative of all steps
+gives those of inputs and parameters.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Bool, Float, Integer
+
+from lru.scan.linear import linear_scan
+from lru.scan.methods import masked, previous, step_counts, traced_once, valid_steps
+
+Step = Callable[[Any, Array, Array], Array]
+
+
+class How(NamedTuple):
+    """All of a problem that is no array."""
+
+    step: Step
+    reverse: bool
+
+
+def elementwise_scan(
+    step: Step,
+    parameters: Any,
+    x: Float[Array, "B T S"],
+    h0: Float[Array, "B N"],
+    *,
+    reverse: bool = False,
+    resets: Bool[Array, "B T"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
+    reset_to: Float[Array, "B N"] | None = None,
+) -> tuple[Float[Array, "B T N"], Float[Array, "B T N"], Float[Array, "B N"]]:
+    """Run a recurrence over time.
+
+    Differentiable in parameters, x, h0 and `reset_to`.
+
+    Args:
+        step: from parameters, x_t [..., S] and h_{t-1} [..., N] to h_t, each unit of which reads no
+            other of h_{t-1}; a function of a module, so that it is compiled once.
+        parameters: tree of arrays that all steps share.
+        x: inputs; at padding they may hold anything, NaN included.
+        h0: state before the first step.
+        reverse: run from the last step to the first.
+        resets: [B, T] bool; a marked step starts from `reset_to`.
+        lengths: [B] number of valid steps of right-padded rows; at padding a state stays as it is.
+        reset_to: state [B, N] of a marked step; None is zero.
+
+    Returns:
+        The states after all steps, those before them, and that after the last valid one.
+    """
+    valid = valid_steps(x, step_counts(lengths, x.shape[1]))
+    keep = None
+    if resets is not None:
+        keep = ~(resets if valid is None else resets & valid)
+    fresh = None if keep is None else reset_to
+    h = _run_once(How(step, reverse), parameters, masked(valid, x), h0, fresh, keep, valid)
+    return h, _before(reverse, h, h0, fresh, keep), h[:, 0 if reverse else -1]
+
+
+def _kept(keep: Array | None, h: Array, fresh: Array | None) -> Array:
+    if keep is None or fresh is None:
+        return masked(keep, h)
+    return jnp.where(keep[..., None], h, fresh)
+
+
+def _before(reverse: bool, h: Array, h0: Array, fresh: Array | None, keep: Array | None) -> Array:
+    """The states before all steps."""
+    fresh = None if fresh is None else fresh[:, None]
+    return _kept(keep, previous(h, h0, reverse), fresh)
+
+
+def _after(how: How, parameters: Any, x: Array, before: Array, valid: Array | None) -> Array:
+    after = how.step(parameters, x, before)
+    return after if valid is None else jnp.where(valid[..., None], after, before)
+
+
+def _at(x: Any, t: Array) -> Any:
+    if x is None:
+        return None
+    return lax.dynamic_index_in_dim(x, t, 1, keepdims=False, allow_negative_indices=False)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _run(
+    how: How, parameters: Any, x: Array, h0: Array, fresh: Any, keep: Any, valid: Any
+) -> Array:
+    steps = x.shape[1]
+
+    def step(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        h, states = carry
+        t = steps - 1 - i if how.reverse else i
+        before = _kept(_at(keep, t), h, fresh)
+        h = _after(how, parameters, _at(x, t), before, _at(valid, t))
+        return h, lax.dynamic_update_index_in_dim(states, h, t, 1, allow_negative_indices=False)
+
+    room = jnp.zeros((*x.shape[:2], h0.shape[1]), h0.dtype)
+    return lax.fori_loop(0, steps, step, (h0, room))[1]
+
+
+def _forward(how: How, *arguments: Any) -> tuple[Any, tuple]:
+    h = _run(how, *arguments)
+    return h, (*arguments, h)
+
+
+def _backward(how: How, saved: tuple, g: Array) -> tuple[Any, ...]:
+    parameters, x, h0, fresh, keep, valid, h = saved
+    before = _before(how.reverse, h, h0, fresh, keep)
+
+    def over_time(parameters: Any, x: Array, before: Array) -> Array:
+        return _after(how, parameters, x, before, valid)
+
+    # Elementwise, so that the derivative along ones is the diagonal of the Jacobian.
+    ones = jnp.ones_like(before)
+    _, J = jax.jvp(partial(over_time, parameters, x), (before,), (ones,))
+    later = previous(masked(keep, J), jnp.zeros_like(h0), not how.reverse)
+    gradient, _ = linear_scan(later, g, reverse=not how.reverse, donate=True)
+    dparameters, dx, dbefore = jax.vjp(over_time, parameters, x, before)[1](gradient)
+    start = -1 if how.reverse else 0
+    dh0 = masked(None if keep is None else keep[:, start], dbefore[:, start])
+    dfresh = None if fresh is None or keep is None else masked(~keep, dbefore).sum(1)
+    return dparameters, dx, dh0, dfresh, None, None
+
+
+_run.defvjp(_forward, traced_once(_backward, static_argnums=0))
+_run_once = traced_once(_run, static_argnums=0)
