@@ -15,7 +15,7 @@ from lru.scan import (
 )
 from lru.scan.forget import forget_mult
 from lru.scan.gated import Gate, GatedCell, States, gated_scan, gated_steps, unforced
-from lru.scan.linear import dense_scan, linear_scan, paired_scan
+from lru.scan.linear import block_scan, dense_scan, linear_scan, paired_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, TIME_SPLITTING_METHODS
 from lru.scan.pooling import pooled_scan
 from lru.scan.portability import is_portable, portable
@@ -29,6 +29,7 @@ __all__ = [
     "GatedCell",
     "States",
     "associative",
+    "block_scan",
     "chunked",
     "dense_scan",
     "forget_mult",
