@@ -105,7 +105,8 @@ class ChunkedLayer(RecurrentLayer):
         lengths = step_counts(lengths, x.shape[1])
         resets = reset_marks(resets, lengths, reverse)
         x = without_padding(x, lengths)
-        return {"state": self.states(x, state, lengths, resets, reverse, *others)}
+        found = self.states(x, state, lengths, resets, reverse, *others)
+        return found if isinstance(found, dict) else {"state": found}
 
     def _start(self, x: Array, state: State) -> State:
         """The state given, as wide as the layer's own, or that of a reset."""
@@ -120,8 +121,8 @@ class ChunkedLayer(RecurrentLayer):
         lengths: Integer[Array, " B"] | None,
         resets: Bool[Array, "B T"] | None,
         reverse: bool,
-    ) -> Inexact[Array, "B T N"]:
-        """The states after all steps; arguments are those of `whole`."""
+    ) -> Inexact[Array, "B T N"] | dict[str, Inexact[Array, "B T N"]]:
+        """The states after all steps, or several by name; arguments are those of `whole`."""
         raise NotImplementedError
 
     def _masked(
