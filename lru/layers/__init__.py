@@ -27,6 +27,7 @@ from lru.layers.linear_rnn import LinearRNN  # noqa: E402
 from lru.layers.lru import LRU  # noqa: E402
 from lru.layers.lstm import LSTM, LSTMCell, LSTMState  # noqa: E402
 from lru.layers.qrnn import QRNN, QRNNCell, QRNNState  # noqa: E402
+from lru.layers.s5 import S5  # noqa: E402
 from lru.layers.stack import ElmanStack, GRUStack, LSTMStack, QRNNStack  # noqa: E402
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "LRU",
     "LSTM",
     "QRNN",
+    "S5",
     "Bidirectional",
     "DiagonalRNN",
     "Elman",
