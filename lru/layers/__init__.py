@@ -24,9 +24,11 @@ from lru.layers.diagonal import DiagonalRNN  # noqa: E402
 from lru.layers.elman import Elman, ElmanCell, ElmanState  # noqa: E402
 from lru.layers.gru import GRU, GRUCell, GRUState  # noqa: E402
 from lru.layers.linear_rnn import LinearRNN  # noqa: E402
+from lru.layers.linoss import DLinOSS, LinOSS, OscillatorState  # noqa: E402
 from lru.layers.lru import LRU  # noqa: E402
 from lru.layers.lstm import LSTM, LSTMCell, LSTMState  # noqa: E402
 from lru.layers.qrnn import QRNN, QRNNCell, QRNNState  # noqa: E402
+from lru.layers.s4d import S4D  # noqa: E402
 from lru.layers.s5 import S5  # noqa: E402
 from lru.layers.stack import ElmanStack, GRUStack, LSTMStack, QRNNStack  # noqa: E402
 
@@ -36,8 +38,10 @@ __all__ = [
     "LRU",
     "LSTM",
     "QRNN",
+    "S4D",
     "S5",
     "Bidirectional",
+    "DLinOSS",
     "DiagonalRNN",
     "Elman",
     "ElmanCell",
@@ -49,8 +53,10 @@ __all__ = [
     "LSTMCell",
     "LSTMStack",
     "LSTMState",
+    "LinOSS",
     "LinearRNN",
     "NoStepError",
+    "OscillatorState",
     "QRNNCell",
     "QRNNStack",
     "QRNNState",

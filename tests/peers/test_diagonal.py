@@ -3,12 +3,13 @@
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from lru.layers import S5
+from lru.layers import S4D, S5, DLinOSS, LinOSS
 from lru.layers.initializers import hippo_legs
 from lru.scan import LINEAR_METHODS
 from tests.peers import cases
@@ -71,6 +72,51 @@ def test_s5(case, method):
             return layer(p, p["C"], p["D"])(p["x"])[0], None
         forward, backward = layer(p, p["C1"], p["D"]), layer(p, p["C2"], 0 * p["D"])
         return forward(p["x"])[0] + backward(p["x"], reverse=True)[0], None
+
+    cases.check(case, run)
+
+
+@with_both(["linoss", "dlinoss"])
+def test_oscillators(case, method):
+    given = cases.options(case)
+    options = {"scan_method": method}
+    if given["group"] == "linoss":
+        options["discretization"] = given["discretization"].lower()
+    kind: Any = LinOSS if given["group"] == "linoss" else DLinOSS
+
+    def run(p):
+        layer = loaded(
+            kind(given["H"], given["P"], **options, rngs=nnx.Rngs(0)),
+            A=p["A_diag"],
+            steps=p["steps"],
+            B=inputs(p["B"]),
+            C=outputs(p["C"]),
+            D=p["D"],
+            **({"G": p["G_diag"]} if "G_diag" in p else {}),
+        )
+        return layer(p["x"])[0], None
+
+    cases.check(case, run)
+
+
+@with_both(["s4d"])
+def test_s4d(case, method):
+    given = cases.options(case)
+
+    def run(p):
+        layer = loaded(
+            S4D(given["H"], given["d_state"], scan_method=method, rngs=nnx.Rngs(0)),
+            log_step=p["kernel.log_dt"],
+            log_A_real=p["kernel.log_A_real"].T,
+            A_imag=p["kernel.A_imag"].T,
+            C_re=p["kernel.C"][..., 0].T,
+            C_im=p["kernel.C"][..., 1].T,
+            D=p["D"],
+        )
+        # The rest of the published layer.
+        W, b = p["output_linear.0.weight"][..., 0], p["output_linear.0.bias"]
+        y = layer(p["x"])[0]
+        return jax.nn.glu(jax.nn.gelu(y, approximate=False) @ W.T + b), None
 
     cases.check(case, run)
 
