@@ -8,7 +8,7 @@ parts do not meet: each is a pair of real numbers of `lru.scan.block_scan`.
 """
 
 import math
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -135,7 +135,7 @@ class LinOSS(Oscillators):
         d_model: int,
         d_hidden: int,
         *,
-        discretization: Literal["im", "imex"] = "im",
+        discretization: str = "im",
         A_max: float = 1.0,
         scan_method: str = "auto",
         chunk_length: int = 4096,

@@ -41,7 +41,7 @@ class S4D(TimedLayer):
         dt_min: float = 0.001,
         dt_max: float = 0.1,
         scan_method: str = "auto",
-        chunk_length: int = 256,
+        chunk_length: int = 64,
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):

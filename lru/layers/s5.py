@@ -5,8 +5,6 @@ step sizes Δ: λ̄ = exp(λΔ), B̄ = (λ̄ - 1)/λ B (zero-order hold), or λ�
 B̄ = Δ/(1 - λΔ/2) B (bilinear). Smith, Warrington, Linderman 2023 (arXiv 2208.04933), section 3.
 """
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +37,7 @@ class S5(TimedLayer, ProjectedLayer):
         d_model: int,
         d_hidden: int,
         *,
-        discretization: Literal["zoh", "bilinear"] = "zoh",
+        discretization: str = "zoh",
         blocks: int = 1,
         conj_sym: bool = True,
         clip_eigs: bool = False,
@@ -55,7 +53,7 @@ class S5(TimedLayer, ProjectedLayer):
         Args:
             d_model: width D of inputs and outputs.
             d_hidden: number N of complex states.
-            discretization: from continuous to discrete time, by zero-order hold or bilinear.
+            discretization: from continuous to discrete time: zoh, by zero-order hold, or bilinear.
             blocks: HiPPO matrices side by side from which the eigenvalues are; a divisor of N.
             conj_sym: hold one of each pair of conjugate states, so that the matrices have 2N rows,
                 and read it out twice.

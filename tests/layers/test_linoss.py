@@ -54,6 +54,7 @@ def test_equal_eigenvalues_and_near_ones_are_as_exact_as_others(
     ("kind", "options", "message"),
     [
         (LinOSS, {"A_max": 5.0, "discretization": "imex"}, "A_max must be above 0, and at most 4"),
+        (LinOSS, {"discretization": "zoh"}, "discretization must be im or imex, got 'zoh'"),
         (DLinOSS, {"r_max": 1.5}, "r_min and r_max must satisfy"),
         (DLinOSS, {"r_min": 0.0}, "r_min must be above 0"),
         (DLinOSS, {"dt_std": -1.0}, "dt_std must be at least 0, got -1.0"),
