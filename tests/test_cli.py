@@ -61,7 +61,7 @@ def test_helps_with_the_flags_of_what_is_chosen_or_with_all(flags, tmp_path, cap
         assert re.search(r"--window \S*INT Width K of the convolution", page)
         assert re.search(r"--weight_decay \S*FLOAT Weight decay", page)
         assert re.search(r"pattern_length=10\W+symbols to recall", page)
-    for name, owners in (("r_min", "diag-rnn, lru"), ("bptt", "language_modelling")):
+    for name, owners in (("r_min", "diag-rnn, d-linoss, lru"), ("bptt", "language_modelling")):
         assert f"--{name}" not in printed["--help"]
         assert re.search(rf"--{name} .*\(of {owners}\)", printed["--help_all"])
     assert not (tmp_path / "runs").exists()

@@ -26,6 +26,7 @@ from lru.layers.gru import GRU, GRUCell, GRUState  # noqa: E402
 from lru.layers.hgrn import HGRN  # noqa: E402
 from lru.layers.indrnn import IndRNN, IndRNNCell  # noqa: E402
 from lru.layers.linear_rnn import LinearRNN  # noqa: E402
+from lru.layers.linoss import DLinOSS, LinOSS, OscillatorState  # noqa: E402
 from lru.layers.lru import LRU  # noqa: E402
 from lru.layers.lstm import LSTM, LSTMCell, LSTMState  # noqa: E402
 from lru.layers.mingru import MinGRU, MinGRUCell  # noqa: E402
@@ -34,6 +35,8 @@ from lru.layers.para_gru import ParaGRU, ParaGRUState  # noqa: E402
 from lru.layers.para_lstm import ParaLSTM, ParaLSTMState  # noqa: E402
 from lru.layers.qrnn import QRNN, QRNNCell, QRNNState  # noqa: E402
 from lru.layers.rg_lru import RGLRU, RGLRUCell, RGLRUState  # noqa: E402
+from lru.layers.s4d import S4D  # noqa: E402
+from lru.layers.s5 import S5  # noqa: E402
 from lru.layers.sru import SRU, SRUCell  # noqa: E402
 from lru.layers.stack import ElmanStack, GRUStack, LSTMStack, QRNNStack  # noqa: E402
 
@@ -45,8 +48,11 @@ __all__ = [
     "LSTM",
     "QRNN",
     "RGLRU",
+    "S4D",
+    "S5",
     "SRU",
     "Bidirectional",
+    "DLinOSS",
     "DiagonalRNN",
     "Elman",
     "ElmanCell",
@@ -60,12 +66,14 @@ __all__ = [
     "LSTMCell",
     "LSTMStack",
     "LSTMState",
+    "LinOSS",
     "LinearRNN",
     "MinGRU",
     "MinGRUCell",
     "MinLSTM",
     "MinLSTMCell",
     "NoStepError",
+    "OscillatorState",
     "ParaGRU",
     "ParaGRUState",
     "ParaLSTM",

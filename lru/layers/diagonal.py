@@ -15,14 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Complex, Float, Integer
+from jaxtyping import Array, Complex, Float
 
-from lru.layers.base import LAYERS, RecurrentParam, known_compute_dtype, known_scan_method, zeros
-from lru.layers.chunks import ChunkedLayer, skip
+from lru.layers.base import LAYERS, RecurrentParam, zeros
 from lru.layers.initializers import EIGENVALUE_INITIALIZERS, LENGTH, Ring, ring_for
+from lru.layers.projected import ProjectedLayer
 from lru.registry import Registry
-from lru.scan import LINEAR_METHODS, TIME_SPLITTING_METHODS, paired_scan, projected_scan
-from lru.scan.products import product
 
 # The closest to 0 and to 1 that a modulus may lie where a parametrisation takes logarithms of it.
 SMALLEST_MODULUS = 1e-6
@@ -91,19 +89,14 @@ PARAMETRIZATIONS.register("stable_exp")(
 
 
 @LAYERS.register("diag-rnn")
-class DiagonalRNN(ChunkedLayer):
+class DiagonalRNN(ProjectedLayer):
     """Linear RNN with a complex diagonal recurrence, its eigenvalues drawn from a dense matrix.
 
     Attributes:
         lambda_re, lambda_im, or nu, theta, or nu_log, theta_log: the two vectors [N] that hold the
             eigenvalues, named by the parametrisation.
-        B: input weights [D, 2N], real parts left and imaginary parts right.
-        C: output weights [2N, D], real parts above and negated imaginary parts below.
-        D: skip weights [D].
         gamma_log: logarithm of the input normalisation [N]; None without it.
     """
-
-    splits_time = True
 
     def __init__(
         self,
@@ -143,13 +136,14 @@ class DiagonalRNN(ChunkedLayer):
                 stay float32.
             rngs: source of the initial parameters.
         """
-        super().__init__(d_model, d_hidden, chunk_length)
-        self.compute_dtype = known_compute_dtype(compute_dtype)
+        super().__init__(
+            d_model,
+            d_hidden,
+            scan_method=scan_method,
+            chunk_length=chunk_length,
+            compute_dtype=compute_dtype,
+        )
         self.parametrization = PARAMETRIZATIONS.resolve(parametrization)
-        self.scan_method = known_scan_method(scan_method, LINEAR_METHODS)
-        if LINEAR_METHODS.get(self.scan_method) in TIME_SPLITTING_METHODS:
-            # A chunk of steps lies on one device: the others would wait.
-            self.chunk_length = 0
         draw = EIGENVALUE_INITIALIZERS[A_init]
         ring = Ring(r_min, r_max, max_phase)
         eigenvalues = draw(rngs.params(), d_hidden, ring=ring, length=A_length)
@@ -188,58 +182,7 @@ class DiagonalRNN(ChunkedLayer):
         dtype = jnp.result_type(jnp.complex64, *parameters)
         return jnp.zeros((batch_size, self.d_hidden), dtype)
 
-    def _input_weights(self) -> Float[Array, "D M"]:
-        """B with its rows scaled."""
-        if self.gamma_log is None:
-            return self.B[...]
-        return self.B[...] * jnp.tile(jnp.exp(self.gamma_log[...]), 2)
-
-    def states(
-        self,
-        x: Float[Array, "B T D"],
-        state: Complex[Array, "B N"] | None,
-        lengths: Integer[Array, " B"] | None,
-        resets: Bool[Array, "B T"] | None,
-        reverse: bool,
-    ) -> Complex[Array, "B T N"]:
-        """See `ChunkedLayer.states`."""
-        B = self._input_weights()
-        Bx = product(x.astype(B.dtype), B, self.compute_dtype)
-        h, _ = paired_scan(
-            jax.lax.complex(*self._lambda()),
-            Bx.reshape(*x.shape[:2], 2, self.d_hidden),
-            state,
-            lengths=lengths,
-            resets=resets,
-            reverse=reverse,
-            reset_to=self.reset_state(x.shape[0]),
-            method=self.scan_method,
-            donate=True,
-        )
-        return jax.lax.complex(h[:, :, 0], h[:, :, 1])
-
-    def whole(
-        self,
-        x: Float[Array, "B T D"],
-        state: Complex[Array, "B N"] | None,
-        lengths: Integer[Array, " B"] | None,
-        resets: Bool[Array, "B T"] | None,
-        reverse: bool,
-    ) -> tuple[Float[Array, "B T D"], Complex[Array, "B N"]]:
-        """See `ChunkedLayer.whole`."""
-        B = self._input_weights()
-        y, state = projected_scan(
-            jax.lax.complex(*self._lambda()),
-            x.astype(B.dtype),
-            B,
-            self.C[...],
-            state,
-            lengths=lengths,
-            resets=resets,
-            reverse=reverse,
-            reset_to=self.reset_state(x.shape[0]),
-            method=self.scan_method,
-            compute_dtype=self.compute_dtype,
-        )
-        y = y + skip(self.D[...], x)
-        return y.astype(x.dtype), state
+    def transition(self, dt: None = None) -> tuple[Complex[Array, " N"], Float[Array, " N"] | None]:
+        """See `ProjectedLayer.transition`; all steps are alike."""
+        gamma_log = self.gamma_log
+        return self.eigenvalues()[""], None if gamma_log is None else jnp.exp(gamma_log[...])

@@ -353,6 +353,39 @@ def ring_matrix(
     return even + last * jnp.abs(values[pairs:]) @ last.T
 
 
+def hippo_legs(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues [n] and unitary eigenvectors [n, n] of the normal part of HiPPO-LegS.
+
+    S = A + p p^T with A_ij = -sqrt((2i+1)(2j+1)) below the diagonal, -(i+1) on it and 0 above it,
+    and p_i = sqrt(i + 1/2), i from 0: -1/2 plus a skew-symmetric matrix, so that every real part is
+    -1/2. By imaginary part, from the smallest on. Smith et al. 2023 (arXiv 2208.04933), section 3.3
+    and appendix B.
+    """
+    _check_width(n)
+    order = np.arange(n)
+    root = np.sqrt(2 * order + 1)
+    skew = np.outer(root, root) / 2
+    skew = np.triu(skew, 1) - np.tril(skew, -1)
+    imaginary, vectors = np.linalg.eigh(-1j * skew)
+    return -0.5 + 1j * imaginary, vectors
+
+
+def log_step_sizes(
+    key: PRNGKeyArray, shape: tuple[int, ...], dt_min: float, dt_max: float
+) -> Float[Array, "..."]:
+    """Draw logarithms of step sizes uniformly between those of two.
+
+    Raises:
+        ValueError: if not 0 < dt_min <= dt_max.
+    """
+    if not 0 < dt_min <= dt_max:
+        raise ValueError(
+            f"dt_min and dt_max must satisfy 0 < dt_min <= dt_max, got {dt_min} and {dt_max}"
+        )
+    low, high = math.log(dt_min), math.log(dt_max)
+    return jax.random.uniform(key, shape, jnp.float32, minval=low, maxval=high)
+
+
 def _check_width(n: int) -> None:
     if n < 1:
         raise ValueError(f"width n = {n} is not allowed: at least 1 is needed")

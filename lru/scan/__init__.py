@@ -16,7 +16,7 @@ from lru.scan import (
 from lru.scan.elementwise import elementwise_scan
 from lru.scan.forget import forget_mult
 from lru.scan.gated import Gate, GatedCell, States, gated_scan, gated_steps, unforced
-from lru.scan.linear import dense_scan, linear_scan, paired_scan
+from lru.scan.linear import block_scan, dense_scan, linear_scan, paired_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, TIME_SPLITTING_METHODS
 from lru.scan.nonlinear import GatedRecurrence, Recurrence, Report, TimeMethod, nonlinear_scan
 from lru.scan.pooling import pooled_scan
@@ -35,6 +35,7 @@ __all__ = [
     "States",
     "TimeMethod",
     "associative",
+    "block_scan",
     "chunked",
     "dense_scan",
     "elementwise_scan",

@@ -54,6 +54,8 @@ def _matvec(A_transposed: Array, h: Array) -> Array:
 
 def _product(a: Array, h: Array) -> Array:
     """The product a h for an a that is a product of many."""
+    if h.shape[-2] == 4:
+        return parts.by_column(_product, a, h)
     nothing = (h == 0) & (h[..., ::-1, :] == 0)
     return jnp.where(nothing, 0, parts.multiply(a, h))
 

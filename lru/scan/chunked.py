@@ -73,8 +73,9 @@ def cut(
             x = jnp.concatenate([filling, x] if at_start else [x, filling], axis=1)
         return x.reshape(-1, length, *x.shape[2:])
 
+    one = jnp.array([[1], [0], [0], [1]][: a.shape[-2]])
     return (
-        a if a.ndim == 2 else chunks(a, jnp.eye(a.shape[-2], 1)),
+        a if a.ndim == 2 else chunks(a, one),
         chunks(b, jnp.zeros(())),
         None if keep is None else chunks(keep, jnp.ones(())),
     )
@@ -127,8 +128,12 @@ def _parts(x: Array) -> list[Array]:
 
 
 def _product(a: list[Array], h: list[Array]) -> list[Array]:
+    if len(h) == 4:
+        return _product(a, h[:2]) + _product(a, h[2:])
     if len(a) == 1:
         product = [a[0] * x for x in h]
+    elif len(a) == 4:
+        product = [a[0] * h[0] + a[2] * h[1], a[1] * h[0] + a[3] * h[1]]
     else:
         product = [a[0] * h[0] - a[1] * h[1], a[0] * h[1] + a[1] * h[0]]
     nothing = functools.reduce(operator.and_, [x == 0 for x in h])

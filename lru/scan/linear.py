@@ -128,7 +128,71 @@ def paired_scan(
     return h, parts.join(h_last)
 
 
-def _linear_method(method: str, a: Array, b: Array | jax.ShapeDtypeStruct, donate: bool) -> Method:
+def block_scan(
+    a: Float[Array, "2 2 N"] | Float[Array, "B T 2 2 N"],
+    b: Float[Array, "B T 2 N"],
+    h0: Float[Array, "B 2 N"] | None = None,
+    *,
+    reverse: bool = False,
+    resets: Bool[Array, "B T"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
+    reset_to: Float[Array, "B 2 N"] | None = None,
+    method: str = "auto",
+    donate: bool = False,
+) -> tuple[Float[Array, "B T 2 N"], Float[Array, "B 2 N"]]:
+    """Solve h_t = a_t h_{t-1} + b_t for pairs of real numbers, of which a matrix makes the next.
+
+    Nothing is diagonalised, so the eigenvalues of the matrices may be any, equal ones too.
+
+    Args:
+        a: matrices, rows in front of columns, constant over time or varying.
+        b: inputs.
+        h0: state before the first step; None is zero.
+        reverse: as in `linear_scan`, as are the other arguments.
+        resets: [B, T] bool; a marked step drops the previous state.
+        lengths: [B] number of valid steps.
+        reset_to: state that a marked step finds in place of the previous one; None is zero.
+        method: a name in `LINEAR_METHODS`, or "auto".
+        donate: write over b, and over the gradient of h.
+
+    Returns:
+        h, and h_last: the state after the last valid step. They are float32, or float64 if an
+        argument is.
+
+    Raises:
+        ValueError: if an argument has the wrong shape or type.
+        UnknownNameError: if there is no such method.
+    """
+    if b.ndim != 4 or b.shape[2] != 2:
+        raise ValueError(f"b has shape {b.shape}, but pairs [B, T, 2, N] are allowed")
+    rows, steps, _, width = b.shape
+    if a.shape not in ((2, 2, width), (rows, steps, 2, 2, width)):
+        raise ValueError(f"a has shape {a.shape}, but b allows [2, 2, {width}] or [B, T, 2, 2, N]")
+    for name, x, shape in (("h0", h0, (rows, 2, width)), ("reset_to", reset_to, (rows, 2, width))):
+        if x is not None and x.shape != shape:
+            raise ValueError(f"{name} has shape {x.shape}, but b {b.shape} allows {shape}")
+    dtype = _state_dtype(a, b, h0, reset_to)
+    for name, x in (("a", a), ("b", b), ("h0", h0), ("reset_to", reset_to)):
+        if x is not None and not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"{name} has dtype {x.dtype}, but only real floats are allowed")
+    alike = jax.ShapeDtypeStruct((rows, steps, width), dtype)
+    check_common(alike, None, resets, lengths)
+    lengths = step_counts(lengths, steps)
+    solve = _linear_method(method, alike, alike, donate)
+    a = parts.blocks(a)
+    return _in_form(*(solve, _as_it_is, None, dtype, reverse, a, b, h0, reset_to, resets, lengths))
+
+
+def _as_it_is(x: Array) -> Array:
+    return x
+
+
+def _linear_method(
+    method: str,
+    a: Array | jax.ShapeDtypeStruct,
+    b: Array | jax.ShapeDtypeStruct,
+    donate: bool,
+) -> Method:
     """The method that solves for a beside b [B, T, N].
 
     Raises:

@@ -2,7 +2,7 @@
 
 A method solves one plain problem; `lru.scan.linear` reduces every call to it. Its arguments:
     a: [Q, N] constant or [B, T, Q, N] varying in `LINEAR_METHODS` (parts as in `lru.scan.parts`,
-        Q <= P); A [N, N] in `DENSE_METHODS`, always real.
+        Q <= P, or Q = 4 beside P = 2); A [N, N] in `DENSE_METHODS`, always real.
     b: [B, T, P, N] in `LINEAR_METHODS`, [B, T, N] in `DENSE_METHODS`.
     h0: the state before the first step, shaped like b without T.
     keep: [B, T] bool, or None for all True. Where it is False the previous state is dropped, by
@@ -173,9 +173,11 @@ def linear_gradients(solve: Method, reverse: bool, saved: tuple, g: Array) -> tu
     if keep is not None:
         keep_next = previous(keep, jnp.zeros_like(keep[:, 0]), not reverse)
     db = solve(conj_next, g, jnp.zeros_like(h0), keep_next, not reverse)
-    products = parts.correlate(db, previous(h, h0, reverse), a.shape[-2])
+    parts_of_a = a.shape[-2]
+    products = parts.correlate(db, previous(h, h0, reverse), parts_of_a)
     terms = [masked(keep, x) for x in products]
-    da = parts.collect([x.sum((0, 1)) for x in terms] if a.ndim == 2 else terms, a.dtype)
+    terms = [x.sum((0, 1)) for x in terms] if a.ndim == 2 else terms
+    da = parts.collect(terms, parts_of_a, a.dtype)
     start = -1 if reverse else 0
     dh0 = parts.multiply(conj if a.ndim == 2 else conj[:, start], db[:, start])
     dh0 = masked(None if keep is None else keep[:, start], dh0)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float, Inexact, Integer
 
 from lru.scan import cpu, parts, sequential
-from lru.scan.linear import check_common, mask_lengths, paired_scan, state_after
+from lru.scan.linear import block_scan, check_common, mask_lengths, paired_scan, state_after
 from lru.scan.methods import masked, step_counts, traced_once, valid_steps
 from lru.scan.native import on_cpu
 from lru.scan.products import product
@@ -19,26 +19,27 @@ from lru.scan.select import FUSED, select
 
 
 def projected_scan(
-    a: Inexact[Array, " N"],
+    a: Inexact[Array, " N"] | Float[Array, "2 2 N"],
     x: Float[Array, "B T D"],
     B: Float[Array, "D M"],
     C: Float[Array, "M E"],
-    h0: Inexact[Array, "B N"] | None = None,
+    h0: Inexact[Array, "B N"] | Float[Array, "B 2 N"] | None = None,
     *,
     reverse: bool = False,
     resets: Bool[Array, "B T"] | None = None,
     lengths: Integer[Array, " B"] | None = None,
-    reset_to: Inexact[Array, "B N"] | None = None,
+    reset_to: Inexact[Array, "B N"] | Float[Array, "B 2 N"] | None = None,
     method: str = "auto",
     compute_dtype: str = "float32",
-) -> tuple[Float[Array, "B T E"], Complex[Array, "B N"]]:
+) -> tuple[Float[Array, "B T E"], Complex[Array, "B N"] | Float[Array, "B 2 N"]]:
     """Solve h_t = a * h_{t-1} + B x_t over time and read out y_t = C h_t.
 
     Complex numbers are pairs of real ones, side by side: M = 2 N. Differentiable in a, x, B, C and
     h0, through y and h_last.
 
     Args:
-        a: factors, constant over time; real ones are complex ones without imaginary parts.
+        a: factors, constant over time; real ones are complex ones without imaginary parts. Or
+            matrices of pairs, as in `block_scan`: then states are pairs too.
         x: inputs.
         B: input weights, those of the real parts left and of the imaginary parts right.
         C: output weights, those of the real parts above and of the imaginary parts below.
@@ -52,23 +53,26 @@ def projected_scan(
 
     Returns:
         y, and h_last: the state after the last valid step (h0 where there is none). They are
-        float32 and complex64, or float64 and complex128 if an argument is either.
+        float32 and complex64, or float64 and complex128 if an argument is either; pairs are real.
 
     Raises:
         ValueError: if an argument has the wrong shape or type.
         UnknownNameError: if there is no such method.
     """
-    if a.ndim != 1:
-        raise ValueError(f"a has shape {a.shape}, but [N] is allowed")
+    blocks = a.ndim == 3
+    if a.ndim != 1 and not (blocks and a.shape[:2] == (2, 2) and not jnp.iscomplexobj(a)):
+        raise ValueError(f"a has shape {a.shape}, but [N], or real [2, 2, N], is allowed")
     if x.ndim != 3 or x.shape[1] == 0:
         raise ValueError(f"x has shape {x.shape}, but [B, T, D] with T of at least 1 is allowed")
     for name, z in (("x", x), ("B", B), ("C", C)):
         if not jnp.issubdtype(z.dtype, jnp.floating):
             raise ValueError(f"{name} has dtype {z.dtype}, but only real floats are allowed")
-    width = a.shape[0]
+    width = a.shape[-1]
     given = [z for z in (a, x, B, C, h0, reset_to) if z is not None]
     Bx = jax.ShapeDtypeStruct((*x.shape[:-1], width), jnp.result_type(jnp.complex64, *given))
-    check_common(Bx, h0, resets, lengths)
+    check_common(Bx, None if blocks else h0, resets, lengths)
+    if blocks and h0 is not None and h0.shape != (len(x), 2, width):
+        raise ValueError(f"h0 has shape {h0.shape}, but x and a allow {(len(x), 2, width)}")
     lengths = step_counts(lengths, x.shape[1])
     valid = valid_steps(x, lengths)
     if B.shape != (x.shape[-1], 2 * width):
@@ -77,7 +81,8 @@ def projected_scan(
         raise ValueError(f"C has shape {C.shape}, but a allows ({2 * width}, E)")
     # One type for all: the loops in C++ read every array as they read x.
     real = jnp.finfo(Bx.dtype).dtype
-    a, x, B, C = a.astype(Bx.dtype), *(z.astype(real) for z in (x, B, C))
+    kind = real if blocks else Bx.dtype
+    a, x, B, C = a.astype(kind), *(z.astype(real) for z in (x, B, C))
     # The loops in C++ multiply in one type and reset to zero, and backwards no state passes through
     # their padding.
     unknown = (
@@ -87,7 +92,7 @@ def projected_scan(
     )
     chosen = select("linear" if unknown else "projected", Bx.shape, method)
     if chosen != FUSED:
-        h, h_last = paired_scan(
+        h, h_last = (block_scan if blocks else paired_scan)(
             *(a, product(x, B, compute_dtype).reshape(*x.shape[:-1], 2, width), h0),
             reverse=reverse,
             resets=resets,
@@ -99,13 +104,16 @@ def projected_scan(
         y = product(h.reshape(*x.shape[:-1], 2 * width), C, compute_dtype)
         return masked(valid, y), h_last
     cpu.require("projected")
-    first = jnp.zeros((len(x), width), Bx.dtype) if h0 is None else h0
+    enter, leave = (parts.blocks, lambda h: h) if blocks else (parts.split, parts.join)
+    if h0 is None:
+        first = jnp.zeros((len(x), 2, width), real)
+    else:
+        first = h0.astype(kind) if blocks else parts.split(h0.astype(kind))
     x, keep = mask_lengths(x, resets, lengths)
     last = jnp.full(len(x), x.shape[1], jnp.int32) if lengths is None else lengths
     last = jnp.zeros_like(last) if reverse else jnp.maximum(last - 1, 0)
-    first = parts.split(first.astype(Bx.dtype))
-    y, h_last = _fused_once(reverse, parts.split(a), x, B, C, first, keep, last)
-    return masked(valid, y), parts.join(state_after(h_last, first, lengths))
+    y, h_last = _fused_once(reverse, enter(a), x, B, C, first, keep, last)
+    return masked(valid, y), leave(state_after(h_last, first, lengths))
 
 
 # Under `jax.vmap` over parameters, say, x is not repeated.

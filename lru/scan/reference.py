@@ -44,6 +44,30 @@ def dense_scan(
     return _loop(lambda _, h: h @ A.T, b, A, b, h0, reverse, resets, lengths, reset_to)
 
 
+def block_scan(
+    a: Float[Array, "2 2 N"] | Float[Array, "B T 2 2 N"],
+    b: Float[Array, "B T 2 N"],
+    h0: Float[Array, "B 2 N"] | None = None,
+    *,
+    reverse: bool = False,
+    resets: Bool[Array, "B T"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
+    reset_to: Float[Array, "B 2 N"] | None = None,
+) -> tuple[Float[Array, "B T 2 N"], Float[Array, "B 2 N"]]:
+    """Solve h_t = a_t h_{t-1} + b_t for pairs; arguments and results as in `lru.scan`."""
+    rows, steps, _, width = b.shape
+    varying = jnp.broadcast_to(a, (rows, steps, 2, 2, width)).reshape(rows, steps, 4 * width)
+
+    def apply(a_t: Array, h: Array) -> Array:
+        a_t, h = a_t.reshape(-1, 2, 2, width), h.reshape(-1, 2, width)
+        return jnp.einsum("bijn,bjn->bin", a_t, h).reshape(rows, 2 * width)
+
+    flat = [x if x is None else x.reshape(rows, -1) for x in (h0, reset_to)]
+    b = b.reshape(rows, steps, 2 * width)
+    h, last = _loop(apply, varying, a, b, flat[0], reverse, resets, lengths, flat[1])
+    return h.reshape(rows, steps, 2, width), last.reshape(rows, 2, width)
+
+
 def gated_scan(
     cell: GatedCell,
     x: Float[Array, "B T S"],

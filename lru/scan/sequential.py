@@ -69,7 +69,7 @@ def gradients(reverse: bool, saved: tuple, g: Array) -> tuple[Array, Array, Arra
         if constant:
             da = [total + term for total, term in zip(da, terms, strict=True)]
         else:
-            da = [_put(da[0], parts.collect(terms, a.dtype), t)]
+            da = [_put(da[0], parts.collect(terms, parts_of_a, a.dtype), t)]
         conj = parts.conjugate(a if constant else _at(a, t))
         return masked(keep_t, parts.multiply(conj, db_t)), da
 
@@ -81,11 +81,12 @@ def gradients(reverse: bool, saved: tuple, g: Array) -> tuple[Array, Array, Arra
         return db_t, _put(db, db_t, t_before), da
 
     start, end = (last, 0) if reverse else (0, last)
-    da = [jnp.zeros_like(h0)] * parts_of_a if constant else [jnp.zeros_like(a)]
+    da = [jnp.zeros_like(h0)] * min(parts_of_a, 2) if constant else [jnp.zeros_like(a)]
     db_start, db, da = lax.fori_loop(0, last, step_inside, (g[:, end], g, da))
     dh0, da = step(start, h0, db_start, da)
-    gradient = parts.collect([x.sum(0) for x in da], a.dtype) if constant else da[0]
-    return gradient, db, dh0, None
+    if not constant:
+        return da[0], db, dh0, None
+    return parts.collect([x.sum(0) for x in da], parts_of_a, a.dtype), db, dh0, None
 
 
 LINEAR_METHODS.register("sequential")(differentiable(solve, gradients))

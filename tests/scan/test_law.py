@@ -74,11 +74,10 @@ def random(seed: int, shape: tuple[int, ...], dtype: str, scale: float = 1.0) ->
 
 def arguments(kind: str, case: Case) -> tuple[tuple, dict]:
     """The differentiable arguments of a call, and the others."""
-    shape_of_b = (B, case.steps, N)
-    shape_of_a = (N, N) if kind == "dense" else shape_of_b if case.varying else (N,)
-    a = random(1, shape_of_a, case.a, 0.4)
-    b = random(2, shape_of_b, case.b)
-    h0 = (random(3, (B, N), case.b),) if case.h0 else ()
+    of_h, of_a = {"dense": ((N,), (N, N)), "block": ((2, N), (2, 2, N))}.get(kind, ((N,), (N,)))
+    a = random(1, (B, case.steps, *of_a) if case.varying else of_a, case.a, 0.4)
+    b = random(2, (B, case.steps, *of_h), case.b)
+    h0 = (random(3, (B, *of_h), case.b),) if case.h0 else ()
     others: dict[str, Any] = {}
     if case.resets:
         others["resets"] = jnp.asarray(np.random.default_rng(4).random((B, case.steps)) < 0.3)
@@ -146,6 +145,31 @@ def test_real_pairs_are_complex_numbers(method: str) -> None:
 
     result = jax.jit(lambda *x: pull(pairs, case, *x))((a, b, h0), others)
     check_close(result, expected("linear", case))
+
+
+REAL = Case("float32", "float32")
+
+
+@pytest.mark.parametrize("method", LINEAR_METHODS)
+@pytest.mark.parametrize(
+    "case",
+    [
+        REAL,
+        replace(REAL, varying=True, reverse=True),
+        replace(REAL, steps=19, reverse=True),
+        Case("float64", "float64", varying=True),
+    ],
+    ids=str,
+)
+def test_blocks_have_values_and_gradients_of_the_oracle(method: str, case: Case) -> None:
+    with jax.enable_x64(case.a == "float64"):
+        arrays, others = arguments("block", case)
+        others["reset_to"] = random(9, (B, 2, N), case.b)
+        result, wanted = (
+            jax.jit(lambda *x, f=f: pull(f, case, *x))(arrays, others)
+            for f in (public("block", method), reference.block_scan)
+        )
+        check_close(result, wanted)
 
 
 @by_method
@@ -338,6 +362,9 @@ ENTRIES = {
     "linear_scan": lambda x, h0, **options: scan.linear_scan(jnp.full(N, 0.9), x, h0, **options),
     "paired_scan": lambda x, h0, **options: scan.paired_scan(
         jnp.full(N, 0.9), jnp.stack([x, x], axis=2), h0, **options
+    ),
+    "block_scan": lambda x, h0, **options: scan.block_scan(
+        0.4 * jnp.ones((2, 2, N)), jnp.stack([x, x], 2), jnp.stack([h0, h0], 1), **options
     ),
     "dense_scan": lambda x, h0, **options: scan.dense_scan(0.9 * jnp.eye(N), x, h0, **options),
     "forget_mult": lambda x, h0, **options: scan.forget_mult(jax.nn.sigmoid(x), x, h0, **options),

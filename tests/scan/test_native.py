@@ -168,18 +168,26 @@ def test_dense_products_of_odd_sizes(rows: int, steps: int, width: int, reverse:
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(
-    ("dtype", "rows", "steps", "sizes"),
+    ("dtype", "rows", "steps", "sizes", "blocks"),
     [
-        ("float32", 8, 131, (64, 24, 32)),
+        ("float32", 8, 131, (64, 24, 32), False),
         # Fewer rows than threads, of which there are eight at least: one for each device.
-        ("float32", 1, 523, (64, 128, 64)),
-        ("float32", 3, 397, (96, 130, 33)),
-        ("float32", 3, 64, (5, 17, 3)),
-        ("float64", 2, 7, (4, 3, 9)),
+        ("float32", 1, 523, (64, 128, 64), False),
+        ("float32", 3, 397, (96, 130, 33), False),
+        ("float32", 3, 64, (5, 17, 3), False),
+        ("float32", 3, 197, (5, 130, 33), True),
+        ("float64", 2, 7, (4, 3, 9), False),
+        ("float64", 2, 7, (4, 3, 9), True),
     ],
 )
 def test_projected_scan_equals_products_around_the_oracle(
-    dtype: str, rows: int, steps: int, sizes: tuple[int, int, int], masked: bool, reverse: bool
+    dtype: str,
+    rows: int,
+    steps: int,
+    sizes: tuple[int, int, int],
+    blocks: bool,
+    masked: bool,
+    reverse: bool,
 ) -> None:
     inputs, width, outputs = sizes
     with jax.enable_x64(dtype == "float64"):
@@ -190,8 +198,15 @@ def test_projected_scan_equals_products_around_the_oracle(
 
         a = jax.lax.complex(draw(width), draw(width)) * 0.5
         a = a / jnp.maximum(1, jnp.abs(a))
+        if blocks:
+            a = jnp.stack([0.5 * a.real, a.real, a.imag, -0.3 * a.real]).reshape(2, 2, width)
         x, B, C = draw(rows, steps, inputs), draw(inputs, 2 * width), draw(2 * width, outputs)
-        h0, dlast = (jax.lax.complex(draw(rows, width), draw(rows, width)) for _ in range(2))
+        h0, dlast = (
+            draw(rows, 2, width)
+            if blocks
+            else jax.lax.complex(draw(rows, width), draw(rows, width))
+            for _ in range(2)
+        )
         dy = draw(rows, steps, outputs)
         options: dict[str, Any] = {"reverse": reverse}
         if masked:
@@ -202,6 +217,10 @@ def test_projected_scan_equals_products_around_the_oracle(
 
         def composed(a, x, B, C, h0):
             driven = x @ B
+            if blocks:
+                b = driven.reshape(rows, steps, 2, width)
+                h, h_last = reference.block_scan(a, b, h0, **options)
+                return h.reshape(rows, steps, 2 * width) @ C, h_last
             b = jax.lax.complex(driven[..., :width], driven[..., width:])
             h, h_last = reference.linear_scan(a, b, h0, **options)
             return jnp.concatenate([h.real, h.imag], -1) @ C, h_last

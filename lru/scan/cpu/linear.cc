@@ -178,6 +178,7 @@ ffi::Error WithKind(const ffi::AnyBuffer& a, const ffi::AnyBuffer& b, const Prob
         if (q == 1 && p == 1) return run(zero, Parts<1, 1>(), varying);
         if (q == 1 && p == 2) return run(zero, Parts<1, 2>(), varying);
         if (q == 2 && p == 2) return run(zero, Parts<2, 2>(), varying);
+        if (q == 4 && p == 2) return run(zero, Parts<4, 2>(), varying);
       }
       return ffi::Error::InvalidArgument("a and b have types or parts that do not fit each other");
     };

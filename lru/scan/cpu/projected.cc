@@ -1,8 +1,8 @@
-// y_t = C h_t with h_t = a h_{t-1} + B x_t on a CPU, complex with a constant a: both products and
-// the recurrence over a block of steps while it is in a cache.
+// y_t = C h_t with h_t = a h_{t-1} + B x_t on a CPU, for pairs with a constant a, complex (Q = 2) or
+// real matrices (Q = 4): both products and the recurrence over a block of steps while it is in a cache.
 //
 // Arrays are row-major, with any axes that vmap put in front, of which arguments share those of 1:
-//   a [..., 2, N], x [..., B, T, D], B [..., D, 2 N], C [..., 2 N, E], h0 [..., B, 2, N],
+//   a [..., Q, N], x [..., B, T, D], B [..., D, 2 N], C [..., 2 N, E], h0 [..., B, 2, N],
 //   keep [..., B, T], or no elements where every step keeps the one before,
 //   y [..., B, T, E], h [..., B, T, 2, N].
 // With `reverse` time runs backwards. Rows of the batch are dealt out to tasks, or blocks of them where
@@ -77,7 +77,7 @@ struct States {
   T* Of(int64_t row_among_all) { return all.data() + row_among_all * wide; }
 };
 
-template <typename T>
+template <typename T, typename Layout>
 void Forward(ffi::ThreadPool& pool, const Sizes& s, const Operand<T>& a, const Operand<T>& x,
              const Operand<T>& B, const Operand<T>& C, const Operand<T>& h0,
              const std::optional<Operand<bool>>& keep, bool reverse, T* y, T* h) {
@@ -105,7 +105,7 @@ void Forward(ffi::ThreadPool& pool, const Sizes& s, const Operand<T>& a, const O
     Steps<T> steps{count, kept, s.width, a[problem], 0, first, first, reverse ? -wide : wide};
     states.turns.Await(row_among_all, k);
     steps.state = states.Of(row_among_all);
-    Advance<T, Parts<2, 2>, false, false>(steps, s.width);
+    Advance<T, Layout, false, false>(steps, s.width);
     states.turns.End(row_among_all);
     Product(out, packed_C[problem], wide, count, h_rows, {}, y_rows);
   });
@@ -116,8 +116,8 @@ template <typename T>
 struct Task {
   std::vector<T> a, B, C, partial, gradient, padded;
 
-  Task(const Sizes& s, const Panels<T>& hidden, const Panels<T>& out)
-      : a(2 * s.width, T(0)),
+  Task(const Sizes& s, int parts_of_a, const Panels<T>& hidden, const Panels<T>& out)
+      : a(parts_of_a * s.width, T(0)),
         B(s.inputs * hidden.padded, T(0)),
         C(2 * s.width * out.padded, T(0)),
         partial(a),
@@ -140,20 +140,21 @@ struct Task {
 
 // Blocks from the last to the first. With l the gradient of B x: l_t = C^T dy_t + conj(a) l_{t+1},
 // and where the row's last state counts, its gradient is added at the step `last`.
-template <typename T>
+template <typename T, typename Layout>
 void Backward(ffi::ThreadPool& pool, const Sizes& s, const Operand<T>& a, const Operand<T>& x,
               const Operand<T>& B, const Operand<T>& C, const Operand<T>& h0,
               const std::optional<Operand<bool>>& keep, const Operand<int32_t>& last, const Operand<T>& h,
               const Operand<T>& dy, const Operand<T>& dlast, bool reverse, T* da, T* dx, T* dB,
               T* dC, T* dh0) {
-  const int64_t wide = 2 * s.width, tasks = s.Tasks(pool);
+  using One = typename Layout::template Block<T, sizeof(T)>;
+  const int64_t wide = 2 * s.width, wide_a = Layout::Q * s.width, tasks = s.Tasks(pool);
   const Panels<T> in(s.inputs), hidden(wide), out(s.outputs);
   std::vector<std::vector<T>> packed_B, packed_C;
   for (int64_t p = 0; p < s.problems; ++p) {
     packed_B.push_back(Packed(in, wide, B[p], true));
     packed_C.push_back(Packed(hidden, s.outputs, C[p], true));
   }
-  std::vector<Task<T>> all_tasks(s.problems * tasks, Task<T>(s, hidden, out));
+  std::vector<Task<T>> all_tasks(s.problems * tasks, Task<T>(s, Layout::Q, hidden, out));
   States<T> states(s);
   s.ForEachBlock(pool, [&](int64_t problem, int64_t task_of_problem, int64_t row, int64_t k) {
     Task<T>& task = all_tasks[problem * tasks + task_of_problem];
@@ -190,13 +191,13 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const Operand<T>& a, const 
       steps.before = before;
       steps.stride_before = back * wide;
       steps.da = task.partial.data();
-      Advance<T, Parts<2, 2>, false, true>(steps, s.width);
+      Advance<T, Layout, false, true>(steps, s.width);
     };
     const int64_t within = at_start ? count - 1 : count;
     if (within > 0) advance(count - 1, within, h_rows[place(count - 1) + back]);
     if (at_start) advance(0, 1, start);
     states.turns.End(row_among_all);
-    for (int64_t j = 0; j < wide; ++j) task.a[j] += task.partial[j];
+    for (int64_t j = 0; j < wide_a; ++j) task.a[j] += task.partial[j];
     Product<T>(in, packed_B[problem], wide, count, l_rows, {},
                {dx + (row_among_all * s.steps + begin) * s.inputs, s.inputs});
     AddOuterProducts<T>(hidden, 1, 0, count, s.inputs, {x_at, s.inputs},
@@ -209,45 +210,50 @@ void Backward(ffi::ThreadPool& pool, const Sizes& s, const Operand<T>& a, const 
     AddOuterProducts<T>(out, 1, 0, count, wide, h_rows, dy_rows, task.C.data());
     if (!at_start) return;
     for (int64_t j = 0; j < s.width; ++j) {
-      T re = factor[j], im = factor[s.width + j], l_re = state[j], l_im = state[s.width + j];
-      dh0[row_among_all * wide + j] = kept[count] ? re * l_re + im * l_im : T(0);
-      dh0[row_among_all * wide + s.width + j] = kept[count] ? re * l_im - im * l_re : T(0);
+      typename One::Number through = {};
+      if (kept[count])
+        through = One::Next(One::LoadFactor(factor + j, s.width, true),
+                            One::Load(state + j, s.width), through);
+      One::Store(through, dh0 + row_among_all * wide + j, s.width);
     }
   });
-  std::fill_n(da, s.problems * wide, T(0));
+  std::fill_n(da, s.problems * wide_a, T(0));
   std::fill_n(dB, s.problems * s.inputs * wide, T(0));
   std::fill_n(dC, s.problems * wide * s.outputs, T(0));
   for (int64_t i = 0; i < s.problems * tasks; ++i) {
     int64_t p = i / tasks;
-    all_tasks[i].AddTo(hidden, out, da + p * wide, dB + p * s.inputs * wide,
+    all_tasks[i].AddTo(hidden, out, da + p * wide_a, dB + p * s.inputs * wide,
                     dC + p * wide * s.outputs);
   }
 }
 
 struct Problem {
   Front front;
+  int64_t parts_of_a;  // Q
   Sizes sizes;
 
-  // Of arrays with as many axes as `HasAxes` asks for; of y or its gradient, x, B and C.
-  Problem(const ffi::AnyBuffer& result, const ffi::AnyBuffer& x, const ffi::AnyBuffer& B,
-          const ffi::AnyBuffer& C)
+  // Of arrays with as many axes as `HasAxes` asks for; of y or its gradient, a, x, B and C.
+  Problem(const ffi::AnyBuffer& result, const ffi::AnyBuffer& a, const ffi::AnyBuffer& x,
+          const ffi::AnyBuffer& B, const ffi::AnyBuffer& C)
       : front(result, 3) {
-    auto shape = x.dimensions();
+    auto shape = x.dimensions(), shape_of_a = a.dimensions();
+    parts_of_a = shape_of_a[shape_of_a.size() - 2];
     size_t last = shape.size() - 1;
     sizes = {front.count,   shape[last - 2],           shape[last - 1],
              shape[last], B.dimensions().back() / 2, C.dimensions().back()};
   }
 
-  static bool HasAxes(const ffi::AnyBuffer& result, const ffi::AnyBuffer& x,
+  static bool HasAxes(const ffi::AnyBuffer& result, const ffi::AnyBuffer& a, const ffi::AnyBuffer& x,
                       const ffi::AnyBuffer& B, const ffi::AnyBuffer& C) {
-    return result.dimensions().size() >= 3 && x.dimensions().size() >= 3 && B.dimensions().size() >= 2 && C.dimensions().size() >= 2;
+    auto has = [](const ffi::AnyBuffer& array, size_t axes) { return array.dimensions().size() >= axes; };
+    return has(result, 3) && has(a, 2) && has(x, 3) && has(B, 2) && has(C, 2);
   }
 
   // Of the arguments, or of the gradients that have their shapes.
   void Expect(Check& check, const ffi::AnyBuffer& a, const ffi::AnyBuffer& x,
               const ffi::AnyBuffer& B, const ffi::AnyBuffer& C, const ffi::AnyBuffer& h0) const {
     const Sizes& s = sizes;
-    check.Has("a", a, {2, s.width}).Has("x", x, {s.rows, s.steps, s.inputs});
+    check.Has("a", a, {parts_of_a, s.width}).Has("x", x, {s.rows, s.steps, s.inputs});
     check.Has("B", B, {s.inputs, 2 * s.width}).Has("C", C, {2 * s.width, s.outputs});
     check.Has("h0", h0, {s.rows, 2, s.width});
   }
@@ -258,6 +264,16 @@ struct Problem {
   }
 };
 
+// Calls run(T(), layout) for what is at hand.
+template <typename Run>
+ffi::Error WithKind(const ffi::AnyBuffer& x, const Problem& problem, const Run& run) {
+  return WithType(x.element_type(), [&](auto zero) {
+    if (problem.parts_of_a == 2) return run(zero, Parts<2, 2>());
+    if (problem.parts_of_a == 4) return run(zero, Parts<4, 2>());
+    return ffi::Error::InvalidArgument("a must have 2 or 4 parts");
+  });
+}
+
 // The masks, if there are any.
 std::optional<Operand<bool>> Masks(const ffi::Buffer<ffi::PRED>& keep, const Front& front) {
   if (!MaskOf(keep)) return std::nullopt;
@@ -267,8 +283,8 @@ std::optional<Operand<bool>> Masks(const ffi::Buffer<ffi::PRED>& keep, const Fro
 ffi::Error ForwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x, ffi::AnyBuffer B,
                        ffi::AnyBuffer C, ffi::AnyBuffer h0, ffi::Buffer<ffi::PRED> keep,
                        bool reverse, ffi::Result<ffi::AnyBuffer> y, ffi::Result<ffi::AnyBuffer> h) {
-  if (!Problem::HasAxes(*y, x, B, C)) return TooFewAxes("y, x, B or C");
-  Problem problem(*y, x, B, C);
+  if (!Problem::HasAxes(*y, a, x, B, C)) return TooFewAxes("y, a, x, B or C");
+  Problem problem(*y, a, x, B, C);
   const Sizes& s = problem.sizes;
   const Front& front = problem.front;
   Check check(x.element_type(), front, true), full(x.element_type(), front);
@@ -277,9 +293,9 @@ ffi::Error ForwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x,
   if (check.Result().failure()) return check.Result();
   if (full.Result().failure()) return full.Result();
   WantLargePages(y, h);
-  return WithType(x.element_type(), [&](auto zero) {
+  return WithKind(x, problem, [&](auto zero, auto layout) {
     using T = decltype(zero);
-    Forward<T>(pool, s, {a, front}, {x, front}, {B, front}, {C, front}, {h0, front},
+    Forward<T, decltype(layout)>(pool, s, {a, front}, {x, front}, {B, front}, {C, front}, {h0, front},
                Masks(keep, front), reverse, NumbersOf<T>(*y), NumbersOf<T>(*h));
     return ffi::Error::Success();
   });
@@ -291,8 +307,8 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x
                         ffi::AnyBuffer dlast, bool reverse, ffi::Result<ffi::AnyBuffer> da,
                         ffi::Result<ffi::AnyBuffer> dx, ffi::Result<ffi::AnyBuffer> dB,
                         ffi::Result<ffi::AnyBuffer> dC, ffi::Result<ffi::AnyBuffer> dh0) {
-  if (!Problem::HasAxes(*dx, x, B, C)) return TooFewAxes("dx, x, B or C");
-  Problem problem(*dx, x, B, C);
+  if (!Problem::HasAxes(*dx, a, x, B, C)) return TooFewAxes("dx, a, x, B or C");
+  Problem problem(*dx, a, x, B, C);
   const Sizes& s = problem.sizes;
   const Front& front = problem.front;
   Check check(x.element_type(), front, true), full(x.element_type(), front);
@@ -303,9 +319,9 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x
   if (check.Result().failure()) return check.Result();
   if (full.Result().failure()) return full.Result();
   WantLargePages(dx);
-  return WithType(x.element_type(), [&](auto zero) {
+  return WithKind(x, problem, [&](auto zero, auto layout) {
     using T = decltype(zero);
-    Backward<T>(pool, s, {a, front}, {x, front}, {B, front}, {C, front}, {h0, front},
+    Backward<T, decltype(layout)>(pool, s, {a, front}, {x, front}, {B, front}, {C, front}, {h0, front},
                 Masks(keep, front), {last, front}, {h, front}, {dy, front}, {dlast, front}, reverse,
                 NumbersOf<T>(*da), NumbersOf<T>(*dx), NumbersOf<T>(*dB), NumbersOf<T>(*dC),
                 NumbersOf<T>(*dh0));

@@ -5,11 +5,14 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "vectors.h"
 
-// Numbers of P parts in rows of their own, [P, width], re above im: their factors have Q <= P parts.
-// Gradients are those of the pairs of real numbers, so the factor of a gradient is conj(a).
+// Numbers of P parts in rows of their own, [P, width], re above im: their factors have Q <= P parts,
+// or are real matrices, Q = 4 parts column after column.
+// Gradients are those of the pairs of real numbers, so the factor of a gradient is conj(a), or a
+// transposed.
 template <int kQ, int kP>
 struct Parts {
   static constexpr int Q = kQ, P = kP, kPerColumnOfA = 1, kPerColumnOfB = 1, kNarrowest = 1;
@@ -35,6 +38,8 @@ struct Parts {
       Factor a;
       for (int q = 0; q < Q; ++q) a.part[q] = Lanes::Load(x + q * width);
       if constexpr (Q == 2) a.part[1] = gradient ? -a.part[1] : a.part[1];
+      if constexpr (Q == 4)
+        if (gradient) std::swap(a.part[1], a.part[2]);
       return a;
     }
     static Number Next(const Factor& a, const Number& h, const Number& b) {
@@ -44,10 +49,18 @@ struct Parts {
         next.part[0] -= a.part[1] * h.part[1];
         next.part[1] += a.part[1] * h.part[0];
       }
+      if constexpr (Q == 4) {
+        next.part[0] += a.part[2] * h.part[1];
+        next.part[1] = b.part[1] + a.part[1] * h.part[0] + a.part[3] * h.part[1];
+      }
       return next;
     }
-    // sum += g conj(h)
+    // sum += g conj(h), or g h^T
     static void Add(const Number& g, const Number& h, Sum& sum) {
+      if constexpr (Q == 4) {
+        for (int q = 0; q < Q; ++q) sum.part[q] += g.part[q % 2] * h.part[q / 2];
+        return;
+      }
       for (int p = 0; p < P; ++p) sum.part[0] += g.part[p] * h.part[p];
       if constexpr (Q == 2) sum.part[1] += g.part[1] * h.part[0] - g.part[0] * h.part[1];
     }
@@ -218,9 +231,10 @@ void AdvanceColumns(const Steps<T>& s, int64_t n, int64_t first) {
 }
 
 // All n columns from `first` on, in blocks that are the narrower the fewer are left. Complex a, state
-// and sums of kVectors vectors take six registers each, and two are left for what passes through.
+// and sums of kVectors vectors take six registers each, and two are left for what passes through; with
+// matrices they take ten.
 template <typename T, typename Layout, bool kVarying, bool kGradient, int kBytes = kVectorBytes,
-          int kVectors = kVectorRegisters / 8>
+          int kVectors = kVectorRegisters / (Layout::Q == 4 ? 16 : 8)>
 void Advance(const Steps<T>& s, int64_t n, int64_t first = 0) {
   constexpr int kColumns = kVectors * Layout::template Block<T, kBytes>::kColumns;
   for (; first + kColumns <= n; first += kColumns)

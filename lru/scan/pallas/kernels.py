@@ -95,16 +95,22 @@ def _add(x: Parts, y: Parts) -> Parts:
 
 
 def _conjugate(a: Parts) -> Parts:
+    if len(a) == 4:
+        return [a[0], a[2], a[1], a[3]]
     return a if len(a) == 1 else [a[0], -a[1]]
 
 
 def _multiply(a: Parts, h: Parts) -> Parts:
     if len(a) == 1:
         return [a[0] * p for p in h]
+    if len(a) == 4:
+        return [a[0] * h[0] + a[2] * h[1], a[1] * h[0] + a[3] * h[1]]
     return [a[0] * h[0] - a[1] * h[1], a[0] * h[1] + a[1] * h[0]]
 
 
 def _correlate(g: Parts, h: Parts, parts: int) -> Parts:
-    """G conj(h), or its real part alone if parts is 1."""
+    """G conj(h), or its real part alone if parts is 1, or g h^T if parts is 4."""
+    if parts == 4:
+        return [p * q for q in h for p in g]
     real = g[0] * h[0] if len(g) == 1 else g[0] * h[0] + g[1] * h[1]
     return [real] if parts == 1 else [real, g[1] * h[0] - g[0] * h[1]]
