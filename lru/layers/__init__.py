@@ -30,6 +30,7 @@ from lru.layers.lru import LRU  # noqa: E402
 from lru.layers.lstm import LSTM, LSTMCell, LSTMState  # noqa: E402
 from lru.layers.mlstm import MLSTM, MLSTMState  # noqa: E402
 from lru.layers.qrnn import QRNN, QRNNCell, QRNNState  # noqa: E402
+from lru.layers.slstm import SLSTM, SLSTMState  # noqa: E402
 from lru.layers.stack import ElmanStack, GRUStack, LSTMStack, QRNNStack  # noqa: E402
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "LSTM",
     "MLSTM",
     "QRNN",
+    "SLSTM",
     "Bidirectional",
     "DeltaNet",
     "DeltaState",
@@ -62,6 +64,7 @@ __all__ = [
     "QRNNState",
     "RecurrentLayer",
     "RecurrentParam",
+    "SLSTMState",
     "known_compute_dtype",
     "layer_options",
     "make_layer",

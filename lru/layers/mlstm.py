@@ -79,9 +79,7 @@ class MLSTM(MatrixLayer):
 
         small, blocks = math.sqrt(2 / (5 * d_model)), (d_hidden // size, size, size)
         self.W_up = nnx.Param(normal((d_model, 2 * d_hidden), small))
-        self.W_q, self.W_k, self.W_v = (
-            nnx.Param(normal(blocks, math.sqrt(2 / (5 * d_hidden)))) for _ in "qkv"
-        )
+        self.W_q, self.W_k, self.W_v = (nnx.Param(normal(blocks, small)) for _ in "qkv")
         self.W_gates = nnx.Param(jnp.zeros((3 * d_hidden, 2 * heads), jnp.float32))
         forget = jnp.linspace(*FORGET_BIASES, heads, dtype=jnp.float32)
         drawn = normal((heads,), INPUT_BIAS_DEVIATION)

@@ -147,7 +147,7 @@ def _over_chunks(
         return jnp.moveaxis(x, (1, 3), (0, 2))
 
     masks = tuple(None if x is None else cut(x[..., None]) for x in (marked, valid))
-    y, state = _run(advance, reverse, tuple(map(cut, arrays)), state, fresh, masks)
+    y, state = _run_once(advance, reverse, tuple(map(cut, arrays)), state, fresh, masks)
     y = jnp.moveaxis(y, (0, 2), (1, 3))
     y = y.reshape(rows, y.shape[1] * length, *y.shape[3:])
     return (y[:, :steps] if rest else y), state
@@ -216,6 +216,7 @@ def _run(
 
 
 _run.defvjp(_forward, traced_once(_backward, static_argnums=(0, 1)))
+_run_once = traced_once(_run, static_argnums=(0, 1))
 
 
 def _steps(arrays: tuple[Array, ...], marked: Array | None, valid: Array | None) -> Steps:
