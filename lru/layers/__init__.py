@@ -20,8 +20,10 @@ import_submodules(sys.modules[__name__])
 
 from lru.layers.bidirectional import Bidirectional  # noqa: E402
 from lru.layers.cell import without_padding  # noqa: E402
+from lru.layers.deltanet import DeltaNet, DeltaState  # noqa: E402
 from lru.layers.diagonal import DiagonalRNN  # noqa: E402
 from lru.layers.elman import Elman, ElmanCell, ElmanState  # noqa: E402
+from lru.layers.gated_deltanet import GatedDeltaNet  # noqa: E402
 from lru.layers.gru import GRU, GRUCell, GRUState  # noqa: E402
 from lru.layers.hgrn import HGRN  # noqa: E402
 from lru.layers.indrnn import IndRNN, IndRNNCell  # noqa: E402
@@ -31,12 +33,14 @@ from lru.layers.lru import LRU  # noqa: E402
 from lru.layers.lstm import LSTM, LSTMCell, LSTMState  # noqa: E402
 from lru.layers.mingru import MinGRU, MinGRUCell  # noqa: E402
 from lru.layers.minlstm import MinLSTM, MinLSTMCell  # noqa: E402
+from lru.layers.mlstm import MLSTM, MLSTMState  # noqa: E402
 from lru.layers.para_gru import ParaGRU, ParaGRUState  # noqa: E402
 from lru.layers.para_lstm import ParaLSTM, ParaLSTMState  # noqa: E402
 from lru.layers.qrnn import QRNN, QRNNCell, QRNNState  # noqa: E402
 from lru.layers.rg_lru import RGLRU, RGLRUCell, RGLRUState  # noqa: E402
 from lru.layers.s4d import S4D  # noqa: E402
 from lru.layers.s5 import S5  # noqa: E402
+from lru.layers.slstm import SLSTM, SLSTMState  # noqa: E402
 from lru.layers.sru import SRU, SRUCell  # noqa: E402
 from lru.layers.stack import ElmanStack, GRUStack, LSTMStack, QRNNStack  # noqa: E402
 
@@ -46,13 +50,17 @@ __all__ = [
     "LAYERS",
     "LRU",
     "LSTM",
+    "MLSTM",
     "QRNN",
     "RGLRU",
     "S4D",
     "S5",
+    "SLSTM",
     "SRU",
     "Bidirectional",
     "DLinOSS",
+    "DeltaNet",
+    "DeltaState",
     "DiagonalRNN",
     "Elman",
     "ElmanCell",
@@ -61,6 +69,7 @@ __all__ = [
     "GRUCell",
     "GRUStack",
     "GRUState",
+    "GatedDeltaNet",
     "IndRNN",
     "IndRNNCell",
     "LSTMCell",
@@ -68,6 +77,7 @@ __all__ = [
     "LSTMState",
     "LinOSS",
     "LinearRNN",
+    "MLSTMState",
     "MinGRU",
     "MinGRUCell",
     "MinLSTM",
@@ -85,6 +95,7 @@ __all__ = [
     "RGLRUState",
     "RecurrentLayer",
     "RecurrentParam",
+    "SLSTMState",
     "SRUCell",
     "known_compute_dtype",
     "layer_options",

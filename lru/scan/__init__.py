@@ -13,11 +13,13 @@ from lru.scan import (
     sequential,
     sharded,
 )
+from lru.scan.delta import delta_scan
 from lru.scan.elementwise import elementwise_scan
 from lru.scan.forget import forget_mult
 from lru.scan.gated import Gate, GatedCell, States, gated_scan, gated_steps, unforced
 from lru.scan.linear import block_scan, dense_scan, linear_scan, paired_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, TIME_SPLITTING_METHODS
+from lru.scan.mlstm import Memory, mlstm_scan
 from lru.scan.nonlinear import GatedRecurrence, Recurrence, Report, TimeMethod, nonlinear_scan
 from lru.scan.pooling import pooled_scan
 from lru.scan.portability import is_portable, portable
@@ -30,6 +32,7 @@ __all__ = [
     "Gate",
     "GatedCell",
     "GatedRecurrence",
+    "Memory",
     "Recurrence",
     "Report",
     "States",
@@ -37,6 +40,7 @@ __all__ = [
     "associative",
     "block_scan",
     "chunked",
+    "delta_scan",
     "dense_scan",
     "elementwise_scan",
     "forget_mult",
@@ -44,6 +48,7 @@ __all__ = [
     "gated_steps",
     "is_portable",
     "linear_scan",
+    "mlstm_scan",
     "native",
     "nonlinear_scan",
     "paired_scan",
