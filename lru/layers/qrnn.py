@@ -19,10 +19,10 @@ from jaxtyping import Array, Bool, Float, Integer, Key
 
 from lru.layers.base import LAYERS, known_scan_method, reset_marks, zeros
 from lru.layers.cell import CellLayer, uniform, without_padding
-from lru.layers.convolution import causal_convolution, entries, segments, since_reset
+from lru.layers.convolution import causal_convolution, next_window, with_window
 from lru.registry import Registry
 from lru.scan import LINEAR_METHODS, linear_scan, pooled_scan
-from lru.scan.methods import masked, step_counts
+from lru.scan.methods import step_counts
 from lru.scan.pooling import GATES, gate_values
 
 
@@ -207,7 +207,7 @@ class QRNN(CellLayer):
         if state.window is not None:
             window = state.window
             window = jax.lax.stop_gradient(window) if self.detach_window else window
-            seen = _with_window(seen, window, lengths, reverse)
+            seen = with_window(seen, window, lengths, reverse)
         fresh = self.reset_state(x.shape[0])
         fresh = None if fresh is None else fresh.window
         out = causal_convolution(
@@ -218,7 +218,8 @@ class QRNN(CellLayer):
             reverse=reverse,
             compute_dtype=self.compute_dtype,
         )
-        return out.astype(seen.dtype), self._next_window(seen, fresh, lengths, resets, reverse)
+        before = self.window - 1
+        return out.astype(seen.dtype), next_window(seen, before, fresh, lengths, resets, reverse)
 
     def zoneout_mask(
         self, pre_activations: Float[Array, "B T M"], key: Key[Array, ""] | None
@@ -228,61 +229,6 @@ class QRNN(CellLayer):
             return ZONEOUT_EVALUATIONS[self.zoneout_eval](self.zoneout)
         shape = (*pre_activations.shape[:-1], self.d_hidden)
         return jax.random.bernoulli(key, self.zoneout, shape).astype(pre_activations.dtype)
-
-    def _next_window(
-        self,
-        seen: Float[Array, "B L D"],
-        fresh: Float[Array, "B W D"] | None,
-        lengths: Integer[Array, " B"] | None,
-        resets: Bool[Array, "B T"] | None,
-        reverse: bool,
-    ) -> Float[Array, "B W D"] | None:
-        """The last K - 1 valid inputs, and what a reset that came after them put in their place."""
-        before = self.window - 1
-        if before == 0:
-            return None
-        steps = seen.shape[1] - before
-
-        def last(x: Array) -> Array:
-            if reverse:
-                return jnp.flip(x[:, :before], 1)
-            if lengths is None:
-                return x[:, steps:]
-            at = lengths[:, None] + jnp.arange(before)
-            return jnp.take_along_axis(x, at.reshape(at.shape + (1,) * (x.ndim - 2)), axis=1)
-
-        window = last(seen)
-        if resets is None:
-            return window
-        documents = last(segments(resets, before, reverse=reverse))
-        same = documents == documents[:, -1:]
-        if fresh is None:
-            return masked(same, window)
-        ages = since_reset(resets, reverse=reverse)
-        if reverse:
-            age = ages[:, :1]
-        else:
-            end = jnp.full(seen.shape[0], steps) if lengths is None else lengths
-            age = jnp.take_along_axis(ages, jnp.maximum(end[:, None] - 1, 0), axis=1)
-        return jnp.where(same[..., None], window, entries(fresh, age + 1 + jnp.arange(before)))
-
-
-def _with_window(
-    x: Float[Array, "B T D"],
-    window: Float[Array, "B W D"],
-    lengths: Integer[Array, " B"] | None,
-    reverse: bool,
-) -> Float[Array, "B L D"]:
-    """The inputs, and in front of the first one in the direction of the run the window."""
-    if not reverse:
-        return jnp.concatenate([window, x], axis=1)
-    seen = jnp.concatenate([x, jnp.flip(window, 1)], axis=1)
-    if lengths is None:
-        return seen
-    before = window.shape[1]
-    rows = jnp.arange(x.shape[0])[:, None]
-    seen = seen.at[:, x.shape[1] :].set(0)
-    return seen.at[rows, lengths[:, None] + jnp.arange(before)].set(jnp.flip(window, 1))
 
 
 class QRNNCell(QRNN):

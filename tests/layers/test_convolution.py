@@ -1,4 +1,4 @@
-"""The causal convolution against its definition, by pairs of inputs and not."""
+"""Causal convolutions against the definition, by pairs of inputs and not, and of each channel."""
 
 from functools import partial
 
@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from lru.layers import convolution
-from lru.layers.convolution import causal_convolution
+from lru.layers.convolution import DepthwiseConvolution, causal_convolution
 
 B, D, N = 2, 3, 4
 
@@ -54,3 +55,29 @@ def test_pairs_are_for_an_even_number_of_taps_and_more_than_one_step(steps, monk
     assert multiplications() == (3 if steps > 1 else 1)
     monkeypatch.setattr(convolution.jax, "default_backend", lambda: "gpu")
     assert multiplications() == 1
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("taps", [1, 4])
+def test_of_each_channel_is_that_with_diagonal_matrices_and_hands_its_window_on(taps, reverse):
+    layer = DepthwiseConvolution(D, taps, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (B, 9, D))
+    window = layer.initial_window(B)
+    resets = jnp.zeros((B, 9), bool).at[0, 3].set(True).at[1, 6].set(True)
+    matrices = layer.kernel[...][:, :, None] * jnp.eye(D)
+    around = ((0, 0), (0, taps - 1) if reverse else (taps - 1, 0), (0, 0))
+    expected = causal_convolution(jnp.pad(x, around), matrices, resets, reverse=reverse)
+    whole, last = layer(x, window, resets=resets, reverse=reverse)
+    np.testing.assert_allclose(whole, expected + layer.bias[...], rtol=1e-5, atol=1e-6)
+
+    parts = [slice(0, 4), slice(4, 9)]
+    found = {}
+    for part in reversed(parts) if reverse else parts:
+        # The padding behind a part changes nothing.
+        longer = jnp.pad(x[:, part], ((0, 0), (0, 2), (0, 0)))
+        marks = jnp.pad(resets[:, part], ((0, 0), (0, 2)))
+        lengths = jnp.full(B, part.stop - part.start)
+        y, window = layer(longer, window, lengths=lengths, resets=marks, reverse=reverse)
+        found[part.start] = y[:, : part.stop - part.start]
+    np.testing.assert_allclose(jnp.concatenate([found[0], found[4]], axis=1), whole, rtol=1e-6)
+    np.testing.assert_array_equal(window, last)
