@@ -22,8 +22,10 @@ from lru.layers.cell import without_padding
 from lru.scan import is_portable
 from lru.scan.methods import step_counts, time_is_split, traced_once
 
-# (parameters, x, state, lengths, resets) -> (y, state), a layer as a pure function.
+# (parameters, series, state, lengths, resets) -> (y, state), a layer as a pure function.
 Run = Callable[..., tuple[Array, State]]
+# Inputs [B, T, D], and what else a layer reads step by step, [B, T, ...].
+Series = tuple[Array, ...]
 
 
 class ChunkedLayer(RecurrentLayer):
@@ -52,6 +54,18 @@ class ChunkedLayer(RecurrentLayer):
     ) -> tuple[Float[Array, "B T D"], State]:
         """See `RecurrentLayer.__call__`."""
         self.check_inputs(x, state)
+        return self._over_time((x,), state, lengths, resets, reverse)
+
+    def _over_time(
+        self,
+        series: Series,
+        state: State,
+        lengths: Array | None,
+        resets: Array | None,
+        reverse: bool,
+    ) -> tuple[Array, State]:
+        """A call with x and what else `whole` takes over time, which have been checked."""
+        x = series[0]
         lengths = step_counts(lengths, x.shape[1])
         resets = reset_marks(resets, lengths, reverse)
         state = self._start(x, state)
@@ -59,11 +73,11 @@ class ChunkedLayer(RecurrentLayer):
         # lie on one of the devices that split time.
         alone = is_portable() or time_is_split()
         if alone or not 0 < self.chunk_length < x.shape[1]:
-            return self._masked(x, state, lengths, resets, reverse)
+            return self._masked(series, state, lengths, resets, reverse)
         graphdef, params = nnx.split(self)
         start = self.initial_state(x.shape[0]) if state is None else state
-        run = _Masked(graphdef, reverse)
-        return run_in_chunks(run, params, x, start, lengths, resets, self.chunk_length, reverse)
+        run, length = _Masked(graphdef, reverse), self.chunk_length
+        return run_in_chunks(run, params, series, start, lengths, resets, length, reverse)
 
     def observe(
         self,
@@ -76,10 +90,22 @@ class ChunkedLayer(RecurrentLayer):
     ) -> dict[str, Inexact[Array, "B T N"]]:
         """See `RecurrentLayer.observe`."""
         self.check_inputs(x, state)
+        return self._observed((x,), state, lengths, resets, reverse)
+
+    def _observed(
+        self,
+        series: Series,
+        state: State,
+        lengths: Array | None,
+        resets: Array | None,
+        reverse: bool,
+    ) -> dict[str, Array]:
+        x, *others = series
         state = self._start(x, state)
         lengths = step_counts(lengths, x.shape[1])
         resets = reset_marks(resets, lengths, reverse)
-        return {"state": self.states(without_padding(x, lengths), state, lengths, resets, reverse)}
+        x = without_padding(x, lengths)
+        return {"state": self.states(x, state, lengths, resets, reverse, *others)}
 
     def _start(self, x: Array, state: State) -> State:
         """The state given, as wide as the layer's own, or that of a reset."""
@@ -100,13 +126,15 @@ class ChunkedLayer(RecurrentLayer):
 
     def _masked(
         self,
-        x: Array,
+        series: Series,
         state: State,
         lengths: Array | None,
         resets: Array | None,
         reverse: bool,
     ) -> tuple[Array, State]:
-        y, state = self.whole(without_padding(x, lengths), state, lengths, resets, reverse)
+        x, *others = series
+        x = without_padding(x, lengths)
+        y, state = self.whole(x, state, lengths, resets, reverse, *others)
         # So that what a loss says about padding, NaN included, reaches no parameter.
         return without_padding(y, lengths), state
 
@@ -158,7 +186,7 @@ def _as_wide(given: Array, own: Array) -> Array:
 def run_in_chunks(
     run: Run,
     params: Any,
-    x: Float[Array, "B T D"],
+    series: Series,
     state: State,
     lengths: Integer[Array, " B"] | None,
     resets: Bool[Array, "B T"] | None,
@@ -168,25 +196,33 @@ def run_in_chunks(
     """A layer over time in chunks; values and gradients are those of `run` on the whole.
 
     Args:
-        run: the layer as a pure function of (params, x, state, lengths, resets), hashed by what it
-            does. Its outputs are shaped like x, and rows of length 0 hand their state on unchanged.
+        run: the layer as a pure function of (params, series, state, lengths, resets), hashed by
+            what it does. Its outputs are shaped like the inputs, and rows of length 0 hand their
+            state on unchanged.
         params: its parameters, real floats.
-        x: inputs.
+        series: inputs, and what else is read step by step: real floats, all cut into chunks.
         state: where to start.
         lengths: number of valid steps of each row; None if all are valid.
         resets: True where a row starts afresh; None if nowhere.
         length: number L of steps in a chunk; the last one in the direction of the run has the rest.
         reverse: whether the layer runs from the last chunk to the first.
     """
-    return _chunks_once(run, length, reverse, params, x, state, lengths, resets)
+    return _chunks_once(run, length, reverse, params, series, state, lengths, resets)
 
 
-def _slice(x: Array | None, start: Array | int, size: int) -> Array | None:
-    return None if x is None else lax.dynamic_slice_in_dim(x, start, size, axis=1)
+def _slice(tree: Any, start: Array | int, size: int) -> Any:
+    return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, size, axis=1), tree)
 
 
-def _write(whole: Array, part: Array, start: Array | int) -> Array:
-    return lax.dynamic_update_slice_in_dim(whole, part, start, axis=1)
+def _write(whole: Any, part: Any, start: Array | int) -> Any:
+    def write(whole: Array, part: Array) -> Array:
+        return lax.dynamic_update_slice_in_dim(whole, part, start, axis=1)
+
+    return jax.tree.map(write, whole, part)
+
+
+def _like(tree: Any) -> Any:
+    return jax.tree.map(lambda x: lax.empty(x.shape, x.dtype), tree)
 
 
 def _bounds(steps: int, length: int, reverse: bool) -> tuple[int, int, Callable, int]:
@@ -207,16 +243,16 @@ def _forward(
     length: int,
     reverse: bool,
     params: Any,
-    x: Array,
+    series: Series,
     state: State,
     lengths: Array | None,
     resets: Array | None,
 ) -> tuple[tuple[Array, State], tuple]:
-    count, rest, start_of, start_of_rest = _bounds(x.shape[1], length, reverse)
+    count, rest, start_of, start_of_rest = _bounds(series[0].shape[1], length, reverse)
 
     def chunk(start: Array | int, size: int, y: Array, state: State) -> tuple[Array, State]:
         options = _options(start, size, lengths, resets)
-        part, state = run(params, _slice(x, start, size), state, *options)
+        part, state = run(params, _slice(series, start, size), state, *options)
         return _write(y, part, start), state
 
     def step(k: Array, carry: tuple) -> tuple:
@@ -225,8 +261,8 @@ def _forward(
         return *chunk(start_of(k), length, y, state), starts
 
     starts = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), state)
-    y, state, starts = lax.fori_loop(0, count, step, (lax.empty(x.shape, x.dtype), state, starts))
-    saved = (params, x, starts, state, lengths, resets)
+    y, state, starts = lax.fori_loop(0, count, step, (_like(series[0]), state, starts))
+    saved = (params, series, starts, state, lengths, resets)
     if rest:
         y, state = chunk(start_of_rest, rest, y, state)
     return (y, state), saved
@@ -235,26 +271,26 @@ def _forward(
 def _backward(
     run: Run, length: int, reverse: bool, saved: tuple, gradients: tuple[Array, State]
 ) -> tuple:
-    params, x, starts, before_rest, lengths, resets = saved
+    params, series, starts, before_rest, lengths, resets = saved
     dy, dstate = gradients
-    count, rest, start_of, start_of_rest = _bounds(x.shape[1], length, reverse)
+    count, rest, start_of, start_of_rest = _bounds(dy.shape[1], length, reverse)
 
     def chunk(start: Array | int, size: int, before: State, carry: tuple) -> tuple:
-        dparams, dx, dstate = carry
+        dparams, dseries, dstate = carry
         options = _options(start, size, lengths, resets)
 
-        def partly(params: Any, x: Array, state: State) -> tuple[Array, State]:
-            return run(params, x, state, *options)
+        def partly(params: Any, series: Series, state: State) -> tuple[Array, State]:
+            return run(params, series, state, *options)
 
-        _, pull = jax.vjp(partly, params, _slice(x, start, size), before)
+        _, pull = jax.vjp(partly, params, _slice(series, start, size), before)
         more, part, dstate = pull((_slice(dy, start, size), dstate))
-        return jax.tree.map(jnp.add, dparams, more), _write(dx, part, start), dstate
+        return jax.tree.map(jnp.add, dparams, more), _write(dseries, part, start), dstate
 
     def step(i: Array, carry: tuple) -> tuple:
         k = count - 1 - i
         return chunk(start_of(k), length, jax.tree.map(lambda all: all[k], starts), carry)
 
-    carry = (jax.tree.map(jnp.zeros_like, params), lax.empty(x.shape, x.dtype), dstate)
+    carry = (jax.tree.map(jnp.zeros_like, params), _like(series), dstate)
     if rest:
         carry = chunk(start_of_rest, rest, before_rest, carry)
     return *lax.fori_loop(0, count, step, carry), None, None
@@ -266,12 +302,12 @@ def _chunks(
     length: int,
     reverse: bool,
     params: Any,
-    x: Array,
+    series: Series,
     state: State,
     lengths: Array | None,
     resets: Array | None,
 ) -> tuple[Array, State]:
-    return _forward(run, length, reverse, params, x, state, lengths, resets)[0]
+    return _forward(run, length, reverse, params, series, state, lengths, resets)[0]
 
 
 _chunks.defvjp(_forward, traced_once(_backward, static_argnums=(0, 1, 2)))
