@@ -13,10 +13,12 @@ from lru.scan import (
     sequential,
     sharded,
 )
+from lru.scan.delta import delta_scan
 from lru.scan.forget import forget_mult
 from lru.scan.gated import Gate, GatedCell, States, gated_scan, gated_steps, unforced
 from lru.scan.linear import dense_scan, linear_scan, paired_scan
 from lru.scan.methods import DENSE_METHODS, LINEAR_METHODS, TIME_SPLITTING_METHODS
+from lru.scan.mlstm import Memory, mlstm_scan
 from lru.scan.pooling import pooled_scan
 from lru.scan.portability import is_portable, portable
 from lru.scan.projected import projected_scan
@@ -27,15 +29,18 @@ __all__ = [
     "TIME_SPLITTING_METHODS",
     "Gate",
     "GatedCell",
+    "Memory",
     "States",
     "associative",
     "chunked",
+    "delta_scan",
     "dense_scan",
     "forget_mult",
     "gated_scan",
     "gated_steps",
     "is_portable",
     "linear_scan",
+    "mlstm_scan",
     "native",
     "paired_scan",
     "pallas",

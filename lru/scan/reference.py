@@ -4,12 +4,14 @@ Every method must agree with these functions, whose gradients are plain autodiff
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Integer
 
 from lru.scan.gated import GatedCell, States
+from lru.scan.mlstm import EPSILON, Memory
 
 
 def linear_scan(
@@ -91,6 +93,94 @@ def pooled_scan(
     options = {"reverse": reverse, "resets": resets, "lengths": lengths, "reset_to": reset_to}
     c, last = linear_scan(keep, update * jnp.tanh(z), c0, **options)
     return (jax.nn.sigmoid(others[0]) * c if others else c), last
+
+
+def delta_scan(
+    q: Float[Array, "B T H P"],
+    k: Float[Array, "B T H P"],
+    v: Float[Array, "B T H Q"],
+    beta: Float[Array, "B T H"] | Float[Array, "B T H Q"],
+    S0: Float[Array, "B H P Q"],
+    *,
+    log_decay: Float[Array, "B T H"] | None = None,
+    reverse: bool = False,
+    resets: Bool[Array, "B T"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
+    reset_to: Float[Array, "B H P Q"] | None = None,
+) -> tuple[Float[Array, "B T H Q"], Float[Array, "B H P Q"]]:
+    """Run the delta rule; arguments and results as in `lru.scan`."""
+    beta = jnp.broadcast_to(beta.reshape(*beta.shape[:3], -1), v.shape)
+    decay = jnp.zeros(v.shape[:3], v.dtype) if log_decay is None else log_decay
+
+    def advance(S: Array, at_t: tuple[Array, ...]) -> tuple[Array, Array]:
+        q, k, v, beta, decay = at_t
+        S = jnp.exp(decay)[..., None, None] * S
+        u = beta * (v - jnp.einsum("bhpq,bhp->bhq", S, k))
+        S = S + k[..., None] * u[..., None, :]
+        return S, jnp.einsum("bhpq,bhp->bhq", S, q) / jnp.sqrt(q.shape[-1])
+
+    return _steps(advance, (q, k, v, beta, decay), S0, reverse, resets, lengths, reset_to)
+
+
+def mlstm_scan(
+    q: Float[Array, "B T H P"],
+    k: Float[Array, "B T H P"],
+    v: Float[Array, "B T H Q"],
+    i: Float[Array, "B T H"],
+    f: Float[Array, "B T H"],
+    state: Memory,
+    *,
+    reverse: bool = False,
+    resets: Bool[Array, "B T"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
+    reset_to: Memory | None = None,
+) -> tuple[Float[Array, "B T H Q"], Memory]:
+    """Run the memory of an mLSTM; arguments and results as in `lru.scan`."""
+
+    def advance(state: Memory, at_t: tuple[Array, ...]) -> tuple[Memory, Array]:
+        (C, n, m), (q, k, v, i, f) = state, at_t
+        log_f = jax.nn.log_sigmoid(f)
+        before, m = m, jnp.maximum(log_f + m, i)
+        keep, take = jnp.exp(log_f + before - m), jnp.exp(i - m) / jnp.sqrt(q.shape[-1])
+        n = keep[..., None] * n + take[..., None] * k
+        keep, take = (x[..., None, None] for x in (keep, take))
+        C = keep * C + take * k[..., None] * v[..., None, :]
+        size = jnp.maximum(jnp.abs(jnp.sum(n * q, -1)), jnp.exp(-m)) + EPSILON
+        return (C, n, m), jnp.einsum("bhpq,bhp->bhq", C, q) / size[..., None]
+
+    return _steps(advance, (q, k, v, i, f), state, reverse, resets, lengths, reset_to)
+
+
+def _steps(
+    advance: Callable[[Any, tuple[Array, ...]], tuple[Any, Array]],
+    arrays: tuple[Array, ...],
+    state: Any,
+    reverse: bool,
+    resets: Array | None,
+    lengths: Array | None,
+    reset_to: Any,
+) -> tuple[Array, Any]:
+    """A step on every input [B, H, ...] in turn, for states of any tree."""
+    rows, steps = arrays[0].shape[:2]
+    marked = jnp.zeros((rows, steps), bool) if resets is None else resets
+    valid = jnp.arange(steps) < (jnp.full(rows, steps) if lengths is None else lengths)[:, None]
+    fresh = jax.tree.map(jnp.zeros_like, state) if reset_to is None else reset_to
+
+    def choose(where: Array, new: Any, old: Any) -> Any:
+        def chosen(new: Array, old: Array) -> Array:
+            return jnp.where(where.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+        return jax.tree.map(chosen, new, old)
+
+    def step(state: Any, at_t: tuple) -> tuple[Any, Array]:
+        x_t, marked_t, valid_t = at_t
+        x_t = choose(valid_t, x_t, jax.tree.map(jnp.zeros_like, x_t))
+        after, y = advance(choose(marked_t, fresh, state), x_t)
+        return choose(valid_t, after, state), choose(valid_t, y, jnp.zeros_like(y))
+
+    over_time = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (arrays, marked, valid))
+    last, y = jax.lax.scan(step, state, over_time, reverse=reverse)
+    return jnp.moveaxis(y, 0, 1), last
 
 
 def _loop(
