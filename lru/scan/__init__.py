@@ -22,6 +22,7 @@ from lru.scan.mlstm import Memory, mlstm_scan
 from lru.scan.pooling import pooled_scan
 from lru.scan.portability import is_portable, portable
 from lru.scan.projected import projected_scan
+from lru.scan.selective import selective_scan
 
 __all__ = [
     "DENSE_METHODS",
@@ -48,6 +49,7 @@ __all__ = [
     "portable",
     "projected_scan",
     "reference",
+    "selective_scan",
     "sequential",
     "sharded",
     "unforced",
