@@ -23,6 +23,7 @@ from lru.scan.pooling import pooled_scan
 from lru.scan.portability import is_portable, portable
 from lru.scan.projected import projected_scan
 from lru.scan.selective import selective_scan
+from lru.scan.ssd import ssd_scan
 
 __all__ = [
     "DENSE_METHODS",
@@ -52,5 +53,6 @@ __all__ = [
     "selective_scan",
     "sequential",
     "sharded",
+    "ssd_scan",
     "unforced",
 ]

@@ -72,7 +72,7 @@ Advance = Callable[[Tree, Tree, Steps], tuple[Tree, Array]]
 
 def over_chunks(
     advance: Advance,
-    arrays: tuple[Float[Array, "B T H ..."], ...],
+    arrays: tuple[Float[Array, "B T _ ..."], ...],
     state: Tree,
     *,
     reverse: bool = False,
@@ -86,7 +86,8 @@ def over_chunks(
     Args:
         advance: from the state before a chunk, the one of marked steps, and the steps, to the state
             after them and their outputs. At padding it must hand the state on.
-        arrays: inputs of each step and head; at padding they may hold anything, NaN included.
+        arrays: inputs of each step, for heads or for groups of them; at padding they may hold
+            anything, NaN included.
         state: before the first step, with rows along the first axis of leaves.
         reverse: run from the last step to the first.
         resets: [B, T] bool; a marked step starts from `reset_to`.

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lru.scan import selective_scan
+from lru.scan import selective_scan, ssd_scan
 from tests.peers import cases
 
 
@@ -24,5 +24,17 @@ def test_selective_scan(case, method):
         y, h = selective_scan(u, dt, leaves["A"].T, B, C, chunk_length=4, method=method)
         y = jnp.swapaxes(y + leaves["Dv"] * u, 1, 2)
         return y * jax.nn.silu(leaves["z"]) if "z" in leaves else y, h.mT
+
+    cases.check(case, run)
+
+
+@pytest.mark.parametrize("chunk_length", [0, 1, 5])
+@pytest.mark.parametrize("case", cases.names("ssd"))
+def test_ssd_scan(case, chunk_length):
+    def run(leaves):
+        x, log_decay, B, C = (leaves[name] for name in ("X", "A", "Bm", "Cm"))
+        S0 = leaves["S0"][:, 0].mT
+        y, S = ssd_scan(x, log_decay, B, C, S0, chunk_length=chunk_length)
+        return y, S.mT
 
     cases.check(case, run)

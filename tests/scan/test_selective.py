@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lru.scan import reference, selective_scan
+from lru.scan import reference, selective_scan, ssd_scan
 
 ROWS, STEPS, GROUPS, HEADS, STATES = 3, 11, 2, 4, 3
 
@@ -20,18 +20,28 @@ def selective_problem(normal):
     return {"u": u, "dt": dt, "A": A, "B": B, "C": C, "h0": h0, "reset_to": fresh}
 
 
-PROBLEMS = [
-    (selective_problem, reference.selective_scan, partial(selective_scan, method="sequential")),
-    (selective_problem, reference.selective_scan, partial(selective_scan, method="associative")),
-]
+def ssd_problem(normal):
+    x, log_decay = normal(ROWS, STEPS, HEADS, 5), -jax.nn.softplus(normal(ROWS, STEPS, HEADS))
+    B, C = normal(2, ROWS, STEPS, GROUPS, STATES)
+    S0, fresh = normal(2, ROWS, HEADS, STATES, 5)
+    return {"x": x, "log_decay": log_decay, "B": B, "C": C, "S0": S0, "reset_to": fresh}
+
+
+PROBLEMS = {
+    "sequential": (selective_problem, reference.selective_scan, selective_scan),
+    "associative": (
+        *(selective_problem, reference.selective_scan),
+        partial(selective_scan, method="associative"),
+    ),
+    "ssd": (ssd_problem, reference.ssd_scan, ssd_scan),
+}
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize(
-    ("problem", "oracle", "scan"), PROBLEMS, ids=["selective", "selective-associative"]
-)
-def test_equals_the_oracle(problem, oracle, scan, packed, reverse):
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_equals_the_oracle(name, packed, reverse):
+    problem, oracle, scan = PROBLEMS[name]
     keys = iter(jax.random.split(jax.random.key(0), 9))
     with jax.enable_x64(True):
         arrays = problem(lambda *shape: jax.random.normal(next(keys), shape, "float64"))
