@@ -20,12 +20,15 @@ import_submodules(sys.modules[__name__])
 
 from lru.layers.bidirectional import Bidirectional  # noqa: E402
 from lru.layers.cell import without_padding  # noqa: E402
+from lru.layers.deltanet import DeltaNet, DeltaState  # noqa: E402
 from lru.layers.diagonal import DiagonalRNN  # noqa: E402
 from lru.layers.elman import Elman, ElmanCell, ElmanState  # noqa: E402
+from lru.layers.gated_deltanet import GatedDeltaNet  # noqa: E402
 from lru.layers.gru import GRU, GRUCell, GRUState  # noqa: E402
 from lru.layers.linear_rnn import LinearRNN  # noqa: E402
 from lru.layers.lru import LRU  # noqa: E402
 from lru.layers.lstm import LSTM, LSTMCell, LSTMState  # noqa: E402
+from lru.layers.mlstm import MLSTM, MLSTMState  # noqa: E402
 from lru.layers.qrnn import QRNN, QRNNCell, QRNNState  # noqa: E402
 from lru.layers.stack import ElmanStack, GRUStack, LSTMStack, QRNNStack  # noqa: E402
 
@@ -34,8 +37,11 @@ __all__ = [
     "LAYERS",
     "LRU",
     "LSTM",
+    "MLSTM",
     "QRNN",
     "Bidirectional",
+    "DeltaNet",
+    "DeltaState",
     "DiagonalRNN",
     "Elman",
     "ElmanCell",
@@ -44,10 +50,12 @@ __all__ = [
     "GRUCell",
     "GRUStack",
     "GRUState",
+    "GatedDeltaNet",
     "LSTMCell",
     "LSTMStack",
     "LSTMState",
     "LinearRNN",
+    "MLSTMState",
     "NoStepError",
     "QRNNCell",
     "QRNNStack",

@@ -74,15 +74,16 @@ class DepthwiseConvolution(nnx.Module):
 
     Attributes:
         kernel: weights [K, N]; row j belongs to the input j steps back.
-        bias: of the outputs [N].
+        bias: of the outputs [N]; None without one.
     """
 
-    def __init__(self, width: int, window: int, *, rngs: nnx.Rngs):
+    def __init__(self, width: int, window: int, *, bias: bool = True, rngs: nnx.Rngs):
         """Draw the parameters from U(-1/sqrt(K), 1/sqrt(K)), as PyTorch does.
 
         Args:
             width: number N of channels.
             window: width K of the convolution: a step sees its own and K - 1 before.
+            bias: whether to have one.
             rngs: source of the initial parameters.
 
         Raises:
@@ -91,7 +92,7 @@ class DepthwiseConvolution(nnx.Module):
         if window < 1:
             raise ValueError(f"window must be at least 1, got {window}")
         self.kernel = nnx.Param(uniform(rngs.params(), (window, width), window))
-        self.bias = nnx.Param(uniform(rngs.params(), (width,), window))
+        self.bias = nnx.Param(uniform(rngs.params(), (width,), window)) if bias else None
 
     def initial_window(self, rows: int) -> Float[Array, "B W N"] | None:
         """Zeros for the K - 1 inputs before the first one; None where K is 1."""
@@ -128,7 +129,8 @@ class DepthwiseConvolution(nnx.Module):
         if window is not None:
             seen = with_window(x.astype(window.dtype), window, lengths, reverse)
         inputs = _inputs(seen, taps, resets, fresh, reverse)
-        y = self.bias[...] + sum(w_j * x_j for w_j, x_j in zip(kernel, inputs, strict=True))
+        y = jnp.zeros((), kernel.dtype) if self.bias is None else self.bias[...]
+        y = y + sum(w_j * x_j for w_j, x_j in zip(kernel, inputs, strict=True))
         return y, next_window(seen, taps - 1, fresh, lengths, resets, reverse)
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Integer
 
-from lru.scan.matrices import Steps, over_chunks
+from lru.scan.matrices import StatesOf, Steps, over_chunks
 
 
 def delta_scan(
@@ -28,7 +28,8 @@ def delta_scan(
     lengths: Integer[Array, " B"] | None = None,
     reset_to: Float[Array, "B H P Q"] | None = None,
     chunk_length: int = 32,
-) -> tuple[Float[Array, "B T H Q"], Float[Array, "B H P Q"]]:
+    states: bool = False,
+) -> tuple[Float[Array, "B T H ..."], Float[Array, "B H P Q"]]:
     """Run the delta rule over time.
 
     Differentiable in every array, through both results.
@@ -47,6 +48,7 @@ def delta_scan(
             hold anything, NaN included.
         reset_to: state of marked steps; None is zero.
         chunk_length: steps that are solved at once; 0 for all.
+        states: give S [B, T, H, P, Q] after every step in place of the outputs, step by step.
 
     Returns:
         Outputs, zero at padding, and the state after the last valid step of each row; both are
@@ -61,14 +63,14 @@ def delta_scan(
     start = jnp.zeros((rows, heads, width, v.shape[-1]), dtype) if S0 is None else S0.astype(dtype)
     decay = [] if log_decay is None else [log_decay]
     return over_chunks(
-        _advance,
+        StatesOf(_advance) if states else _advance,
         tuple(x.astype(dtype) for x in (q / math.sqrt(width), k, v, beta, *decay)),
         start,
         reverse=reverse,
         resets=resets,
         lengths=lengths,
         reset_to=None if reset_to is None else reset_to.astype(dtype),
-        chunk_length=chunk_length if beta.ndim == 3 else 1,
+        chunk_length=chunk_length if beta.ndim == 3 and not states else 1,
     )
 
 

@@ -80,7 +80,7 @@ def over_chunks(
     lengths: Integer[Array, " B"] | None = None,
     reset_to: Tree = None,
     chunk_length: int,
-) -> tuple[Float[Array, "B T H Q"], Tree]:
+) -> tuple[Float[Array, "B T H ..."], Tree]:
     """Run a recurrence over time, chunk after chunk.
 
     Args:
@@ -110,6 +110,17 @@ def over_chunks(
     return _over_chunks(advance, length, reverse, arrays, state, reset_to, resets, lengths)
 
 
+class StatesOf(NamedTuple):
+    """A recurrence that gives the first leaf of its state for the output of each chunk."""
+
+    advance: Advance
+
+    def __call__(self, state: Tree, fresh: Tree, steps: Steps) -> tuple[Tree, Array]:
+        """See `Advance`; for chunks of one step."""
+        state = self.advance(state, fresh, steps)[0]
+        return state, jax.tree.leaves(state)[0][:, :, None]
+
+
 @partial(traced_once, static_argnums=(0, 1, 2))
 def _over_chunks(
     advance: Advance,
@@ -136,25 +147,80 @@ def _over_chunks(
         x = x.reshape(x.shape[0], count, length, *x.shape[2:])
         return jnp.moveaxis(x, (1, 3), (0, 2))
 
-    @jax.checkpoint
-    def step(state: Tree, chunk: Tree) -> tuple[Tree, Array]:
-        if reverse:
-            chunk = jax.tree.map(lambda x: jnp.flip(x, 2), chunk)
-        arrays, marked, valid = chunk
-        state, y = advance(state, fresh, _steps(arrays, marked, valid, length))
-        return state, jnp.flip(y, 2) if reverse else y
-
-    masks = [None if x is None else cut(x[..., None]) for x in (marked, valid)]
-    state, y = lax.scan(step, state, (tuple(map(cut, arrays)), *masks), reverse=reverse)
+    masks = tuple(None if x is None else cut(x[..., None]) for x in (marked, valid))
+    y, state = _run(advance, reverse, tuple(map(cut, arrays)), state, fresh, masks)
     y = jnp.moveaxis(y, (0, 2), (1, 3))
     y = y.reshape(rows, y.shape[1] * length, *y.shape[3:])
     return (y[:, :steps] if rest else y), state
 
 
-def _steps(
-    arrays: tuple[Array, ...], marked: Array | None, valid: Array | None, length: int
-) -> Steps:
-    same = jnp.tri(length, dtype=bool)
+def _one(
+    advance: Advance,
+    reverse: bool,
+    masks: tuple[Array | None, ...],
+    arrays: tuple[Array, ...],
+    state: Tree,
+    fresh: Tree,
+) -> tuple[Array, Tree]:
+    """A chunk, whose arrays are in the order of time."""
+    marked, valid = masks
+    if reverse:
+        arrays = tuple(jnp.flip(x, 2) for x in arrays)
+        marked, valid = (None if x is None else jnp.flip(x, 2) for x in masks)
+    state, y = advance(state, fresh, _steps(arrays, marked, valid))
+    return jnp.flip(y, 2) if reverse else y, state
+
+
+def _forward(
+    advance: Advance,
+    reverse: bool,
+    chunks: tuple[Array, ...],
+    state: Tree,
+    fresh: Tree,
+    masks: tuple[Array | None, ...],
+) -> tuple[tuple[Array, Tree], tuple]:
+    def step(state: Tree, chunk: tuple) -> tuple[Tree, tuple[Array, Tree]]:
+        y, after = _one(advance, reverse, chunk[1], chunk[0], state, fresh)
+        return after, (y, state)
+
+    last, (y, starts) = lax.scan(step, state, (chunks, masks), reverse=reverse)
+    return (y, last), (chunks, starts, fresh, masks)
+
+
+def _backward(advance: Advance, reverse: bool, saved: tuple, gradients: tuple) -> tuple:
+    chunks, starts, fresh, masks = saved
+    dy, dlast = gradients
+
+    def step(carry: tuple[Tree, Tree], chunk: tuple) -> tuple[tuple[Tree, Tree], Tree]:
+        dstate, dfresh = carry
+        arrays, masks, start, dy = chunk
+        _, pull = jax.vjp(partial(_one, advance, reverse, masks), arrays, start, fresh)
+        darrays, dstate, more = pull((dy, dstate))
+        return (dstate, jax.tree.map(jnp.add, dfresh, more)), darrays
+
+    carry = (dlast, jax.tree.map(jnp.zeros_like, fresh))
+    over_time = (chunks, masks, starts, dy)
+    (dstate, dfresh), darrays = lax.scan(step, carry, over_time, reverse=not reverse)
+    return darrays, dstate, dfresh, None
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _run(
+    advance: Advance,
+    reverse: bool,
+    chunks: tuple[Array, ...],
+    state: Tree,
+    fresh: Tree,
+    masks: tuple[Array | None, ...],
+) -> tuple[Array, Tree]:
+    return _forward(advance, reverse, chunks, state, fresh, masks)[0]
+
+
+_run.defvjp(_forward, traced_once(_backward, static_argnums=(0, 1)))
+
+
+def _steps(arrays: tuple[Array, ...], marked: Array | None, valid: Array | None) -> Steps:
+    same = jnp.tri(arrays[0].shape[2], dtype=bool)
     if marked is None:
         return Steps(arrays, valid, same, None)
     document = jnp.cumsum(marked, axis=-1)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer
 
-from lru.scan.matrices import Steps, over_chunks
+from lru.scan.matrices import StatesOf, Steps, over_chunks
 
 # Beside the stabilised denominator, so that what it adds to the other grows with m.
 EPSILON = 1e-6
@@ -34,7 +34,8 @@ def mlstm_scan(
     lengths: Integer[Array, " B"] | None = None,
     reset_to: Memory | None = None,
     chunk_length: int = 32,
-) -> tuple[Float[Array, "B T H Q"], Memory]:
+    states: bool = False,
+) -> tuple[Float[Array, "B T H ..."], Memory]:
     """Run the matrix memory of an mLSTM over time.
 
     Differentiable in every array, through both results.
@@ -52,6 +53,7 @@ def mlstm_scan(
             hold anything, NaN included.
         reset_to: state of marked steps; None is zeros.
         chunk_length: steps that are computed at once; 0 for all.
+        states: give C [B, T, H, P, Q] after every step in place of the outputs, step by step.
 
     Returns:
         Outputs, zero at padding, and C, n and m after the last valid step of each row; all are
@@ -68,16 +70,16 @@ def mlstm_scan(
         state = (jnp.zeros(shape, dtype), jnp.zeros(shape[:3], dtype), jnp.zeros(shape[:2], dtype))
     v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
     h, (C, m) = over_chunks(
-        _advance,
+        StatesOf(_advance) if states else _advance,
         tuple(x.astype(dtype) for x in (q, k / math.sqrt(width), v, i, f)),
         _joined(state, dtype),
         reverse=reverse,
         resets=resets,
         lengths=lengths,
         reset_to=None if reset_to is None else _joined(reset_to, dtype),
-        chunk_length=chunk_length,
+        chunk_length=1 if states else chunk_length,
     )
-    return h, (C[..., :-1], C[..., -1], m)
+    return h[..., :-1] if states else h, (C[..., :-1], C[..., -1], m)
 
 
 def _joined(state: Memory, dtype: jnp.dtype) -> tuple[Array, Array]:

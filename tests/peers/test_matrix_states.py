@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+from lru.layers import MLSTM
 from lru.scan import delta_scan, mlstm_scan
 from tests.peers import cases
 
@@ -56,3 +58,29 @@ def test_mlstm(case, chunk_length):
         expected = found["aux_C"], found["aux_n"][..., 0], found["aux_m"][..., 0, 0]
         close = partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-10)
         jax.tree.map(close, jax.jit(scanned)(found)[1], expected)
+
+
+def test_mlstm_layer():
+    (case,) = cases.names("mlstm_layer")
+    layer = MLSTM(6, 16, n_heads=2, chunk_length=4, rngs=nnx.Rngs(0))
+    graphdef, _ = nnx.split(layer)
+
+    def run(leaves):
+        gates = [leaves[f"mlstm_cell.{gate}.weight"] for gate in ("igate", "fgate")]
+        biases = [leaves[f"mlstm_cell.{gate}.bias"] for gate in ("igate", "fgate")]
+        values = {
+            "W_up": leaves["proj_up.weight"].T,
+            **{f"W_{name}": leaves[f"{name}_proj.weight"].mT for name in "qkv"},
+            "W_gates": jnp.concatenate(gates).T,
+            "b_gates": jnp.concatenate(biases),
+            "convolution": {
+                "kernel": jnp.flip(leaves["conv1d.conv.weight"][:, 0], 1).T,
+                "bias": leaves["conv1d.conv.bias"],
+            },
+            "norm": leaves["mlstm_cell.outnorm.weight"],
+            "skip": leaves["learnable_skip"],
+            "W_down": leaves["proj_down.weight"].T,
+        }
+        return nnx.merge(graphdef, nnx.State(values))(leaves["x"])[0], None
+
+    cases.check(case, run)
