@@ -28,8 +28,11 @@ from lru.layers.gru import GRU, GRUCell, GRUState  # noqa: E402
 from lru.layers.linear_rnn import LinearRNN  # noqa: E402
 from lru.layers.lru import LRU  # noqa: E402
 from lru.layers.lstm import LSTM, LSTMCell, LSTMState  # noqa: E402
+from lru.layers.mamba import Mamba  # noqa: E402
+from lru.layers.mamba2 import Mamba2  # noqa: E402
 from lru.layers.mlstm import MLSTM, MLSTMState  # noqa: E402
 from lru.layers.qrnn import QRNN, QRNNCell, QRNNState  # noqa: E402
+from lru.layers.selective import SelectiveState  # noqa: E402
 from lru.layers.stack import ElmanStack, GRUStack, LSTMStack, QRNNStack  # noqa: E402
 
 __all__ = [
@@ -56,12 +59,15 @@ __all__ = [
     "LSTMState",
     "LinearRNN",
     "MLSTMState",
+    "Mamba",
+    "Mamba2",
     "NoStepError",
     "QRNNCell",
     "QRNNStack",
     "QRNNState",
     "RecurrentLayer",
     "RecurrentParam",
+    "SelectiveState",
     "known_compute_dtype",
     "layer_options",
     "make_layer",

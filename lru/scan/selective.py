@@ -262,4 +262,4 @@ def _backward(reverse: bool, saved: tuple, gradients: tuple[Array, Array]) -> tu
     return _Steps(du, ddt, dB, dC, None), dA.sum(0), dh, of_fresh
 
 
-_by_steps.defvjp(_forward, _backward)
+_by_steps.defvjp(_forward, traced_once(_backward, static_argnums=0))

