@@ -152,34 +152,77 @@ def _scan(
     return masked(valid, y[:, :steps] if rest else y), leave(last)
 
 
-def _by_method(
-    method: str, reverse: bool, series: _Steps, A: Array, start: Array, fresh: Array
+def _of_chunk(
+    method: str,
+    reverse: bool,
+    marked: Array | None,
+    series: tuple,
+    A: Array,
+    h: Array,
+    fresh: Array,
 ) -> tuple[Array, Array]:
     """The steps of a chunk at once, by a linear scan over [B, L, M N]."""
-    shape, length = start.shape, series.u.shape[1]
-    rows, lanes = shape[0], math.prod(shape[1:])
+    u, dt, B, C = series
+    rows, lanes, length = len(h), math.prod(h.shape[1:]), len(u)
 
     def flat(x: Array) -> Array:
         return jnp.moveaxis(x, 0, 1).reshape(rows, length, lanes)
 
-    @jax.checkpoint
-    def chunk(h: Array, steps: _Steps) -> tuple[Array, Array]:
-        u, dt, B, C, marked = steps
-        states, h = linear_scan(
-            flat(jnp.exp(dt[..., None, :] * A)),
-            flat((dt * u)[..., None, :] * B[..., None]),
-            h,
-            reverse=reverse,
-            resets=None if marked is None else marked.T,
-            reset_to=jnp.broadcast_to(fresh, shape).reshape(rows, lanes),
-            method=method,
-            donate=True,
-        )
-        states = jnp.moveaxis(states, 1, 0).reshape(length, *shape)
-        return h, jnp.sum(states * C[..., None], -2)
+    states, last = linear_scan(
+        flat(jnp.exp(dt[..., None, :] * A)),
+        flat((dt * u)[..., None, :] * B[..., None]),
+        h.reshape(rows, lanes),
+        reverse=reverse,
+        resets=None if marked is None else marked.T,
+        reset_to=jnp.broadcast_to(fresh, h.shape).reshape(rows, lanes),
+        method=method,
+        donate=True,
+    )
+    states = jnp.moveaxis(states, 1, 0).reshape(length, *h.shape)
+    return jnp.sum(states * C[..., None], -2), last.reshape(h.shape)
 
-    last, y = lax.scan(chunk, start.reshape(rows, lanes), series, reverse=reverse)
-    return y, last.reshape(shape)
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _by_method(
+    method: str, reverse: bool, series: _Steps, A: Array, start: Array, fresh: Array
+) -> tuple[Array, Array]:
+    """Chunk after chunk, each by a linear scan."""
+    return _forward_by_method(method, reverse, series, A, start, fresh)[0]
+
+
+def _forward_by_method(
+    method: str, reverse: bool, series: _Steps, A: Array, start: Array, fresh: Array
+) -> tuple[tuple[Array, Array], tuple]:
+    def chunk(h: Array, steps: _Steps) -> tuple[Array, tuple[Array, Array]]:
+        y, last = _of_chunk(method, reverse, steps.marked, steps[:4], A, h, fresh)
+        return last, (h, y)
+
+    last, (starts, y) = lax.scan(chunk, start, series, reverse=reverse)
+    return (y, last), (series, A, starts, fresh)
+
+
+def _backward_by_method(
+    method: str, reverse: bool, saved: tuple, gradients: tuple[Array, Array]
+) -> tuple:
+    series, A, starts, fresh = saved
+    dy, dh = gradients
+
+    def chunk(carry: tuple, at_chunk: tuple) -> tuple:
+        dh, *sums = carry
+        steps, start, dy = at_chunk
+        run = partial(_of_chunk, method, reverse, steps.marked)
+        _, pull = jax.vjp(run, steps[:4], A, start, fresh)
+        dseries, dA, dh, dfresh = pull((dy, dh))
+        return (dh, *map(jnp.add, sums, (dA, dfresh))), dseries
+
+    carry = (dh, jnp.zeros_like(A), jnp.zeros_like(fresh))
+    over_time = (series, starts, dy)
+    (dh, dA, dfresh), of_series = lax.scan(chunk, carry, over_time, reverse=not reverse)
+    du, ddt, dB, dC = of_series
+    return _Steps(du, ddt, dB, dC, None), dA, dh, dfresh
+
+
+_by_method.defvjp(_forward_by_method, traced_once(_backward_by_method, static_argnums=(0, 1)))
 
 
 def _found(marked: Array | None, fresh: Array, h: Array) -> Array:
