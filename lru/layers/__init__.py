@@ -31,6 +31,8 @@ from lru.layers.linear_rnn import LinearRNN  # noqa: E402
 from lru.layers.linoss import DLinOSS, LinOSS, OscillatorState  # noqa: E402
 from lru.layers.lru import LRU  # noqa: E402
 from lru.layers.lstm import LSTM, LSTMCell, LSTMState  # noqa: E402
+from lru.layers.mamba import Mamba  # noqa: E402
+from lru.layers.mamba2 import Mamba2  # noqa: E402
 from lru.layers.mingru import MinGRU, MinGRUCell  # noqa: E402
 from lru.layers.minlstm import MinLSTM, MinLSTMCell  # noqa: E402
 from lru.layers.mlstm import MLSTM, MLSTMState  # noqa: E402
@@ -40,6 +42,7 @@ from lru.layers.qrnn import QRNN, QRNNCell, QRNNState  # noqa: E402
 from lru.layers.rg_lru import RGLRU, RGLRUCell, RGLRUState  # noqa: E402
 from lru.layers.s4d import S4D  # noqa: E402
 from lru.layers.s5 import S5  # noqa: E402
+from lru.layers.selective import SelectiveState  # noqa: E402
 from lru.layers.slstm import SLSTM, SLSTMState  # noqa: E402
 from lru.layers.sru import SRU, SRUCell  # noqa: E402
 from lru.layers.stack import ElmanStack, GRUStack, LSTMStack, QRNNStack  # noqa: E402
@@ -78,6 +81,8 @@ __all__ = [
     "LinOSS",
     "LinearRNN",
     "MLSTMState",
+    "Mamba",
+    "Mamba2",
     "MinGRU",
     "MinGRUCell",
     "MinLSTM",
@@ -97,6 +102,7 @@ __all__ = [
     "RecurrentParam",
     "SLSTMState",
     "SRUCell",
+    "SelectiveState",
     "known_compute_dtype",
     "layer_options",
     "make_layer",

@@ -9,7 +9,7 @@ through the chunks from the last to the first, runs each of them once more. Chen
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,10 @@ class ChunkedLayer(RecurrentLayer):
 
     Attributes:
         chunk_length: steps of a chunk; 0 for one chunk, however long.
+        scans_in_chunks: whether `whole` leaves chunks to a scan that makes them itself.
     """
+
+    scans_in_chunks: ClassVar[bool] = False
 
     def __init__(self, d_model: int, d_hidden: int, chunk_length: int):
         super().__init__(d_model, d_hidden)
@@ -71,7 +74,7 @@ class ChunkedLayer(RecurrentLayer):
         state = self._start(x, state)
         # A portable program may have no number for T, and has no gradient. A chunk of steps would
         # lie on one of the devices that split time.
-        alone = is_portable() or time_is_split()
+        alone = self.scans_in_chunks or is_portable() or time_is_split()
         if alone or not 0 < self.chunk_length < x.shape[1]:
             return self._masked(series, state, lengths, resets, reverse)
         graphdef, params = nnx.split(self)

@@ -24,6 +24,8 @@ from lru.scan.nonlinear import GatedRecurrence, Recurrence, Report, TimeMethod, 
 from lru.scan.pooling import pooled_scan
 from lru.scan.portability import is_portable, portable
 from lru.scan.projected import projected_scan
+from lru.scan.selective import selective_scan
+from lru.scan.ssd import ssd_scan
 
 __all__ = [
     "DENSE_METHODS",
@@ -57,7 +59,9 @@ __all__ = [
     "portable",
     "projected_scan",
     "reference",
+    "selective_scan",
     "sequential",
     "sharded",
+    "ssd_scan",
     "unforced",
 ]

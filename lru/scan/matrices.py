@@ -72,7 +72,7 @@ Advance = Callable[[Tree, Tree, Steps], tuple[Tree, Array]]
 
 def over_chunks(
     advance: Advance,
-    arrays: tuple[Float[Array, "B T H ..."], ...],
+    arrays: tuple[Float[Array, "B T _ ..."], ...],
     state: Tree,
     *,
     reverse: bool = False,

@@ -234,6 +234,53 @@ def mlstm_scan(
     return _steps(advance, (q, k, v, i, f), state, reverse, resets, lengths, reset_to)
 
 
+def selective_scan(
+    u: Float[Array, "B T N"],
+    dt: Float[Array, "B T N"],
+    A: Float[Array, "M N"],
+    B: Float[Array, "B T G M"],
+    C: Float[Array, "B T G M"],
+    h0: Float[Array, "B M N"],
+    *,
+    reverse: bool = False,
+    resets: Bool[Array, "B T"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
+    reset_to: Float[Array, "B M N"] | None = None,
+) -> tuple[Float[Array, "B T N"], Float[Array, "B M N"]]:
+    """Run a selective scan; arguments and results as in `lru.scan`."""
+    B, C = (jnp.repeat(x.mT, A.shape[1] // x.shape[2], axis=3) for x in (B, C))
+
+    def advance(h: Array, at_t: tuple[Array, ...]) -> tuple[Array, Array]:
+        u, dt, B, C = at_t
+        h = jnp.exp(dt[:, None] * A) * h + (dt * u)[:, None] * B
+        return h, jnp.sum(h * C, axis=1)
+
+    return _steps(advance, (u, dt, B, C), h0, reverse, resets, lengths, reset_to)
+
+
+def ssd_scan(
+    x: Float[Array, "B T H P"],
+    log_decay: Float[Array, "B T H"],
+    B: Float[Array, "B T G M"],
+    C: Float[Array, "B T G M"],
+    S0: Float[Array, "B H M P"],
+    *,
+    reverse: bool = False,
+    resets: Bool[Array, "B T"] | None = None,
+    lengths: Integer[Array, " B"] | None = None,
+    reset_to: Float[Array, "B H M P"] | None = None,
+) -> tuple[Float[Array, "B T H P"], Float[Array, "B H M P"]]:
+    """Run the scan of Mamba-2; arguments and results as in `lru.scan`."""
+    B, C = (jnp.repeat(z, x.shape[2] // z.shape[2], axis=2) for z in (B, C))
+
+    def advance(S: Array, at_t: tuple[Array, ...]) -> tuple[Array, Array]:
+        x, log_decay, B, C = at_t
+        S = jnp.exp(log_decay)[..., None, None] * S + B[..., None] * x[..., None, :]
+        return S, jnp.einsum("bhmp,bhm->bhp", S, C)
+
+    return _steps(advance, (x, log_decay, B, C), S0, reverse, resets, lengths, reset_to)
+
+
 def _steps(
     advance: Callable[[Any, tuple[Array, ...]], tuple[Any, Array]],
     arrays: tuple[Array, ...],

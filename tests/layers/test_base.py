@@ -88,10 +88,8 @@ def test_arguments_of_another_kind_are_refused(layer, arguments, error, message,
 
 
 def test_a_state_of_another_width_is_refused(layer):
-    state = jax.tree.map(lambda leaf: leaf[..., :3], layer.initial_state(2))
-    with pytest.raises(
-        ValueError, match=r"state has shape .*\(2, (2, )?3\).*d_hidden = 4 allow .*\(2, [24]"
-    ):
+    state = jax.tree.map(lambda leaf: leaf[:, :-1], layer.initial_state(2))
+    with pytest.raises(ValueError, match=r"state has shape .*\(2, .*d_hidden = 4 allow .*\(2, "):
         layer(jnp.zeros((2, 6, 5)), state)
 
 

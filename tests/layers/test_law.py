@@ -21,7 +21,8 @@ CUT = 4
 # Every layer as it comes, sequences in chunks of time, and a wide window.
 VARIANTS = [
     *((name, {}) for name in LAYERS),
-    *((name, {"chunk_length": 3}) for name in ("lru", "rnn", "gated-deltanet", "mlstm")),
+    *((name, {"chunk_length": 3}) for name in ("lru", "rnn", "gated-deltanet", "mlstm", "mamba")),
+    ("mamba2", {"chunk_length": 3, "n_heads": 2, "n_groups": 2}),
     ("qrnn", {"window": 4, "gates": "ifo", "zoneout": 0.3}),
     ("sru", {"version": 1}),
 ]
@@ -535,6 +536,8 @@ ORACLES = {
     "mlstm_scan": reference.mlstm_scan,
     "pooled_scan": reference.pooled_scan,
     "projected_scan": projected_oracle,
+    "selective_scan": reference.selective_scan,
+    "ssd_scan": reference.ssd_scan,
 }
 
 
