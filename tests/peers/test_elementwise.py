@@ -4,6 +4,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -53,6 +54,19 @@ def test_minimal(case, method):
         cases.check(case, run, y="aux_y_seq", h_last="aux_h_last_seq", gradients="aux_gseq_")
     else:
         cases.check(case, run)
+
+
+def test_the_gates_of_a_minlstm_are_exact_where_both_are_too_small_for_floats():
+    layer = MinLSTM(1, 1, rngs=nnx.Rngs(0))
+
+    def share(f, i):
+        return layer.shares(f, i)[0].sum()
+
+    f, i = jnp.full((1, 1, 1), -200.0), jnp.full((1, 1, 1), -205.0)
+    value, slopes = jax.value_and_grad(share, (0, 1))(f, i)
+    np.testing.assert_allclose(value, jax.nn.sigmoid(5.0), rtol=1e-6)
+    np.testing.assert_allclose(slopes[0], value * (1 - value), rtol=1e-4)
+    np.testing.assert_allclose(slopes[1], -slopes[0])
 
 
 @each_method

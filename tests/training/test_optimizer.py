@@ -115,6 +115,8 @@ def update(params, gradient, schedule=lambda _: jnp.float32(1e-2), n_updates=1, 
     }
 
 
+# All that happens in their recurrence comes from gates, which the inputs make alone.
+GATED_BY_INPUTS = {"qrnn", "mingru", "minlstm", "hgrn"}
 each_model = pytest.mark.parametrize("model", list(LAYERS))
 both_directions = pytest.mark.parametrize("bidirectional", [False, True])
 
@@ -123,7 +125,7 @@ both_directions = pytest.mark.parametrize("bidirectional", [False, True])
 @both_directions
 def test_only_regular_parameters_decay(model, bidirectional):
     updates = update(parameters(model, bidirectional), 0.0)
-    assert {recurrent for _, recurrent in updates.values()} == {model != "qrnn", False}
+    assert {recurrent for _, recurrent in updates.values()} == {model not in GATED_BY_INPUTS, False}
     for path, (change, recurrent) in updates.items():
         expected = 0 if recurrent else -1e-2 * 0.05
         np.testing.assert_allclose(change, expected, rtol=1e-5, err_msg=str(path))
@@ -146,9 +148,8 @@ def test_the_recurrence_is_the_group_and_nothing_else_is(model):
     owners = {
         path[-3:-1] for path, leaf in nnx.to_flat_state(params) if isinstance(leaf, RecurrentParam)
     }
-    # All that happens in a QRNN's recurrence comes from gates, which the inputs make alone.
     both = {("recurrence", "forward"), ("recurrence", "backward")}
-    assert owners == (set() if model == "qrnn" else both)
+    assert owners == (set() if model in GATED_BY_INPUTS else both)
 
 
 def test_both_groups_follow_the_schedule():
