@@ -13,7 +13,7 @@ from lru.scan import (
     sequential,
     sharded,
 )
-from lru.scan.elementwise import elementwise_scan
+from lru.scan.elementwise import Step, elementwise_scan
 from lru.scan.forget import forget_mult
 from lru.scan.gated import Gate, GatedCell, States, gated_scan, gated_steps, unforced
 from lru.scan.linear import dense_scan, linear_scan, paired_scan
@@ -29,6 +29,7 @@ __all__ = [
     "Gate",
     "GatedCell",
     "States",
+    "Step",
     "associative",
     "chunked",
     "dense_scan",

@@ -115,8 +115,8 @@ def update(params, gradient, schedule=lambda _: jnp.float32(1e-2), n_updates=1, 
     }
 
 
-# All that happens in their recurrence comes from gates, which the inputs make alone.
-GATED_BY_INPUTS = {"qrnn", "mingru", "minlstm", "hgrn"}
+# All that happens in their recurrences comes from gates, which the inputs make alone.
+BY_INPUTS_ALONE = {"hgrn", "mingru", "minlstm", "qrnn"}
 each_model = pytest.mark.parametrize("model", list(LAYERS))
 both_directions = pytest.mark.parametrize("bidirectional", [False, True])
 
@@ -125,7 +125,7 @@ both_directions = pytest.mark.parametrize("bidirectional", [False, True])
 @both_directions
 def test_only_regular_parameters_decay(model, bidirectional):
     updates = update(parameters(model, bidirectional), 0.0)
-    assert {recurrent for _, recurrent in updates.values()} == {model not in GATED_BY_INPUTS, False}
+    assert {recurrent for _, recurrent in updates.values()} == {model not in BY_INPUTS_ALONE, False}
     for path, (change, recurrent) in updates.items():
         expected = 0 if recurrent else -1e-2 * 0.05
         np.testing.assert_allclose(change, expected, rtol=1e-5, err_msg=str(path))
@@ -149,7 +149,7 @@ def test_the_recurrence_is_the_group_and_nothing_else_is(model):
         path[-3:-1] for path, leaf in nnx.to_flat_state(params) if isinstance(leaf, RecurrentParam)
     }
     both = {("recurrence", "forward"), ("recurrence", "backward")}
-    assert owners == (set() if model in GATED_BY_INPUTS else both)
+    assert owners == (set() if model in BY_INPUTS_ALONE else both)
 
 
 def test_both_groups_follow_the_schedule():
