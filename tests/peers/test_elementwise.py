@@ -116,17 +116,30 @@ def gates_of(leaves, start=""):
 
 
 @each_method
-@pytest.mark.parametrize("case", ["rglru/real", "rglru/sqrtclip", "rglru/f32"])
+@pytest.mark.parametrize("case", ["rglru/real", "rglru/sqrtclip", "rglru/f32", "rglru/complex"])
 def test_rg_lru(case, method):
     about, found = cases.options(case), cases.arrays(case)
 
     def run(leaves):
         weight, bias, heads = gates_of(leaves)
-        layer = RGLRU(about["W"], about["W"], n_heads=heads, scan_method=method, rngs=nnx.Rngs(0))
+        complex_units = not about["only_real"]
+        layer = RGLRU(
+            about["W"],
+            about["W"],
+            n_heads=heads,
+            complex_units=complex_units,
+            scan_method=method,
+            rngs=nnx.Rngs(0),
+        )
         load(layer, weight=weight, bias=bias, decay=leaves["a_param"])
-        start = RGLRUState(leaves["h0"], jnp.ones(about["B"], leaves["h0"].dtype))
+        if complex_units:
+            load(layer, phase=leaves["a_imag_param"])
+        # A row whose first position is not 0 goes on, and here from zeros if not from a state.
+        h = leaves.get("h0", jnp.zeros(layer.initial_state(about["B"]).h.shape, leaves["x"].dtype))
+        start = RGLRUState(h, jnp.ones(about["B"], leaves["x"].dtype))
         y, last = layer(leaves["x"], start, resets=jnp.asarray(found["segment_pos"] == 0))
-        return y, last.h
+        parts = [last.h.real, last.h.imag] if complex_units else [last.h]
+        return y, jnp.concatenate(parts, axis=1)
 
     single = found["y"].dtype == "float32"
     cases.check(case, run, tolerance=(1e-5, 1e-4) if single else (1e-10, 1e-9))
@@ -245,7 +258,7 @@ def test_the_recurrence_of_indrnn_alone():
         (MinGRU, {"biases": 2}, "biases must be 0 or 1, got 2"),
         (HGRN, {"lower_bound": 1.0}, "lower_bound must be in [0, 1), got 1.0"),
         (HGRN, {"weight_std": 0.0}, "weight_std must be above 0, got 0.0"),
-        (RGLRU, {"n_heads": 4}, "n_heads must divide d_hidden = 6, got 4"),
+        (RGLRU, {"n_heads": 4}, "n_heads must divide the number of units, 6, got 4"),
         (RGLRU, {"r_max": 2.0}, "r_min and r_max must satisfy"),
         (SRU, {"version": 3}, "version must be 1 or 2, got 3"),
         (SRU, {"activation": "relu"}, "activation must be identity or tanh, got 'relu'"),
