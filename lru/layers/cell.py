@@ -23,11 +23,13 @@ class CellLayer(RecurrentLayer):
         main_weight: name of the weights from state to gates, or of the kernels of a QRNN: those
             that weight dropout drops.
         compute_dtype: type of matrix products.
+        always_reads_out: whether the read-out is there also where N is D.
         readout: linear map from N to D without bias; None where N is D, and in a cell.
     """
 
     main_weight: ClassVar[str]
     reads_out: ClassVar[bool] = True
+    always_reads_out: ClassVar[bool] = False
 
     def __init__(
         self, d_model: int, d_hidden: int, *, compute_dtype: str = "float32", rngs: nnx.Rngs
@@ -37,7 +39,7 @@ class CellLayer(RecurrentLayer):
         self.compute_dtype = known_compute_dtype(compute_dtype)
         self.readout = (
             nnx.Linear(d_hidden, d_model, use_bias=False, rngs=rngs)
-            if self.reads_out and d_hidden != d_model
+            if self.reads_out and (d_hidden != d_model or self.always_reads_out)
             else None
         )
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Integer
+from jaxtyping import Array, Bool, Float, Inexact, Integer
 
 from lru.layers.base import State, known_scan_method, reset_marks, zeros
 from lru.layers.cell import CellLayer, without_padding
@@ -29,7 +29,7 @@ class Run(NamedTuple):
 
     y: Float[Array, "B T N"]
     last: State
-    inside: Mapping[str, Float[Array, "B T N"]]
+    inside: Mapping[str, Inexact[Array, "B T M"]]
 
 
 class ElementwiseLayer(CellLayer):
@@ -107,7 +107,7 @@ class ElementwiseLayer(CellLayer):
         lengths: Integer[Array, " B"] | None = None,
         resets: Bool[Array, "B T"] | None = None,
         reverse: bool = False,
-    ) -> dict[str, Float[Array, "B T N"]]:
+    ) -> dict[str, Inexact[Array, "B T M"]]:
         """See `RecurrentLayer.observe`."""
         return dict(self._run(x, state, lengths, resets, reverse).inside)
 

@@ -33,6 +33,8 @@ class HGRN(ElementwiseLayer):
         readout: linear map from N to D without bias.
     """
 
+    always_reads_out = True
+    readout: nnx.Linear
     splits_time = True
 
     def __init__(
@@ -70,16 +72,16 @@ class HGRN(ElementwiseLayer):
         if not weight_std > 0:
             raise ValueError(f"weight_std must be above 0, got {weight_std}")
 
-        def draw(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-            return normal(key, shape, weight_std**2).astype(dtype)
+        def draw(*shape: int) -> nnx.Param:
+            return nnx.Param(normal(rngs.params(), shape, weight_std**2))
 
-        self.weight = nnx.Param(draw(rngs.params(), (d_model, 3 * d_hidden)))
+        self.weight = draw(d_model, 3 * d_hidden)
         self.bias = None
         logit = math.log(lower_bound / (1 - lower_bound)) if lower_bound else 0.0
         bound = RecurrentParam(jnp.full(d_hidden, logit, jnp.float32))
         self.bound = bound if lower_bound else None
         self.scale = nnx.Param(jnp.ones(d_hidden, jnp.float32))
-        self.readout = nnx.Linear(d_hidden, d_model, use_bias=False, kernel_init=draw, rngs=rngs)
+        self.readout.kernel = draw(d_hidden, d_model)
 
     def run(
         self, x: Float[Array, "B T D"], start: Float[Array, "B N"], options: dict[str, Any]

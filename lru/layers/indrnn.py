@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from lru.layers.base import LAYERS, RecurrentParam
 from lru.layers.elementwise import ElementwiseLayer, Run, known_biases
 from lru.layers.initializers import normal
-from lru.scan import elementwise_scan
+from lru.scan import Step, elementwise_scan
 
 
 def _relu(u: Float[Array, " N"], x: Array, h: Array) -> Array:
@@ -24,7 +24,7 @@ def _tanh(u: Float[Array, " N"], x: Array, h: Array) -> Array:
     return jnp.tanh(x + u * h)
 
 
-STEPS = {"relu": _relu, "tanh": _tanh}
+STEPS = {"relu": Step(_relu, native="relu"), "tanh": Step(_tanh, native="tanh")}
 
 
 @LAYERS.register("indrnn")

@@ -63,19 +63,20 @@ class MinGRU(ElementwiseLayer):
         has_bias = known_biases(biases)
         self.bias = nnx.Param(uniform(rngs.params(), (columns,), d_model)) if has_bias else None
 
-    def keeping(self, *gates: Float[Array, "B T N"]) -> Float[Array, "B T N"]:
-        """The number whose sigmoid is the share of the state that is kept."""
-        return -gates[0]
+    def shares(
+        self, *gates: Float[Array, "B T N"]
+    ) -> tuple[Float[Array, "B T N"], Float[Array, "B T N"]]:
+        """Shares of the state and of the candidate in the next state."""
+        return jax.nn.sigmoid(-gates[0]), jax.nn.sigmoid(gates[0])
 
     def run(
         self, x: Float[Array, "B T D"], start: Float[Array, "B N"], options: dict[str, Any]
     ) -> Run:
         """See `ElementwiseLayer.run`."""
         k, *gates = apart(self.inputs(x), self.n_parts)
-        keeping = self.keeping(*gates)
-        f = jax.nn.sigmoid(keeping)
+        f, take = self.shares(*gates)
         candidate = jnp.where(k >= 0, k + 0.5, jax.nn.sigmoid(k))
-        b = jax.nn.sigmoid(-keeping) * candidate
+        b = take * candidate
         h, last = linear_scan(f, b, start, **options, method=self.scan_method, donate=True)
         return Run(h, last, {"state": h, "forget_gate": f, "candidate": candidate})
 

@@ -2,36 +2,40 @@
 
 log a_t = -8 r_t softplus(Λ) and r, i = sigmoid(W u_t + b), W block-diagonal by heads. De et al.
 2024 (arXiv 2402.19427), section 2.4. As in its code (RecurrentGemma) the factor of a document's
-first input is 1, and the gradient of the root is at most 1000.
+first input is 1, and the gradient of the root is at most 1000. With complex units, of which the
+code has N / 2, a_t turns by r_t φ too, and gates are real.
 """
 
+import math
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Inexact
 
 from lru.layers.base import LAYERS, RecurrentParam, zeros
 from lru.layers.elementwise import ElementwiseLayer, Run
 from lru.layers.initializers import Ring, normal
-from lru.scan import linear_scan
+from lru.scan import linear_scan, paired_scan
 from lru.scan.products import product
 
 SHARPNESS = 8.0
 LARGEST_SLOPE = 1000.0
+# Of the initial phases, in radians.
+LARGEST_PHASE = 0.1 * math.pi
 
 
 class RGLRUState(NamedTuple):
     """State of an RG-LRU.
 
     Attributes:
-        h: state [B, N].
+        h: state [B, N], or complex [B, N / 2].
         started: 0 before a document's first input, after it 1 [B].
     """
 
-    h: Float[Array, "B N"]
+    h: Inexact[Array, "B N"]
     started: Float[Array, " B"]
 
 
@@ -52,9 +56,11 @@ class RGLRU(ElementwiseLayer):
     """Real-Gated Linear Recurrent Unit of Griffin and RecurrentGemma.
 
     Attributes:
-        weight: weights of input gate and recurrence gate, by head [H, N / H, 2, N / H].
-        bias: of both [2, N].
-        decay: Λ [N].
+        weight: weights of input gate and recurrence gate of M units, by head [H, N / H, 2, M / H];
+            M is N, or N / 2 complex ones.
+        bias: of both [2, M].
+        decay: Λ [M].
+        phase: φ [M]; None of real units.
         weight_in: linear map W from D to N; None where they are equal.
     """
 
@@ -66,6 +72,7 @@ class RGLRU(ElementwiseLayer):
         d_hidden: int,
         *,
         n_heads: int = 1,
+        complex_units: bool = False,
         r_min: float = 0.9,
         r_max: float = 0.999,
         scan_method: str = "auto",
@@ -78,6 +85,8 @@ class RGLRU(ElementwiseLayer):
             d_model: width D of inputs and outputs.
             d_hidden: width N of the state.
             n_heads: number H of equal parts of the state whose gates are products of their own.
+            complex_units: take both halves of N numbers as real and imaginary parts of N / 2 units,
+                whose states turn.
             r_min: smallest initial modulus of a, where its gate is 1/8.
             r_max: largest initial modulus of a, where its gate is 1/8.
             scan_method: algorithm of the scan; auto picks by platform.
@@ -91,8 +100,11 @@ class RGLRU(ElementwiseLayer):
         super().__init__(
             d_model, d_hidden, scan_method=scan_method, compute_dtype=compute_dtype, rngs=rngs
         )
-        if n_heads < 1 or d_hidden % n_heads:
-            raise ValueError(f"n_heads must divide d_hidden = {d_hidden}, got {n_heads}")
+        if complex_units and d_hidden % 2:
+            raise ValueError(f"d_hidden must be even with complex_units, got {d_hidden}")
+        units = d_hidden // 2 if complex_units else d_hidden
+        if n_heads < 1 or units % n_heads:
+            raise ValueError(f"n_heads must divide the number of units, {units}, got {n_heads}")
         Ring(r_min, r_max)
         width = d_hidden // n_heads
         self.weight_in = (
@@ -100,49 +112,59 @@ class RGLRU(ElementwiseLayer):
             if d_hidden != d_model
             else None
         )
-        shape = (n_heads, width, 2, width)
+        shape = (n_heads, width, 2, units // n_heads)
         self.weight = nnx.Param(normal(rngs.params(), shape, 1 / width))
-        self.bias: nnx.Param = nnx.Param(jnp.zeros((2, d_hidden), jnp.float32))
+        self.bias: nnx.Param = nnx.Param(jnp.zeros((2, units), jnp.float32))
         # The open interval keeps 0 and 1 out, where the softplus has no inverse.
         eps = float(jnp.finfo(jnp.float32).eps)
         uniform = partial(jax.random.uniform, dtype=jnp.float32, minval=eps, maxval=1 - eps)
-        squares = uniform(rngs.params(), (d_hidden,)) * (r_max**2 - r_min**2) + r_min**2
+        squares = uniform(rngs.params(), (units,)) * (r_max**2 - r_min**2) + r_min**2
         self.decay = RecurrentParam(jnp.log(jnp.expm1(-0.5 * jnp.log(squares))))
+        self.phase = (
+            RecurrentParam(LARGEST_PHASE * uniform(rngs.params(), (units,)))
+            if complex_units
+            else None
+        )
 
     @zeros
     def initial_state(self, batch_size: int) -> RGLRUState:
         """Zeros."""
         dtype = jnp.result_type(jnp.float32, self.weight[...], self.decay[...])
-        return RGLRUState(
-            jnp.zeros((batch_size, self.d_hidden), dtype), jnp.zeros(batch_size, dtype)
-        )
+        of_h = dtype if self.phase is None else jnp.result_type(dtype, jnp.complex64)
+        h = jnp.zeros((batch_size, *self.decay.shape), of_h)
+        return RGLRUState(h, jnp.zeros(batch_size, dtype))
 
     def run(self, x: Float[Array, "B T D"], start: RGLRUState, options: dict[str, Any]) -> Run:
         """See `ElementwiseLayer.run`."""
         fresh = options["reset_to"]
         options = {**options, "reset_to": None if fresh is None else fresh.h}
-        u = x.astype(start.h.dtype)
+        u = x.astype(start.started.dtype)
         if self.weight_in is not None:
             u = product(u, self.weight_in[...], self.compute_dtype)
         i, r = self._gates(u)
         log_a = -SHARPNESS * r * jax.nn.softplus(self.decay[...])
         first, started = self._first(u, start.started, fresh, options)
-        scale = jnp.where(first[..., None], 1, _root(-jnp.expm1(2 * log_a)))
-        a = jnp.exp(log_a)
-        h, last = linear_scan(
-            a, scale * i * u, start.h, **options, method=self.scan_method, donate=True
-        )
+        scale = i * jnp.where(first[..., None], 1, _root(-jnp.expm1(2 * log_a)))
+        options |= {"method": self.scan_method, "donate": True}
+        if self.phase is None:
+            h, last = linear_scan(jnp.exp(log_a), scale * u, start.h, **options)
+            y = h
+        else:
+            a = jnp.exp(jax.lax.complex(log_a, r * self.phase[...]))
+            pairs = u.reshape(*u.shape[:2], 2, u.shape[2] // 2)
+            pairs, last = paired_scan(a, scale[:, :, None] * pairs, start.h, **options)
+            h, y = jax.lax.complex(pairs[:, :, 0], pairs[:, :, 1]), pairs.reshape(u.shape)
         inside = {"state": h, "input_gate": i, "recurrence_gate": r}
-        return Run(h, RGLRUState(last, started), inside)
+        return Run(y, RGLRUState(last, started), inside)
 
     def _gates(self, u: Float[Array, "B T N"]) -> tuple[Array, Array]:
         """Input gate and recurrence gate."""
         weight, rows = self.weight[...], u.shape[:2]
-        heads, width = weight.shape[:2]
+        heads, width, _, out = weight.shape
         by_head = jax.vmap(partial(product, compute_dtype=self.compute_dtype), (2, 0), 2)
-        read = by_head(u.reshape(*rows, heads, width), weight.reshape(heads, width, 2 * width))
-        read = jnp.moveaxis(read.reshape(*rows, heads, 2, width), 3, 0)
-        i, r = jax.nn.sigmoid(read.reshape(2, *rows, self.d_hidden) + self.bias[...][:, None, None])
+        read = by_head(u.reshape(*rows, heads, width), weight.reshape(heads, width, 2 * out))
+        read = jnp.moveaxis(read.reshape(*rows, heads, 2, out), 3, 0)
+        i, r = jax.nn.sigmoid(read.reshape(2, *rows, heads * out) + self.bias[...][:, None, None])
         return i, r
 
     def _first(

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from lru.layers.base import LAYERS, RecurrentParam
 from lru.layers.elementwise import ElementwiseLayer, Run
-from lru.scan import elementwise_scan, linear_scan
+from lru.scan import Step, elementwise_scan, linear_scan
 from lru.scan.pooling import apart
 
 ACTIVATIONS = {"identity": lambda c: c, "tanh": jnp.tanh}
@@ -25,6 +25,9 @@ def _step(v: Float[Array, " N"], x: Array, c: Array) -> Array:
     z, f = jnp.split(x, 2, axis=-1)
     f = jax.nn.sigmoid(f + v * c)
     return f * c + (1 - f) * z
+
+
+STEP = Step(_step, native="sru")
 
 
 @LAYERS.register("sru")
@@ -114,7 +117,7 @@ class SRU(ElementwiseLayer):
         else:
             v_f, v_r = self.v[...].astype(start.dtype)
             zf = jnp.concatenate([z, f], axis=-1)
-            c, before, last = elementwise_scan(_step, v_f, zf, start, **options)
+            c, before, last = elementwise_scan(STEP, v_f, zf, start, **options)
             f, r = jax.nn.sigmoid(f + v_f * before), r + v_r * before
         r = jax.nn.sigmoid(r)
         h = r * ACTIVATIONS[self.activation](c)

@@ -2,7 +2,7 @@
 
 The steps run one after another. Their gradients do not: with l the gradient of h and J_t = df/dh of
 all steps at once, l_{t-1} = g_{t-1} + J_t l_t is a linear scan, and one derivative of all steps
-gives those of inputs and parameters.
+gives those of inputs and parameters. On a CPU a step that `lru.scan.cpu` knows runs there.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,25 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
+from lru.scan import cpu
 from lru.scan.linear import linear_scan
 from lru.scan.methods import masked, previous, step_counts, traced_once, valid_steps
+from lru.scan.native import on_cpu
+from lru.scan.select import FUSED, select
 
-Step = Callable[[Any, Array, Array], Array]
+
+class Step(NamedTuple):
+    """One step of a recurrence.
+
+    Attributes:
+        run: from parameters, x_t [..., S] and h_{t-1} [..., N] to h_t, each unit of which reads no
+            other of h_{t-1}; a function of a module, so that it is compiled once.
+        native: its name in `cpu/elementwise.cc`, where its parameter is one vector [N]; empty if it
+            is not there.
+    """
+
+    run: Callable[[Any, Array, Array], Array]
+    native: str = ""
 
 
 class How(NamedTuple):
@@ -25,6 +40,7 @@ class How(NamedTuple):
 
     step: Step
     reverse: bool
+    native: bool
 
 
 def elementwise_scan(
@@ -43,8 +59,7 @@ def elementwise_scan(
     Differentiable in parameters, x, h0 and `reset_to`.
 
     Args:
-        step: from parameters, x_t [..., S] and h_{t-1} [..., N] to h_t, each unit of which reads no
-            other of h_{t-1}; a function of a module, so that it is compiled once.
+        step: one step.
         parameters: tree of arrays that all steps share.
         x: inputs; at padding they may hold anything, NaN included.
         h0: state before the first step.
@@ -61,7 +76,12 @@ def elementwise_scan(
     if resets is not None:
         keep = ~(resets if valid is None else resets & valid)
     fresh = None if keep is None else reset_to
-    h = _run_once(How(step, reverse), parameters, masked(valid, x), h0, fresh, keep, valid)
+    # The loop in C++ has one type for all arrays, and resets to zero.
+    types = {str(array.dtype) for array in jax.tree.leaves((parameters, x, h0))}
+    known = bool(step.native) and fresh is None and types in ({"float32"}, {"float64"})
+    shape = (*x.shape[:2], h0.shape[1])
+    how = How(step, reverse, known and select("elementwise", shape) == FUSED)
+    h = _run_once(how, parameters, masked(valid, x), h0, fresh, keep, valid)
     return h, _before(reverse, h, h0, fresh, keep), h[:, 0 if reverse else -1]
 
 
@@ -78,7 +98,7 @@ def _before(reverse: bool, h: Array, h0: Array, fresh: Array | None, keep: Array
 
 
 def _after(how: How, parameters: Any, x: Array, before: Array, valid: Array | None) -> Array:
-    after = how.step(parameters, x, before)
+    after = how.step.run(parameters, x, before)
     return after if valid is None else jnp.where(valid[..., None], after, before)
 
 
@@ -88,8 +108,7 @@ def _at(x: Any, t: Array) -> Any:
     return lax.dynamic_index_in_dim(x, t, 1, keepdims=False, allow_negative_indices=False)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _run(
+def _states(
     how: How, parameters: Any, x: Array, h0: Array, fresh: Any, keep: Any, valid: Any
 ) -> Array:
     steps = x.shape[1]
@@ -105,13 +124,50 @@ def _run(
     return lax.fori_loop(0, steps, step, (h0, room))[1]
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _run(how: How, *arguments: Any) -> Array:
+    plain = partial(_states, how)
+    if not how.native:
+        return plain(*arguments)
+
+    def here(u: Array, x: Array, h0: Array, fresh: None, keep: Any, valid: Any) -> Array:
+        h = jax.ShapeDtypeStruct((*x.shape[:2], h0.shape[1]), x.dtype)
+        arrays = (x, u, h0, cpu.mask(keep), cpu.mask(valid))
+        return cpu.call(
+            "lru_elementwise_forward", h, *arrays, cell=how.step.native, reverse=how.reverse
+        )
+
+    return on_cpu(here, plain, *arguments)
+
+
 def _forward(how: How, *arguments: Any) -> tuple[Any, tuple]:
     h = _run(how, *arguments)
     return h, (*arguments, h)
 
 
 def _backward(how: How, saved: tuple, g: Array) -> tuple[Any, ...]:
-    parameters, x, h0, fresh, keep, valid, h = saved
+    """The gradients of parameters, x, h0 and fresh states, and of the masks none."""
+    plain = partial(_gradients, how)
+    if not how.native:
+        return *plain(*saved, g), None, None
+
+    def here(u: Array, x: Array, h0: Array, fresh: None, keep: Any, valid: Any, *h: Array) -> tuple:
+        arrays = (x, u, h0, cpu.mask(keep), cpu.mask(valid), *h)
+        results = tuple(jax.ShapeDtypeStruct(like.shape, x.dtype) for like in (x, h0, h0))
+        dx, du, dh0 = cpu.call(
+            "lru_elementwise_backward",
+            results,
+            *arrays,
+            cell=how.step.native,
+            reverse=how.reverse,
+        )
+        return du.sum(0), dx, dh0, None
+
+    return *on_cpu(here, plain, *saved, g), None, None
+
+
+def _gradients(how: How, *arguments: Any) -> tuple[Any, ...]:
+    parameters, x, h0, fresh, keep, valid, h, g = arguments
     before = _before(how.reverse, h, h0, fresh, keep)
 
     def over_time(parameters: Any, x: Array, before: Array) -> Array:
@@ -126,7 +182,7 @@ def _backward(how: How, saved: tuple, g: Array) -> tuple[Any, ...]:
     start = -1 if how.reverse else 0
     dh0 = masked(None if keep is None else keep[:, start], dbefore[:, start])
     dfresh = None if fresh is None or keep is None else masked(~keep, dbefore).sum(1)
-    return dparameters, dx, dh0, dfresh, None, None
+    return dparameters, dx, dh0, dfresh
 
 
 _run.defvjp(_forward, traced_once(_backward, static_argnums=0))

@@ -148,7 +148,7 @@ def elementwise_scan(
     def one(h: Array, at_t: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array]]:
         x_t, marked_t, valid_t = (a.reshape(rows, -1) for a in at_t)
         before = jnp.where(marked_t & valid_t, fresh, h)
-        h = jnp.where(valid_t, step(parameters, jnp.where(valid_t, x_t, 0), before), before)
+        h = jnp.where(valid_t, step.run(parameters, jnp.where(valid_t, x_t, 0), before), before)
         return h, (h, before)
 
     over_time = tuple(jnp.moveaxis(a, 1, 0) for a in (x, marked, valid))

@@ -18,16 +18,25 @@ from lru.scan.portability import is_portable
 
 logger = logging.getLogger(__name__)
 
-Operation = Literal["linear", "shard", "dense", "gated", "pooling", "projected"]
+Operation = Literal["linear", "shard", "dense", "gated", "elementwise", "pooling", "projected"]
 
 FUSED = "fused"
 """In place of a method: one loop in C++ for the whole operation."""
 
 # Steps from which loops in C++ are worth their call: times with gradients over those of
 # `sequential` are 0.5 to 0.9 at 16 steps and 1.1 to 2 at one for elementwise scans, 0.9 and 2.5 for
-# projected ones, 0.5 to 0.7 at 256 and 1.2 to 1.7 at 16 for dense ones. Gated and pooled ones are
-# at most as long forward from one step on, where most calls of a few steps are.
-LEAST_STEPS = {"linear": 16, "shard": 16, "projected": 16, "dense": 256, "gated": 1, "pooling": 1}
+# projected ones, 0.5 to 0.7 at 256 and 1.2 to 1.7 at 16 for dense ones. Gated, pooled and
+# nonlinear elementwise ones are at most as long forward from one step on, where most calls of a few
+# steps are.
+LEAST_STEPS = {
+    "linear": 16,
+    "shard": 16,
+    "projected": 16,
+    "dense": 256,
+    "gated": 1,
+    "elementwise": 1,
+    "pooling": 1,
+}
 
 # Elements of a recurrent matrix up to which gated loops in C++ are the faster ones: of one that a
 # core's cache holds, and of one with which each core multiplies `ROWS_A_CORE` rows of the batch or
@@ -81,7 +90,7 @@ def select(
     automatic, platform = method == "auto", platform or jax.default_backend()
     if automatic:
         method = _automatic(operation, platform, shape, elements, split)
-    if method == "native" and operation in ("gated", "pooling", "projected"):
+    if method == "native" and operation in ("gated", "elementwise", "pooling", "projected"):
         method = FUSED
     if automatic:
         _log(platform, operation, steps, rows * width, method)
@@ -105,7 +114,7 @@ def _automatic(
         loops = "linear" if operation == "shard" else operation
         return "native" if worth and cpu.available(loops) else "sequential"
     # There is no other method for it.
-    if operation == "gated":
+    if operation in ("gated", "elementwise"):
         return "sequential"
     # An LRU with gradients, T 1,024, takes 3.0 ms with `associative` and 47 with `sequential` on an
     # H100. Dense scans, `mosaic` and other accelerators were not measured.

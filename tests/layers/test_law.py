@@ -181,7 +181,12 @@ def learned(name, options):
     return layer
 
 
-LEARNED = [*FEW, ("qrnn", {"window": 4, "gates": "f"}), ("lru", {"scan_method": "associative"})]
+LEARNED = [
+    *FEW,
+    ("qrnn", {"window": 4, "gates": "f"}),
+    ("lru", {"scan_method": "associative"}),
+    ("rg-lru", {"complex_units": True}),
+]
 
 
 @each_case(LEARNED)

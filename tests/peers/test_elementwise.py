@@ -4,6 +4,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -55,6 +56,19 @@ def test_minimal(case, method):
         cases.check(case, run)
 
 
+def test_the_gates_of_a_minlstm_are_exact_where_both_are_too_small_for_floats():
+    layer = MinLSTM(1, 1, rngs=nnx.Rngs(0))
+
+    def share(f, i):
+        return layer.shares(f, i)[0].sum()
+
+    f, i = jnp.full((1, 1, 1), -200.0), jnp.full((1, 1, 1), -205.0)
+    value, slopes = jax.value_and_grad(share, (0, 1))(f, i)
+    np.testing.assert_allclose(value, jax.nn.sigmoid(5.0), rtol=1e-6)
+    np.testing.assert_allclose(slopes[0], value * (1 - value), rtol=1e-4)
+    np.testing.assert_allclose(slopes[1], -slopes[0])
+
+
 @each_method
 @named("hgrn_layer")
 def test_hgrn(case, method):
@@ -102,17 +116,30 @@ def gates_of(leaves, start=""):
 
 
 @each_method
-@pytest.mark.parametrize("case", ["rglru/real", "rglru/sqrtclip", "rglru/f32"])
+@pytest.mark.parametrize("case", ["rglru/real", "rglru/sqrtclip", "rglru/f32", "rglru/complex"])
 def test_rg_lru(case, method):
     about, found = cases.options(case), cases.arrays(case)
 
     def run(leaves):
         weight, bias, heads = gates_of(leaves)
-        layer = RGLRU(about["W"], about["W"], n_heads=heads, scan_method=method, rngs=nnx.Rngs(0))
+        complex_units = not about["only_real"]
+        layer = RGLRU(
+            about["W"],
+            about["W"],
+            n_heads=heads,
+            complex_units=complex_units,
+            scan_method=method,
+            rngs=nnx.Rngs(0),
+        )
         load(layer, weight=weight, bias=bias, decay=leaves["a_param"])
-        start = RGLRUState(leaves["h0"], jnp.ones(about["B"], leaves["h0"].dtype))
+        if complex_units:
+            load(layer, phase=leaves["a_imag_param"])
+        # A row whose first position is not 0 goes on, and here from zeros if not from a state.
+        h = leaves.get("h0", jnp.zeros(layer.initial_state(about["B"]).h.shape, leaves["x"].dtype))
+        start = RGLRUState(h, jnp.ones(about["B"], leaves["x"].dtype))
         y, last = layer(leaves["x"], start, resets=jnp.asarray(found["segment_pos"] == 0))
-        return y, last.h
+        parts = [last.h.real, last.h.imag] if complex_units else [last.h]
+        return y, jnp.concatenate(parts, axis=1)
 
     single = found["y"].dtype == "float32"
     cases.check(case, run, tolerance=(1e-5, 1e-4) if single else (1e-10, 1e-9))
@@ -231,7 +258,7 @@ def test_the_recurrence_of_indrnn_alone():
         (MinGRU, {"biases": 2}, "biases must be 0 or 1, got 2"),
         (HGRN, {"lower_bound": 1.0}, "lower_bound must be in [0, 1), got 1.0"),
         (HGRN, {"weight_std": 0.0}, "weight_std must be above 0, got 0.0"),
-        (RGLRU, {"n_heads": 4}, "n_heads must divide d_hidden = 6, got 4"),
+        (RGLRU, {"n_heads": 4}, "n_heads must divide the number of units, 6, got 4"),
         (RGLRU, {"r_max": 2.0}, "r_min and r_max must satisfy"),
         (SRU, {"version": 3}, "version must be 1 or 2, got 3"),
         (SRU, {"activation": "relu"}, "activation must be identity or tanh, got 'relu'"),

@@ -99,8 +99,9 @@ def test_the_kernel_of_a_gpu_needs_lanes_and_one_recent_device(
     devices = [SimpleNamespace(compute_capability=capability) for capability in capabilities]
     monkeypatch.setattr(jax, "devices", lambda: devices)
     chosen = {o: choose(o, platform="gpu", rows=1, width=lanes) for o in OPERATIONS}
-    elementwise = dict.fromkeys(("linear", "shard", "pooling", "projected"), method)
-    assert chosen == {**elementwise, "dense": "associative", "gated": "sequential"}
+    linear = dict.fromkeys(("linear", "shard", "pooling", "projected"), method)
+    nonlinear = dict.fromkeys(("gated", "elementwise"), "sequential")
+    assert chosen == {**linear, "dense": "associative", **nonlinear}
 
 
 def test_without_its_compiler_the_kernel_of_a_gpu_is_not_chosen(monkeypatch):
@@ -114,7 +115,7 @@ def test_without_its_compiler_the_kernel_of_a_gpu_is_not_chosen(monkeypatch):
 def test_other_platforms_take_all_steps_at_once(platform):
     others = dict.fromkeys(OPERATIONS, "associative")
     chosen = {operation: choose(operation, platform=platform) for operation in OPERATIONS}
-    assert chosen == {**others, "gated": "sequential"}
+    assert chosen == {**others, "gated": "sequential", "elementwise": "sequential"}
 
 
 def test_time_that_a_mesh_splits_stays_split():
@@ -122,13 +123,14 @@ def test_time_that_a_mesh_splits_stays_split():
         chosen = {operation: choose(operation) for operation in OPERATIONS}
         assert choose("linear", method="native") == "native"
     split = dict.fromkeys(("linear", "pooling", "projected"), "sharded")
-    assert chosen == {**split, "shard": "native", "dense": "native", "gated": "fused"}
+    inside = {"shard": "native", "dense": "native", "gated": "fused", "elementwise": "fused"}
+    assert chosen == {**split, **inside}
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_method_that_is_named_is_taken(operation):
     known = DENSE_METHODS if operation == "dense" else LINEAR_METHODS
-    native = "fused" if operation in ("gated", "pooling", "projected") else "native"
+    native = "fused" if operation in ("gated", "elementwise", "pooling", "projected") else "native"
     chosen = {name: choose(operation, 1, method=name) for name in known}
     assert chosen == {**{name: name for name in known}, "native": native}
     with pytest.raises(UnknownNameError, match=r"known: .*sequential"):

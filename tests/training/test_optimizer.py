@@ -116,7 +116,7 @@ def update(params, gradient, schedule=lambda _: jnp.float32(1e-2), n_updates=1, 
 
 
 # All that happens in their recurrences comes from gates, which the inputs make alone.
-BY_INPUTS_ALONE = {"deltanet", "mlstm", "qrnn"}
+BY_INPUTS_ALONE = {"deltanet", "hgrn", "mingru", "minlstm", "mlstm", "qrnn"}
 each_model = pytest.mark.parametrize("model", list(LAYERS))
 both_directions = pytest.mark.parametrize("bidirectional", [False, True])
 
