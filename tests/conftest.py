@@ -112,6 +112,9 @@ def few_files(tmp_path_factory):
         pixels = rng.integers(256, size=(4, 3072), dtype=np.uint8)
         batch = {b"data": pixels, b"labels": [0, 1, 2, 9]}
         write(f"cifar-10-batches-py/{name}", pickle.dumps(batch))
+    for part in ("TRAIN", "TEST"):
+        rows = "".join(f"1,{i},2:0,1,{i}:{'ab'[i % 2]}\n" for i in range(24))
+        write(f"series/series_{part}.ts", f"@classLabel true a b\n@data\n{rows}".encode())
     for part in ("train", "test"):
         for i in range(8):
             write(f"aclImdb/{part}/neg/{i}_2.txt", b"bad " * (i + 1))

@@ -90,7 +90,7 @@ class ParaRNN(NewtonLayer):
         d_model: int,
         d_hidden: int,
         *,
-        n_heads: int = 1,
+        n_heads: int | None = None,
         time_method: str = "auto",
         newton_iterations: int = 100,
         newton_damping: float = 0.0,
@@ -103,7 +103,7 @@ class ParaRNN(NewtonLayer):
             d_model: width D of inputs and outputs.
             d_hidden: width N of the state.
             n_heads: number H of equal parts of inputs and state that are joined by matrices of
-                their own; it divides both widths.
+                their own; it divides both widths, and by default is 1.
             time_method: sequential for one step after another; newton for all at once, here the
                 same as quasi_newton. auto is sequential.
             newton_iterations: most iterations of newton and quasi_newton, which then run one step
@@ -126,6 +126,7 @@ class ParaRNN(NewtonLayer):
             compute_dtype=compute_dtype,
             rngs=rngs,
         )
+        n_heads = 1 if n_heads is None else n_heads
         if n_heads < 1 or d_model % n_heads or d_hidden % n_heads:
             raise ValueError(
                 f"n_heads must divide d_model = {d_model} and d_hidden = {d_hidden}, got {n_heads}"

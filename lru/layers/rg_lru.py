@@ -71,7 +71,7 @@ class RGLRU(ElementwiseLayer):
         d_model: int,
         d_hidden: int,
         *,
-        n_heads: int = 1,
+        n_heads: int | None = None,
         complex_units: bool = False,
         r_min: float = 0.9,
         r_max: float = 0.999,
@@ -84,7 +84,8 @@ class RGLRU(ElementwiseLayer):
         Args:
             d_model: width D of inputs and outputs.
             d_hidden: width N of the state.
-            n_heads: number H of equal parts of the state whose gates are products of their own.
+            n_heads: number H of equal parts of the state whose gates are products of their own;
+                by default one.
             complex_units: take both halves of N numbers as real and imaginary parts of N / 2 units,
                 whose states turn.
             r_min: smallest initial modulus of a, where its gate is 1/8.
@@ -103,6 +104,7 @@ class RGLRU(ElementwiseLayer):
         if complex_units and d_hidden % 2:
             raise ValueError(f"d_hidden must be even with complex_units, got {d_hidden}")
         units = d_hidden // 2 if complex_units else d_hidden
+        n_heads = 1 if n_heads is None else n_heads
         if n_heads < 1 or units % n_heads:
             raise ValueError(f"n_heads must divide the number of units, {units}, got {n_heads}")
         Ring(r_min, r_max)

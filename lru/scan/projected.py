@@ -71,8 +71,8 @@ def projected_scan(
     given = [z for z in (a, x, B, C, h0, reset_to) if z is not None]
     Bx = jax.ShapeDtypeStruct((*x.shape[:-1], width), jnp.result_type(jnp.complex64, *given))
     check_common(Bx, None if blocks else h0, resets, lengths)
-    if blocks and h0 is not None and h0.shape != (len(x), 2, width):
-        raise ValueError(f"h0 has shape {h0.shape}, but x and a allow {(len(x), 2, width)}")
+    if blocks and h0 is not None and h0.shape != (x.shape[0], 2, width):
+        raise ValueError(f"h0 has shape {h0.shape}, but x and a allow {(x.shape[0], 2, width)}")
     lengths = step_counts(lengths, x.shape[1])
     valid = valid_steps(x, lengths)
     if B.shape != (x.shape[-1], 2 * width):

@@ -6,7 +6,7 @@ from flax import nnx
 
 from lru.models import Classifier, ModelConfig
 
-D, N, C, V = 4, 3, 5, 7
+D, N, C, V = 4, 6, 5, 7
 
 
 @pytest.fixture(scope="session")

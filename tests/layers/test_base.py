@@ -20,8 +20,8 @@ def test_an_unknown_layer_lists_the_known_ones():
 
 
 def test_an_option_of_another_layer_names_its_owners():
-    with pytest.raises(ValueError, match=r"r_min is not an option of model 'rnn'.*d-linoss, lru"):
-        resolve_options("rnn", {"r_min": 0.5})
+    with pytest.raises(ValueError, match=r"r_min is not an option of model 'qrnn'.*d-linoss, lru"):
+        resolve_options("qrnn", {"r_min": 0.5})
 
 
 def test_options_keep_the_defaults_of_the_rest():
@@ -88,7 +88,7 @@ def test_arguments_of_another_kind_are_refused(layer, arguments, error, message,
 
 
 def test_a_state_of_another_width_is_refused(layer):
-    state = jax.tree.map(lambda leaf: leaf[:, :-1], layer.initial_state(2))
+    state = jax.tree.map(lambda leaf: leaf[..., :-1], layer.initial_state(2))
     with pytest.raises(ValueError, match=r"state has shape .*\(2, .*d_hidden = 4 allow .*\(2, "):
         layer(jnp.zeros((2, 6, 5)), state)
 

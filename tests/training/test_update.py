@@ -322,7 +322,7 @@ def test_stacked_states_train_as_they_do_apart(parts):
 
 @pytest.mark.parametrize("model", LAYERS)
 def test_a_step_multiplies_no_complex_matrices(model):
-    config = ModelConfig(model=model, n_layers=1, d_model=4, d_hidden=3)
+    config = ModelConfig(model=model, n_layers=1, d_model=4, d_hidden=4)
     task = TASKS["classification"](CARD, config)
     graphdef, state = init_state(task, ADAMW, 0)
     text = jax.jit(make_functions(task, graphdef, ADAMW).train).lower(state, batch()).as_text()
