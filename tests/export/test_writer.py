@@ -155,8 +155,8 @@ def test_the_card_describes_the_programs(make_classifier, tmp_path):
         "outputs": {"shape": ["batch", 5], "dtype": "float32"},
     }
     assert card["step"]["state"] == [
-        {"shape": ["batch", 3], "dtype": "complex64", "name": "blocks/0"},
-        {"shape": ["batch", 3], "dtype": "complex64", "name": "blocks/1"},
+        {"shape": ["batch", 6], "dtype": "complex64", "name": "blocks/0"},
+        {"shape": ["batch", 6], "dtype": "complex64", "name": "blocks/1"},
         {"shape": ["batch", 4], "dtype": "float32", "name": "pooled/features"},
         {"shape": ["batch"], "dtype": "int32", "name": "pooled/steps"},
     ]
