@@ -76,7 +76,7 @@ class ElementwiseLayer(CellLayer):
         raise NotImplementedError
 
     def biases(self) -> Float[Array, " M"] | None:
-        """What is added to the parts, side by side."""
+        """Terms that are added to the parts, side by side."""
         return None if self.bias is None else self.bias[...]
 
     def inputs(self, x: Float[Array, "B T D"]) -> Float[Array, "B T M"]:

@@ -94,7 +94,7 @@ class MatrixLayer(RecurrentLayer):
         raise NotImplementedError
 
     def gates(self, inputs: dict[str, Array]) -> dict[str, Float[Array, "B T H"]]:
-        """What `observe` shows beside the state."""
+        """Gates that `observe` shows beside the state, by name."""
         raise NotImplementedError
 
     @zeros

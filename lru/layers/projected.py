@@ -82,7 +82,7 @@ class ProjectedLayer(ChunkedLayer):
     def drive(
         self, u: Float[Array, "*rest M"], scale: Inexact[Array, "*steps N"] | None
     ) -> Float[Array, "*rest 2 N"]:
-        """What B x, or B itself, adds to the pairs."""
+        """Inputs of the pairs, from B x or from B itself."""
         pairs = u.reshape(*u.shape[:-1], 2, self.d_hidden)
         return pairs if scale is None else parts.multiply(parts.split(scale), pairs)
 

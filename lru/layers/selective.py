@@ -66,7 +66,7 @@ class SelectiveLayer(TimedLayer):
         self.compute_dtype = known_compute_dtype(compute_dtype)
 
     def enter(self, x: Float[Array, "B T D"]) -> tuple[Float[Array, "B T C"], tuple[Array, ...]]:
-        """What the convolution reads, and what else comes from the inputs."""
+        """Inputs of the convolution, and all else that comes from the inputs."""
         raise NotImplementedError
 
     def recurrence(

@@ -171,7 +171,7 @@ def _put(x: Array, value: Array, t: Array) -> Array:
 
 
 def _blocks(how: How, parameters: Any, x: Array, before: Array, keep: Any, valid: Any) -> Array:
-    """What the method takes of the derivatives of all steps in the states before them."""
+    """Derivatives of all steps in the states before them, as much of them as the method takes."""
     recurrence = how.recurrence
     if how.method == "newton" and not recurrence.elementwise:
         J = newton.dense_blocks(partial(recurrence.step, parameters, x), before)

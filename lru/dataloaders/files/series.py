@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 CHANNELS, STEPS = ":", ","
-"""What stands between the channels of a row of a `.ts` file, and between the steps of one."""
+"""Separators of a row of a `.ts` file: of its channels, and of the steps of one."""
 
 FLAGS = ("true", "false")
 ROW = re.compile(r"""\s*(['"])(?P<channels>.*)\1\s*,\s*(?P<label>.*)""")

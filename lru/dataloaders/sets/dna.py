@@ -1,4 +1,4 @@
-"""Which base comes after the marker: the long memory task of Bausch (NeurIPS 2020).
+"""Predict the base after a marker: the long memory task of Bausch (NeurIPS 2020).
 
 Bases are drawn at random, and one of them, in the first half of the sequence, is marked. Outputs
 are G before the mark, the marked base at it, and that base, unmarked, ever after. In the paper the

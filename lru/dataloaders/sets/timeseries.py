@@ -118,7 +118,7 @@ class TimeSeries(Dataset):
         )
 
     def _deal(self, rows: list[Series], labels: Rows, n_train: int) -> dict[str, Rows]:
-        """Which of all rows, those to train on first, are in each split."""
+        """Rows of each split, by their places among all, those to train on first."""
         rng = np.random.default_rng(self.seed)
         if self.split == "random":
             once = {(row.values.tobytes(), row.label): i for i, row in enumerate(rows)}
