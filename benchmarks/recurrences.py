@@ -1,0 +1,115 @@
+"""Time of every layer beside the LRU, and of nonlinear ones and matrix states beside plain loops.
+
+python -m benchmarks.recurrences [--repetitions 9] [--rows 8] [--steps 1024] [--width 128]
+
+Outputs and all gradients of one layer, all layers taking turns, freed memory kept as in a run. The
+width is D and N; `linoss` and `d-linoss` have half as many oscillators, whose states then have as
+many real numbers as that of `lru`, and `mamba` and `mamba2` have 2 D channels, as published. The
+plain form is the same layer with its scan replaced by that of `lru.scan.reference`, a `lax.scan`
+under autodiff. Medians, and medians of ratios, go to benchmarks/results/recurrences.json.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import jax
+from flax import nnx
+
+from benchmarks.layers import compiled, inputs
+from benchmarks.provenance import provenance, save
+from benchmarks.turns import by_turns
+from lru.layers import LAYERS, RecurrentLayer, make_layer
+from lru.scan import reference
+from lru.training.memory import keep_freed_memory
+
+RESULTS = Path(__file__).parent / "results" / "recurrences.json"
+
+OF_SPEED = {"method", "chunk_length", "compute_dtype", "donate", "limit", "damping"}
+"""Options of scans that their plain forms have not."""
+
+PLAIN = ("delta_scan", "elementwise_scan", "gated_scan", "mlstm_scan", "selective_scan", "ssd_scan")
+
+WIDTHS = {"linoss": 0.5, "d-linoss": 0.5, "mamba": 2, "mamba2": 2}
+"""d_hidden of some over that of the others."""
+
+
+def _loop(name: str) -> Callable:
+    scan = getattr(reference, name)
+    return lambda *arguments, **options: scan(
+        *arguments, **{key: value for key, value in options.items() if key not in OF_SPEED}
+    )
+
+
+@contextmanager
+def plain_loops() -> Iterator[set[str]]:
+    """Put plain loops in the place of the scans that layers call; the modules that have some."""
+    found = set()
+    with ExitStack() as stack:
+        for path, module in list(sys.modules.items()):
+            for name in PLAIN:
+                if path.startswith("lru.layers.") and hasattr(module, name):
+                    stack.enter_context(patch.object(module, name, _loop(name)))
+                    found.add(path)
+        yield found
+
+
+def make(name: str, width: int) -> RecurrentLayer:
+    """A layer between features of a width."""
+    hidden = round(WIDTHS.get(name, 1) * width)
+    return make_layer(name, width, hidden, {}, rngs=nnx.Rngs(0))
+
+
+def state_size(layer: RecurrentLayer) -> int:
+    """Real numbers of a state."""
+    leaves = jax.tree.leaves(jax.eval_shape(lambda: layer.initial_state(1)))
+    return sum(leaf.size * (2 if leaf.dtype.kind == "c" else 1) for leaf in leaves)
+
+
+def main() -> None:
+    """Print and write the figures."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--repetitions", type=int, default=9)
+    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=1024)
+    parser.add_argument("--width", type=int, default=128)
+    options = parser.parse_args()
+    keep_freed_memory()
+    x, g = inputs(options.rows, options.steps, options.width)
+    programs, memory = {}, {}
+    for name in LAYERS:
+        programs[name], memory[name] = compiled(make(name, options.width), x, g)
+    with plain_loops() as modules:
+        for name, kind in LAYERS.items():
+            if any(base.__module__ in modules for base in kind.__mro__):
+                programs[f"{name}, plain"], _ = compiled(make(name, options.width), x, g)
+    times = by_turns(programs, options.repetitions)
+
+    def over(name: str, other: str) -> float:
+        ratios = [a / b for a, b in zip(times[name], times[other], strict=True)]
+        return round(statistics.median(ratios), 2)
+
+    rows: list[dict[str, Any]] = []
+    for name in LAYERS:
+        plain = f"{name}, plain"
+        rows.append(
+            {
+                "layer": name,
+                "ms": round(statistics.median(times[name]), 1),
+                "over_lru": over(name, "lru"),
+                "plain_over_this": over(plain, name) if plain in times else None,
+                "state": state_size(make(name, options.width)),
+                "temporary_bytes": memory[name],
+            }
+        )
+        print(*(f"{key} {value}" for key, value in rows[-1].items()))
+    save(RESULTS, {"provenance": provenance(), "sizes": vars(options), "layers": rows})
+
+
+if __name__ == "__main__":
+    main()
