@@ -10,7 +10,7 @@ from flax import nnx
 
 from lru.analysis import ablate, patch, run_edited
 from lru.analysis.edits import without_modes
-from lru.layers import LAYERS, GRUStack, LSTMCell, make_layer
+from lru.layers import LAYERS, S4D, GRUStack, LSTMCell, make_layer
 from lru.layers.base import NoStepError
 from lru.layers.heads import MatrixLayer
 from lru.layers.selective import SelectiveLayer
@@ -141,7 +141,7 @@ def test_steps_without_an_edit_are_a_call(name, padded):
 
 
 # A state of matrices has no units.
-WITH_UNITS = [n for n in LAYERS if not issubclass(LAYERS[n], (MatrixLayer, SelectiveLayer))]
+WITH_UNITS = [n for n in LAYERS if not issubclass(LAYERS[n], (MatrixLayer, S4D, SelectiveLayer))]
 
 
 @pytest.mark.parametrize("name", WITH_UNITS)

@@ -453,6 +453,8 @@ OPTIONS = {
     "lru_linear_backward": {"paired": True},
     "lru_gated_forward": {"cell": "lstm"},
     "lru_gated_backward": {"cell": "lstm"},
+    "lru_elementwise_forward": {"cell": "sru"},
+    "lru_elementwise_backward": {"cell": "sru"},
 }
 TARGETS = [target for loops in cpu.LOOPS for target in cpu.targets(loops)]
 PLAIN = {
@@ -488,6 +490,18 @@ LOOPS["lru_gated_forward"] = (
 LOOPS["lru_gated_backward"] = (
     {**LSTM, "dh": FLAT, **STATES, **OVER_TIME, "dh_last": FLAT_START, "dc_last": FLAT_START},
     {"dx": (ROWS, STEPS, 4 * WIDTH), "dW": LSTM["W"], "dh0": FLAT_START, "dc0": FLAT_START},
+)
+SRU = {
+    "x": (ROWS, STEPS, 2 * WIDTH),
+    "u": (WIDTH,),
+    "h0": FLAT_START,
+    "keep": MASK,
+    "valid": MASK,
+}
+LOOPS["lru_elementwise_forward"] = (SRU, {"h": FLAT})
+LOOPS["lru_elementwise_backward"] = (
+    {**SRU, "h": FLAT, "dh": FLAT},
+    {"dx": SRU["x"], "du": FLAT_START, "dh0": FLAT_START},
 )
 
 
