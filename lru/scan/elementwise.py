@@ -16,7 +16,15 @@ from jaxtyping import Bool, Float, Integer
 
 from lru.scan import cpu
 from lru.scan.linear import linear_scan
-from lru.scan.methods import masked, previous, step_counts, traced_once, valid_steps
+from lru.scan.methods import (
+    at_step,
+    masked,
+    previous,
+    put_step,
+    step_counts,
+    traced_once,
+    valid_steps,
+)
 from lru.scan.native import on_cpu
 from lru.scan.select import FUSED, select
 
@@ -85,27 +93,15 @@ def elementwise_scan(
     return h, _before(reverse, h, h0, fresh, keep), h[:, 0 if reverse else -1]
 
 
-def _kept(keep: Array | None, h: Array, fresh: Array | None) -> Array:
-    if keep is None or fresh is None:
-        return masked(keep, h)
-    return jnp.where(keep[..., None], h, fresh)
-
-
 def _before(reverse: bool, h: Array, h0: Array, fresh: Array | None, keep: Array | None) -> Array:
     """The states before all steps."""
     fresh = None if fresh is None else fresh[:, None]
-    return _kept(keep, previous(h, h0, reverse), fresh)
+    return masked(keep, previous(h, h0, reverse), 0 if fresh is None else fresh)
 
 
 def _after(how: How, parameters: Any, x: Array, before: Array, valid: Array | None) -> Array:
     after = how.step.run(parameters, x, before)
-    return after if valid is None else jnp.where(valid[..., None], after, before)
-
-
-def _at(x: Any, t: Array) -> Any:
-    if x is None:
-        return None
-    return lax.dynamic_index_in_dim(x, t, 1, keepdims=False, allow_negative_indices=False)
+    return masked(valid, after, before)
 
 
 def _states(
@@ -116,9 +112,9 @@ def _states(
     def step(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         h, states = carry
         t = steps - 1 - i if how.reverse else i
-        before = _kept(_at(keep, t), h, fresh)
-        h = _after(how, parameters, _at(x, t), before, _at(valid, t))
-        return h, lax.dynamic_update_index_in_dim(states, h, t, 1, allow_negative_indices=False)
+        before = masked(at_step(keep, t), h, 0 if fresh is None else fresh)
+        h = _after(how, parameters, at_step(x, t), before, at_step(valid, t))
+        return h, put_step(states, h, t)
 
     room = jnp.zeros((*x.shape[:2], h0.shape[1]), h0.dtype)
     return lax.fori_loop(0, steps, step, (h0, room))[1]

@@ -15,7 +15,15 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
 from lru.scan import cpu
-from lru.scan.methods import masked, previous, step_counts, traced_once, valid_steps
+from lru.scan.methods import (
+    at_step,
+    masked,
+    previous,
+    put_step,
+    step_counts,
+    traced_once,
+    valid_steps,
+)
 from lru.scan.native import on_cpu
 from lru.scan.products import multiply, weight_gradient
 from lru.scan.select import FUSED, select
@@ -158,23 +166,12 @@ def _masked(x: Array, resets: Array | None, lengths: Array | None, reset_to: Any
     return masked(valid, x), reset_to, ~(resets if valid is None else resets & valid), valid
 
 
-def _at(x: Array, t: Array) -> Array:
-    return lax.dynamic_index_in_dim(x, t, 1, keepdims=False, allow_negative_indices=False)
-
-
 def _all_at(arrays: Arrays, t: Array) -> Arrays:
-    return tuple(_at(x, t) for x in arrays)
-
-
-def _mask_at(mask: Array | None, t: Array) -> Array | None:
-    return None if mask is None else _at(mask, t)
+    return tuple(at_step(x, t) for x in arrays)
 
 
 def _put(arrays: Arrays, values: Arrays, t: Array) -> Arrays:
-    return tuple(
-        lax.dynamic_update_index_in_dim(x, value, t, 1, allow_negative_indices=False)
-        for x, value in zip(arrays, values, strict=True)
-    )
+    return tuple(put_step(x, value, t) for x, value in zip(arrays, values, strict=True))
 
 
 def _select(valid: Array | None, new: Arrays, old: Arrays) -> Arrays:
@@ -247,13 +244,13 @@ def _over_time_plain(
     def step(i: Array, carry: tuple[Arrays, Arrays, Arrays]) -> tuple[Arrays, Arrays, Arrays]:
         state, states, activations = carry
         t = steps - 1 - i if reverse else i
-        before = _kept(_mask_at(keep, t), state, fresh)
+        before = _kept(at_step(keep, t), state, fresh)
         mixed = multiply(before[0], W, compute_dtype)
-        pre_activations = _at(x, t) + jnp.pad(mixed, ((0, 0), (unmixed, 0)))
-        at_t = {name: _at(values, t) for name, values in (forced or {}).items()}
+        pre_activations = at_step(x, t) + jnp.pad(mixed, ((0, 0), (unmixed, 0)))
+        at_t = {name: at_step(values, t) for name, values in (forced or {}).items()}
         gates = (partial(_gate, at_t),) if forced else ()
         active, state = cell.forward(pre_activations, before, *gates)
-        state = _select(_mask_at(valid, t), state, before)
+        state = _select(at_step(valid, t), state, before)
         return state, _put(states, state, t), _put(activations, active, t)
 
     # Filled differently: equal arrays would be one, which the loop would have to copy.
@@ -321,8 +318,8 @@ def _gradients_plain(how: How, saved: tuple, gradients: tuple[Array, Arrays]) ->
     def step(i: Array, carry: tuple[Arrays, Arrays, Any]) -> tuple[Arrays, Arrays, Any]:
         d, dx, dfresh = carry
         t = i if reverse else steps - 1 - i
-        d = (d[0] + _at(dh, t), *d[1:])
-        valid_t = _mask_at(valid, t)
+        d = (d[0] + at_step(dh, t), *d[1:])
+        valid_t = at_step(valid, t)
         dx_t, through = cell.backward(
             _all_at(activations, t),
             _all_at(before, t),
@@ -333,7 +330,7 @@ def _gradients_plain(how: How, saved: tuple, gradients: tuple[Array, Arrays]) ->
             through[0] + multiply(dx_t[:, -width:], W_transposed, compute_dtype),
             *through[1:],
         )
-        through, keep_t = _select(valid_t, through, d), _mask_at(keep, t)
+        through, keep_t = _select(valid_t, through, d), at_step(keep, t)
         if keep_t is not None and dfresh is not None:
             dfresh = tuple(x + masked(~keep_t, g) for x, g in zip(dfresh, through, strict=True))
         return tuple(masked(keep_t, g) for g in through), _put(dx, (dx_t,), t), dfresh

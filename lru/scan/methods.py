@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.core import Tracer
 from jax.sharding import AxisType
 
@@ -102,11 +102,23 @@ def valid_steps(x: Array, lengths: Array | None) -> Array | None:
     return jnp.arange(x.shape[1]) < lengths[:, None]
 
 
-def masked(keep: Array | None, x: Array) -> Array:
-    """X where keep, else 0; the axes of keep are the first ones of x."""
+def masked(keep: Array | None, x: Array, other: Array | int = 0) -> Array:
+    """X where keep, else the other; the axes of keep are the first ones of x."""
     if keep is None:
         return x
-    return jnp.where(keep.reshape(keep.shape + (1,) * (x.ndim - keep.ndim)), x, 0)
+    return jnp.where(keep.reshape(keep.shape + (1,) * (x.ndim - keep.ndim)), x, other)
+
+
+def at_step(x: Any, t: Array | int) -> Any:
+    """The values [B, ...] of an array [B, T, ...] at a step; None of None."""
+    if x is None:
+        return None
+    return lax.dynamic_index_in_dim(x, t, 1, keepdims=False, allow_negative_indices=False)
+
+
+def put_step(x: Array, value: Array, t: Array | int) -> Array:
+    """The array [B, T, ...] with values [B, ...] at a step."""
+    return lax.dynamic_update_index_in_dim(x, value, t, 1, allow_negative_indices=False)
 
 
 def previous(h: Array, first: Array, reverse: bool) -> Array:

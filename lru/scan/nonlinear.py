@@ -17,7 +17,15 @@ from jaxtyping import Bool, Float, Integer
 
 from lru.scan import newton
 from lru.scan.gated import GatedCell
-from lru.scan.methods import masked, previous, step_counts, traced_once, valid_steps
+from lru.scan.methods import (
+    at_step,
+    masked,
+    previous,
+    put_step,
+    step_counts,
+    traced_once,
+    valid_steps,
+)
 from lru.scan.portability import is_portable
 from lru.scan.products import matrix, multiply
 
@@ -130,18 +138,12 @@ def nonlinear_scan(
 def _before(how: How, states: Array, first: Array, fresh: Array | None, keep: Any) -> Array:
     """The states before all steps."""
     fresh = None if fresh is None else fresh[:, None]
-    return _kept(keep, previous(states, first, how.reverse), fresh)
-
-
-def _kept(keep: Array | None, state: Array, fresh: Array | None) -> Array:
-    if keep is None or fresh is None:
-        return masked(keep, state)
-    return jnp.where(keep[..., None, None], state, fresh)
+    return masked(keep, previous(states, first, how.reverse), 0 if fresh is None else fresh)
 
 
 def _step(how: How, parameters: Any, x: Array, before: Array, valid: Array | None) -> Array:
     after = how.recurrence.step(parameters, x, before)
-    return after if valid is None else jnp.where(valid[..., None, None], after, before)
+    return masked(valid, after, before)
 
 
 def _sequential(
@@ -152,22 +154,12 @@ def _sequential(
     def step(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         state, states = carry
         t = steps - 1 - i if how.reverse else i
-        before = _kept(_at(keep, t), state, fresh)
-        state = _step(how, parameters, _at(x, t), before, _at(valid, t))
-        return state, _put(states, state, t)
+        before = masked(at_step(keep, t), state, 0 if fresh is None else fresh)
+        state = _step(how, parameters, at_step(x, t), before, at_step(valid, t))
+        return state, put_step(states, state, t)
 
     room = lax.empty((*x.shape[:2], *first.shape[1:]), first.dtype)
     return lax.fori_loop(0, steps, step, (first, room))[1]
-
-
-def _at(x: Any, t: Array) -> Any:
-    if x is None:
-        return None
-    return lax.dynamic_index_in_dim(x, t, 1, keepdims=False, allow_negative_indices=False)
-
-
-def _put(x: Array, value: Array, t: Array) -> Array:
-    return lax.dynamic_update_index_in_dim(x, value, t, 1, allow_negative_indices=False)
 
 
 def _blocks(how: How, parameters: Any, x: Array, before: Array, keep: Any, valid: Any) -> Array:
@@ -273,11 +265,12 @@ def _sequential_gradient(how: How, saved: tuple, g: Array) -> Array:
     def step(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         d, gradient = carry
         t = i if how.reverse else steps - 1 - i
-        d = d + _at(g, t)
+        d = d + at_step(g, t)
         _, pull = jax.vjp(
-            lambda before: _step(how, parameters, _at(x, t), before, _at(valid, t)), _at(before, t)
+            lambda before: _step(how, parameters, at_step(x, t), before, at_step(valid, t)),
+            at_step(before, t),
         )
-        return masked(_at(keep, t), pull(d)[0]), _put(gradient, d, t)
+        return masked(at_step(keep, t), pull(d)[0]), put_step(gradient, d, t)
 
     # Not over g: the compiler would copy all of it at every step.
     return lax.fori_loop(0, steps, step, (jnp.zeros_like(first), lax.empty(g.shape, g.dtype)))[1]

@@ -81,22 +81,13 @@ def gated_scan(
     reset_to: States | None = None,
 ) -> tuple[Float[Array, "B T N"], States]:
     """Solve s_t = cell(x_t + h_{t-1} W, s_{t-1}); arguments and results as in `lru.scan`."""
-    rows, steps, width = x.shape
-    marked = jnp.zeros((rows, steps), bool) if resets is None else resets
-    valid = jnp.arange(steps) < (jnp.full(rows, steps) if lengths is None else lengths)[:, None]
-    fresh = tuple(map(jnp.zeros_like, state)) if reset_to is None else reset_to
+    unmixed = x.shape[2] - W.shape[1]
 
-    def step(state: States, at_t: tuple[Array, ...]) -> tuple[States, Array]:
-        x_t, marked_t, valid_t = (a.reshape(rows, -1) for a in at_t)
-        before = tuple(jnp.where(marked_t, *pair) for pair in zip(fresh, state, strict=True))
-        pre_activations = jnp.where(valid_t, x_t, 0).at[:, width - W.shape[1] :].add(before[0] @ W)
-        after = cell.forward(pre_activations, before)[1]
-        state = tuple(jnp.where(valid_t, new, old) for new, old in zip(after, state, strict=True))
-        return state, jnp.where(valid_t, state[0], 0)
+    def advance(before: States, at_t: tuple[Array, ...]) -> tuple[States, Array]:
+        _, after = cell.forward(at_t[0].at[:, unmixed:].add(before[0] @ W), before)
+        return after, after[0]
 
-    over_time = tuple(jnp.moveaxis(a, 1, 0) for a in (x, marked, valid))
-    last, h = jax.lax.scan(step, state, over_time, reverse=reverse)
-    return jnp.moveaxis(h, 0, 1), last
+    return _steps(advance, (x,), tuple(state), reverse, resets, lengths, reset_to)
 
 
 def nonlinear_scan(

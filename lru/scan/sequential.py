@@ -15,9 +15,11 @@ from lru.scan.methods import (
     DENSE_METHODS,
     LINEAR_METHODS,
     Product,
+    at_step,
     differentiable,
     differentiable_dense,
     masked,
+    put_step,
 )
 
 
@@ -41,7 +43,7 @@ def loop(
 ) -> Array:
     """Solve the linear problem of `lru.scan.methods` with another product a h."""
     constant = a.ndim == 2
-    return _loop(lambda t, h: multiply(a if constant else _at(a, t), h), b, h0, keep, reverse)
+    return _loop(lambda t, h: multiply(a if constant else at_step(a, t), h), b, h0, keep, reverse)
 
 
 def _loop(multiply: Callable, b: Array, h0: Array, keep: Array | None, reverse: bool) -> Array:
@@ -50,8 +52,8 @@ def _loop(multiply: Callable, b: Array, h0: Array, keep: Array | None, reverse: 
     def step(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         h, out = carry
         t = last - i if reverse else i
-        h = masked(None if keep is None else _at(keep, t), multiply(t, h)) + _at(out, t)
-        return h, _put(out, h, t)
+        h = masked(at_step(keep, t), multiply(t, h)) + at_step(out, t)
+        return h, put_step(out, h, t)
 
     return lax.fori_loop(0, last + 1, step, (h0, b))[1]
 
@@ -64,21 +66,21 @@ def gradients(reverse: bool, saved: tuple, g: Array) -> tuple[Array, Array, Arra
 
     def step(t: Array | int, before: Array, db_t: Array, da: list[Array]) -> tuple:
         """Take in step t: what it adds to the gradient of a, and the gradient of its h_{t-1}."""
-        keep_t = None if keep is None else _at(keep, t)
+        keep_t = at_step(keep, t)
         terms = [masked(keep_t, x) for x in parts.correlate(db_t, before, parts_of_a)]
         if constant:
             da = [total + term for total, term in zip(da, terms, strict=True)]
         else:
-            da = [_put(da[0], parts.collect(terms, parts_of_a, a.dtype), t)]
-        conj = parts.conjugate(a if constant else _at(a, t))
+            da = [put_step(da[0], parts.collect(terms, parts_of_a, a.dtype), t)]
+        conj = parts.conjugate(a if constant else at_step(a, t))
         return masked(keep_t, parts.multiply(conj, db_t)), da
 
     def step_inside(i: Array, carry: tuple[Array, Array, list]) -> tuple[Array, Array, list]:
         db_t, db, da = carry
         t, t_before = (i, i + 1) if reverse else (last - i, last - i - 1)
-        through, da = step(t, _at(h, t_before), db_t, da)
-        db_t = through + _at(db, t_before)
-        return db_t, _put(db, db_t, t_before), da
+        through, da = step(t, at_step(h, t_before), db_t, da)
+        db_t = through + at_step(db, t_before)
+        return db_t, put_step(db, db_t, t_before), da
 
     start, end = (last, 0) if reverse else (0, last)
     da = [jnp.zeros_like(h0)] * min(parts_of_a, 2) if constant else [jnp.zeros_like(a)]
@@ -90,11 +92,3 @@ def gradients(reverse: bool, saved: tuple, g: Array) -> tuple[Array, Array, Arra
 
 
 LINEAR_METHODS.register("sequential")(differentiable(solve, gradients))
-
-
-def _at(x: Array, t: Array | int) -> Array:
-    return lax.dynamic_index_in_dim(x, t, 1, keepdims=False, allow_negative_indices=False)
-
-
-def _put(x: Array, value: Array, t: Array | int) -> Array:
-    return lax.dynamic_update_index_in_dim(x, value, t, 1, allow_negative_indices=False)
