@@ -61,7 +61,10 @@ def test_helps_with_the_flags_of_what_is_chosen_or_with_all(flags, tmp_path, cap
         assert re.search(r"--window \S*INT Width K of the convolution", page)
         assert re.search(r"--weight_decay \S*FLOAT Weight decay", page)
         assert re.search(r"pattern_length=10\W+symbols to recall", page)
-    for name, owners in (("r_min", "diag-rnn, .*, lru"), ("bptt", "language_modelling")):
+    for name, owners in (
+        ("r_min", "diag-rnn, rnn, d-linoss, lru, rg-lru"),
+        ("bptt", "language_modelling"),
+    ):
         assert f"--{name}" not in printed["--help"]
         assert re.search(rf"--{name} .*\(of {owners}\)", printed["--help_all"])
     assert not (tmp_path / "runs").exists()
@@ -229,7 +232,7 @@ def test_trains_in_a_thread(flags):
         (["--model", "rnn", "--A_init", "fixed"], r"width n = 4.*164.*calibrated_glorot"),
         (
             ["--model", "qrnn", "--r_min", "0.5"],
-            r"r_min is an option of model .*'lru', .*but this run has model 'qrnn'",
+            r"r_min is an option of model .*'rg-lru', but this run has model 'qrnn'",
         ),
         (["--model", "lru", "--r_min", "2"], r"0 <= r_min < r_max <= 1, got r_min = 2"),
         (["--d_hidden", "0"], r"d_hidden must be at least 1, got 0"),

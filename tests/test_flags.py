@@ -548,7 +548,8 @@ def test_the_whole_help_has_the_options_of_all_with_their_owners(capsys):
     names = {n for choice in CHOICES for entry in choice.registry for n in choice.of(entry)}
     for name in names:
         assert f"--{name} " in printed, name
-    assert re.search(r"--r_max \S+ Largest initial modulus.*?\(of diag-rnn, rnn, .*lru", printed)
+    owners = "diag-rnn, rnn, d-linoss, lru, rg-lru"
+    assert re.search(rf"--r_max \S+ Largest initial modulus.*?\(of {owners}\)", printed)
 
 
 def test_classes_of_a_kind_agree_on_the_types_of_their_options():
@@ -567,11 +568,16 @@ def test_classes_of_a_kind_agree_on_the_types_of_their_options():
     [
         (
             "--model qrnn --r_min 0.5",
-            r"r_min is an option of model 'diag-rnn', .*model 'lru', .*but",
+            r"r_min is an option of model 'diag-rnn', model 'rnn', model 'd-linoss', model 'lru', "
+            r"model 'rg-lru', but",
         ),
         ("--p_hidden 0", r"p_hidden is an option of body 'cells', but this run has .*'blocks'"),
         ("--model gru --dataset ptb-lm --norm batch", r"norm is an option of body 'blocks', but"),
-        ("--body cells", r"body cells is for model elman, gru, .*qrnn, .*, got model 'lru'"),
+        (
+            "--body cells",
+            r"body cells is for model elman, gru, indrnn, lstm, mingru, minlstm, qrnn, rg-lru, sru, "
+            r"got model 'lru'",
+        ),
         ("--ar 2", r"ar is an option of task 'language_modelling', but this run has .*'classifi"),
         ("--history_size 3", r"history_size is an option of optimizer 'lbfgs', but .*'adamw'"),
         ("--optimizer lbfgs --lr_factor 1", r"lr_factor is an option of optimizer 'adamw', "),

@@ -128,7 +128,8 @@ def test_weights_of_half_precision_have_single_log_probabilities(changes):
         ({"model": "lru", "bidirectional": True}, "bidirectional must be False in a language"),
         (
             {"model": "lru", "body": "cells"},
-            "body cells is for model elman, gru, .*, got model",
+            "body cells is for model elman, gru, indrnn, lstm, mingru, minlstm, qrnn, rg-lru, sru, "
+            "got model",
         ),
         ({"body": "cell"}, "unknown body 'cell'; known: blocks, cells"),
         ({"model": "lru", "p_weight": 0.1}, "p_weight is not an option of body 'blocks'"),
