@@ -575,8 +575,8 @@ def test_classes_of_a_kind_agree_on_the_types_of_their_options():
         ("--model gru --dataset ptb-lm --norm batch", r"norm is an option of body 'blocks', but"),
         (
             "--body cells",
-            r"body cells is for model elman, gru, indrnn, lstm, mingru, minlstm, qrnn, rg-lru, sru, "
-            r"got model 'lru'",
+            r"body cells is for model elman, gru, indrnn, lstm, mingru, minlstm, qrnn, rg-lru, "
+            r"sru, got model 'lru'",
         ),
         ("--ar 2", r"ar is an option of task 'language_modelling', but this run has .*'classifi"),
         ("--history_size 3", r"history_size is an option of optimizer 'lbfgs', but .*'adamw'"),
