@@ -136,13 +136,12 @@ def with_memory(
 
 
 def _steps_of(config: Config, card: Card | None) -> int:
-    """Steps of a row to train on, the mean; of a text those of a gradient."""
+    """Steps that a gradient goes through."""
     if card is None:
         dataset = dataset_from_options(config.data.dataset, config.data.data_options)
         card = read_card(dataset.prepare(config.run.raw_dir, config.run.dir_name))
-    if card.kind == "text":
-        return config.task.options["bptt"]
-    return round(card.splits["train"]["mean_length"])
+    name = config.task.task or task_of(card, config.model.model)
+    return TASKS[name].steps_to_learn_from(card, config.task_options(name))
 
 
 def load_data(config: Config) -> Prepared:

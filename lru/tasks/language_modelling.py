@@ -100,6 +100,12 @@ class LanguageModelling(Task):
         """See `Task.suits`."""
         return card.kind == "text"
 
+    @classmethod
+    def steps_to_learn_from(cls, card: Card, options: LanguageModellingOptions) -> int:
+        """Those of truncated backpropagation."""
+        del card
+        return options.bptt
+
     def sources(
         self, data: Prepared, config: DataConfig, *, seed: int, on_device: bool | None
     ) -> dict[str, StreamFeed]:
