@@ -54,6 +54,7 @@ class GatedRNN(NewtonLayer):
         d_hidden: int,
         *,
         biases: int = 2,
+        chrono: int | None = None,
         time_method: str = "auto",
         newton_iterations: int = 100,
         newton_damping: float = 0.0,
@@ -66,6 +67,8 @@ class GatedRNN(NewtonLayer):
             d_model: width D of inputs and outputs.
             d_hidden: width N of the state.
             biases: number of bias vectors of each gate.
+            chrono: draw biases of forget gates for memories of up to so many steps, and those of
+                input gates against them; None draws them as all others.
             time_method: sequential for one step after another; newton for all at once, by products
                 of N x N matrices; quasi_newton by parts of them, which are cheap and need more
                 iterations. auto is sequential.
@@ -95,9 +98,11 @@ class GatedRNN(NewtonLayer):
             nnx.Param(uniform(rngs.params(), (width,), d_hidden)) if biases > i else None
             for i in range(2)
         )
+        if chrono is not None:
+            self._remember(chrono, rngs)
 
-    def _remember(self, steps: int, signs: Mapping[int, float], rngs: nnx.Rngs) -> None:
-        """Draw biases by `chrono_biases`, of gates by their places among those with parameters.
+    def _remember(self, steps: int, rngs: nnx.Rngs) -> None:
+        """Draw biases by `chrono_biases`.
 
         Raises:
             ValueError: if there are no biases, or the number of steps is less than 2.
@@ -105,11 +110,16 @@ class GatedRNN(NewtonLayer):
         if self.bias_ih is None:
             raise ValueError(f"chrono must be None without biases, got {steps}")
         biases = chrono_biases(rngs.params(), self.d_hidden, steps)
-        for gate, sign in signs.items():
+        for gate, sign in self.chrono_signs.items():
             columns = slice(gate * self.d_hidden, (gate + 1) * self.d_hidden)
             self.bias_ih[...] = self.bias_ih[...].at[columns].set(sign * biases)
             if self.bias_hh is not None:
                 self.bias_hh[...] = self.bias_hh[...].at[columns].set(0)
+
+    @property
+    def chrono_signs(self) -> Mapping[int, float]:
+        """Signs of the biases that `chrono` draws, by place of a gate among those with parameters."""
+        raise NotImplementedError
 
     @property
     def constant_gates(self) -> dict[int, float]:

@@ -97,21 +97,25 @@ class GRU(GatedRNN):
                 stay float32.
             rngs: source of the initial parameters.
         """
+        if chrono is not None and not use_update:
+            raise ValueError(f"chrono must be None without an update gate, got {chrono}")
         self.use_reset, self.use_update = use_reset, use_update
         super().__init__(
             d_model,
             d_hidden,
             biases=biases,
+            chrono=chrono,
             time_method=time_method,
             newton_iterations=newton_iterations,
             newton_damping=newton_damping,
             compute_dtype=compute_dtype,
             rngs=rngs,
         )
-        if chrono is not None:
-            if not use_update:
-                raise ValueError(f"chrono must be None without an update gate, got {chrono}")
-            self._remember(chrono, {int(use_reset): 1.0}, rngs)
+
+    @property
+    def chrono_signs(self) -> dict[int, float]:
+        """Those of the update gate, which follows the reset gate."""
+        return {int(self.use_reset): 1.0}
 
     @classmethod
     def remembering(cls, steps: int) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Float
 
 from lru.layers.base import LAYERS
@@ -59,50 +58,10 @@ class LSTM(GatedRNN):
     gate_names = ("input_gate", "forget_gate", "candidate", "output_gate")
     n_gates = 4
 
-    def __init__(
-        self,
-        d_model: int,
-        d_hidden: int,
-        *,
-        biases: int = 2,
-        chrono: int | None = None,
-        time_method: str = "auto",
-        newton_iterations: int = 100,
-        newton_damping: float = 0.0,
-        compute_dtype: str = "float32",
-        rngs: nnx.Rngs,
-    ):
-        """Draw the parameters.
-
-        Args:
-            d_model: width D of inputs and outputs.
-            d_hidden: width N of the state.
-            biases: number of bias vectors of each gate.
-            chrono: draw biases of forget gates for memories of up to so many steps, and those of
-                input gates against them; None draws them as all others.
-            time_method: sequential for one step after another; newton for all at once, by products
-                of N x N matrices; quasi_newton by parts of them, which are cheap and need more
-                iterations. auto is sequential.
-            newton_iterations: most iterations of newton and quasi_newton, which then run one step
-                after another.
-            newton_damping: share of the Jacobian that their iterations leave out; more than 0 where
-                they diverge.
-            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
-                stay float32.
-            rngs: source of the initial parameters.
-        """
-        super().__init__(
-            d_model,
-            d_hidden,
-            biases=biases,
-            time_method=time_method,
-            newton_iterations=newton_iterations,
-            newton_damping=newton_damping,
-            compute_dtype=compute_dtype,
-            rngs=rngs,
-        )
-        if chrono is not None:
-            self._remember(chrono, {1: 1.0, 0: -1.0}, rngs)
+    @property
+    def chrono_signs(self) -> dict[int, float]:
+        """Those of the forget gate, and against them those of the input gate."""
+        return {1: 1.0, 0: -1.0}
 
     @classmethod
     def remembering(cls, steps: int) -> dict[str, Any]:
