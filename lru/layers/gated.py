@@ -118,7 +118,7 @@ class GatedRNN(NewtonLayer):
 
     @property
     def chrono_signs(self) -> Mapping[int, float]:
-        """Signs of the biases that `chrono` draws, by place of a gate among those with parameters."""
+        """Signs of the biases that `chrono` draws, by place among gates with parameters."""
         raise NotImplementedError
 
     @property
