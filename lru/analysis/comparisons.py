@@ -24,6 +24,10 @@ _WIDE = 100
 _MOST_TICKS = 12
 
 
+Records = Sequence[Mapping[str, Any]]
+"""What a training has logged: quantities by name, each record with its "step"."""
+
+
 class Curve(NamedTuple):
     """Mean and deviation of a quantity over repetitions, by step.
 
@@ -38,7 +42,7 @@ class Curve(NamedTuple):
     deviation: np.ndarray
 
 
-def curve_of(repetitions: Sequence[Sequence[Mapping[str, Any]]], name: str) -> Curve:
+def curve_of(repetitions: Sequence[Records], name: str) -> Curve:
     """The curve of a quantity.
 
     Args:
@@ -57,9 +61,7 @@ def curve_of(repetitions: Sequence[Sequence[Mapping[str, Any]]], name: str) -> C
 
 
 def plot_learning_curves(
-    groups: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
-    names: Sequence[str],
-    path: str | os.PathLike,
+    groups: Mapping[str, Sequence[Records]], names: Sequence[str], path: str | os.PathLike
 ) -> None:
     """Draw quantities against updates: a panel for each, one colour a group.
 
@@ -71,23 +73,55 @@ def plot_learning_curves(
     figure = Figure(figsize=(6.4, 2.9 * len(names) + 0.5), layout="constrained")
     grid = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     for axes, name in zip(grid, names, strict=True):
-        smallest, largest = math.inf, -math.inf
-        for label, colour in zip(groups, _colours(len(groups)), strict=True):
-            curve = curve_of(groups[label], name)
-            if not len(curve.steps):
-                # Without a line here, the legend still names it.
-                axes.plot([], [], color=colour, label=label)
-                continue
-            _draw(axes, curve, colour, label)
-            smallest, largest = min(smallest, curve.mean.min()), max(largest, curve.mean.max())
-        if name.endswith("loss") and 0 < smallest * _WIDE < largest:
+        lowest, highest = _panel(axes, groups, name)
+        if name.endswith("loss") and 0 < lowest * _WIDE < highest:
             axes.set_yscale("log")
-        style(axes)
         axes.set_ylabel(name)
     grid[-1].set_xlabel("update")
     grid[-1].xaxis.get_major_locator().set_params(integer=True)
     _legend(figure, grid[0])
     save_figure(figure, path)
+
+
+def plot_panels(
+    panels: Mapping[str, Mapping[str, Sequence[Records]]],
+    x_label: str,
+    quantity: str,
+    path: str | os.PathLike,
+) -> None:
+    """Draw one quantity in panels below each other, in each the same groups in the same colours.
+
+    Args:
+        panels: by their titles, groups by their labels, as `plot_learning_curves` takes them; a
+            group without records keeps its colour.
+        x_label: of what takes the place of the step.
+        quantity: its name.
+        path: the picture to write; its suffix is the format. Atomic.
+    """
+    figure = Figure(figsize=(6.4, 2.4 * len(panels) + 0.7), layout="constrained")
+    grid = figure.subplots(len(panels), 1, sharex=len(panels) > 1, squeeze=False)[:, 0]
+    for axes, (title, groups) in zip(grid, panels.items(), strict=True):
+        _panel(axes, groups, quantity)
+        axes.set_title(title, fontsize=9, color=INK, loc="left", parse_math=False)
+        axes.set_ylabel(quantity)
+    grid[-1].set_xlabel(x_label)
+    _legend(figure, grid[0])
+    save_figure(figure, path)
+
+
+def _panel(axes: Axes, groups: Mapping[str, Sequence[Records]], name: str) -> tuple[float, float]:
+    """Draw a quantity of all groups; its least and its greatest mean."""
+    lowest, highest = math.inf, -math.inf
+    for label, colour in zip(groups, _colours(len(groups)), strict=True):
+        curve = curve_of(groups[label], name)
+        if not len(curve.steps):
+            # Without a line here, the legend still names it.
+            axes.plot([], [], color=colour, label=label)
+            continue
+        _draw(axes, curve, colour, label)
+        lowest, highest = min(lowest, curve.mean.min()), max(highest, curve.mean.max())
+    style(axes)
+    return lowest, highest
 
 
 def _draw(axes: Axes, curve: Curve, colour: Any, label: str) -> None:

@@ -3,6 +3,7 @@
 Nothing here needs the data, or a checkpoint.
 """
 
+import csv
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -101,6 +102,32 @@ class Repetition(NamedTuple):
         if last:
             return evaluations(self.lines, self.task)[-1]
         return best_line(self.lines, self.task)
+
+    def curves(self) -> "dict[str, Curve]":
+        """The curves of the last evaluation, by name; where several belong together, none."""
+        folder = self.run.path / "curves"
+        folder = folder if self.lanes == 1 else folder / f"lane{self.lane}"
+        found = {}
+        for path in sorted(folder.glob("*.csv")):
+            (_, x_label, y_label), *rows = csv.reader(path.read_text().splitlines())
+            if len({name for name, _, _ in rows}) == 1:
+                points = [{"step": float(x), y_label: float(y)} for _, x, y in rows]
+                found[path.stem] = Curve(x_label, y_label, points)
+        return found
+
+
+class Curve(NamedTuple):
+    """A curve that an evaluation found, such as accuracy by length.
+
+    Attributes:
+        x_label: of x, which the points have as "step".
+        y_label: of y, which they have under this name.
+        points: in order.
+    """
+
+    x_label: str
+    y_label: str
+    points: Sequence[Line]
 
 
 class Group(NamedTuple):
@@ -248,3 +275,37 @@ def distinguishing(groups: Sequence[Group], names: Sequence[str]) -> list[str]:
 
 def _parts(groups: Sequence[Group], names: Sequence[str]) -> int:
     return len({tuple(_hashable(group.options.get(name)) for name in names) for group in groups})
+
+
+class Grid(NamedTuple):
+    """Groups in rows and columns, by two options whose values are words.
+
+    Attributes:
+        rows: values of the first option, at least one of which is in several columns.
+        columns: values of the second, likewise.
+        places: row and column of each group.
+    """
+
+    rows: list[str]
+    columns: list[str]
+    places: list[tuple[int, int]]
+
+
+def grid_of(groups: Sequence[Group], names: Sequence[str]) -> Grid | None:
+    """The grid that groups form, if two options of words tell them apart, and each twice.
+
+    Args:
+        groups: in their order.
+        names: the options that tell them apart.
+    """
+    if len(names) != 2:
+        return None
+    values = [[group.options.get(name) for group in groups] for name in names]
+    if not all(isinstance(value, str) for each in values for value in each):
+        return None
+    rows, columns = (list(dict.fromkeys(map(str, each))) for each in values)
+    if len(groups) <= max(len(rows), len(columns)):
+        return None
+    return Grid(
+        rows, columns, [(rows.index(a), columns.index(b)) for a, b in zip(*values, strict=True)]
+    )

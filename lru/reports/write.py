@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lru.analysis.comparisons import plot_bars, plot_by_option, plot_learning_curves
+import numpy as np
+
+from lru.analysis.comparisons import (
+    plot_bars,
+    plot_by_option,
+    plot_learning_curves,
+    plot_panels,
+)
+from lru.analysis.drawing import drawn
 from lru.analysis.methods import Analysis
 from lru.config import CHOICES
 from lru.dataloaders.store.cache import CacheError
@@ -22,9 +30,11 @@ from lru.reports.results import (
     Repetition,
     differing,
     distinguishing,
+    grid_of,
     objective_of,
 )
 from lru.tasks import Task
+from lru.tasks.findings import HeatMap
 from lru.training.checkpoints import Checkpoints
 from lru.training.report import with_deviation
 
@@ -114,6 +124,7 @@ class _Report:
         self.objectives = list(dict.fromkeys(map(objective_of, self.tasks)))
         self.names = differing(groups)
         self.told = distinguishing(groups, _speaking_first(self.names))
+        self.grid = grid_of(groups, self.told)
         self.labels = self._labels()
         self.metrics = self._metrics(metrics)
         self.plotted = list(metrics) or self.objectives
@@ -199,6 +210,7 @@ class _Report:
         parts += ["## Results", *self._results()]
         for number, metric in enumerate(self.plotted, 1):
             parts += self._comparison(metric, f"results-{number}.png", folder)
+        parts += self._found(folder)
         parts += self._curves(folder)
         parts += self._inside(folder)
         parts += ["## Trainings", self._trainings()]
@@ -274,6 +286,8 @@ class _Report:
         values = self._values(metric)
         if len([each for each in values if each]) < 2:
             return []
+        if self.grid is not None:
+            return self._grid(metric, values, folder / name)
         if self.by is None:
             plot_bars(dict(zip(self.labels, values, strict=True)), metric, folder / name)
             what, marks = f"{code(metric)} of each group", "Dots are single trainings"
@@ -289,6 +303,48 @@ class _Report:
             f"![{metric}]({name})",
             f"*{marks}; lines with ends are ± one sample standard deviation.*",
         ]
+
+    def _grid(self, metric: str, values: Sequence[Sequence[float]], path: Path) -> list[str]:
+        """A table and a picture of one metric with rows and columns by option."""
+        assert self.grid is not None
+        rows, columns, places = self.grid
+        means = np.full((len(rows), len(columns)), np.nan)
+        cells = [["-"] * len(columns) for _ in rows]
+        for (row, column), each in zip(places, values, strict=True):
+            if each:
+                means[row, column] = np.mean(each)
+                cells[row][column] = with_deviation(metric, each)
+        shares = metric.endswith("accuracy")
+        picture = HeatMap(means, y_names=rows, x_names=columns, limits=(0.0, 1.0) if shares else None)
+        path.write_bytes(drawn(picture).content)
+        lines = [[name, *line] for name, line in zip(rows, cells, strict=True)]
+        by = " and ".join(map(code, self.told))
+        return [
+            f"### {code(metric)} by {by}",
+            table(["", *columns], lines, {*columns}),
+            f"![{metric}]({path.name})",
+        ]
+
+    def _found(self, folder: Path) -> list[str]:
+        """Pictures of the curves that evaluations found, a panel for each column of the grid."""
+        found = [[each.curves() for each in group.repetitions] for group in self.groups]
+        parts: list[str] = []
+        for number, name in enumerate(dict.fromkeys(n for g in found for c in g for n in c), 1):
+            of_groups = [[each[name] for each in group if name in each] for group in found]
+            first = next(each for group in of_groups for each in group)
+            points = [[each.points for each in group] for group in of_groups]
+            panels = {"": dict(zip(self.labels, points, strict=True))}
+            if self.grid is not None:
+                rows, columns, places = self.grid
+                panels = {column: {row: [] for row in rows} for column in columns}
+                for (row, column), each in zip(places, points, strict=True):
+                    panels[columns[column]][rows[row]] = each
+            path = folder / f"found-{number}.png"
+            plot_panels(panels, first.x_label, first.y_label, path)
+            parts += [f"### {code(name)}", f"![{name}]({path.name})"]
+        if not parts:
+            return []
+        return ["## Found at the last evaluation", *parts]
 
     def _curves(self, folder: Path) -> list[str]:
         name = "curves.png"

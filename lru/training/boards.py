@@ -8,7 +8,7 @@ import netrc
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from lru.files import write_atomically
-from lru.tasks.findings import Animation, Finding, Findings, Histogram, Table
+from lru.tasks.findings import Animation, Curves, Finding, Findings, Histogram, Table
 from lru.training.trackers import SPEED, JsonLinesTracker, Metrics
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ WANDB_SECONDS = 12.0
 class Files:
     """The speed as JSON lines in speed.jsonl, and the last findings as files.
 
-    A table is tables/NAME.csv, anything else pictures/NAME.png, or .gif of an animation. Where
-    evaluations follow each other fast, some are left out, but never the last.
+    A table is tables/NAME.csv, anything else pictures/NAME.png, or .gif of an animation; curves
+    are curves/NAME.csv as well. Where evaluations follow each other fast, some are left out, but
+    never the last.
 
     Args:
         folder: of the run.
@@ -67,12 +68,18 @@ class Files:
         start = time.monotonic()
         for name, finding in self._latest.items():
             if isinstance(finding, Table):
-                text = io.StringIO()
-                csv.writer(text).writerows([finding.columns, *finding.rows])
-                self._write(f"tables/{name}.csv", text.getvalue().encode())
-            else:
-                drawing = _drawn(finding)
-                self._write(f"pictures/{name}.{drawing.suffix}", drawing.content)
+                self._write(f"tables/{name}.csv", _csv(finding.columns, finding.rows))
+                continue
+            if isinstance(finding, Curves):
+                points = [
+                    (curve, *point)
+                    for curve, (x, y) in finding.curves.items()
+                    for point in zip(np.asarray(x).tolist(), np.asarray(y).tolist(), strict=True)
+                ]
+                columns = ("curve", finding.x_label, finding.y_label)
+                self._write(f"curves/{name}.csv", _csv(columns, points))
+            drawing = _drawn(finding)
+            self._write(f"pictures/{name}.{drawing.suffix}", drawing.content)
         self._latest.clear()
         end = time.monotonic()
         # Drawing keeps an interpreter busy that updates need too.
@@ -238,6 +245,12 @@ def _drawn(finding: Any) -> "Drawing":
     from lru.analysis.drawing import drawn
 
     return drawn(finding)
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[str | float]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows([columns, *rows])
+    return text.getvalue().encode()
 
 
 def _markdown(table: Table) -> str:

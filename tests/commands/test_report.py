@@ -197,6 +197,40 @@ def test_other_tasks_have_a_dash_and_many_options_a_table(record, report):
     assert "r_min" not in text
 
 
+def test_two_options_of_words_make_a_grid_with_the_curves_that_were_found(
+    record, report, tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(
+        "lru.reports.write.plot_panels", lambda panels, *labels: drawn.append((panels, *labels))
+    )
+    runs = [
+        record(f"{model}-{data}", accuracies(share), model=model, dataset=data)
+        for model, data, share in (
+            ("gru", "parity", 0.5),
+            ("gru", "even-pairs", 0.25),
+            ("lru", "parity", 0.125),
+        )
+    ]
+    for run, end in zip(runs[:2], (0.75, 0.5), strict=True):
+        (tmp_path / run / "curves").mkdir()
+        (tmp_path / run / "curves" / "by_length.csv").write_text(
+            f"curve,length,accuracy\na,40,1.0\na,44,{end}\n"
+        )
+    text = report(*runs)
+    assert rows_of(text, "### `val/accuracy` by `model` and `dataset`") == [
+        ["", "parity", "even-pairs"],
+        ["gru", "0.5000", "0.2500"],
+        ["lru", "0.1250", "-"],
+    ]
+    assert "![val/accuracy](results-1.png)" in text
+    ((panels, x_label, y_label, _),) = drawn
+    assert (x_label, y_label) == ("length", "accuracy")
+    points = [{"step": 40.0, "accuracy": 1.0}, {"step": 44.0, "accuracy": 0.75}]
+    assert panels["parity"] == {"gru": [points], "lru": []}
+    assert [len(panels["even-pairs"][name]) for name in ("gru", "lru")] == [1, 0]
+
+
 def test_trainings_without_results_or_seeds_of_their_own_are_named(record, report, tmp_path):
     new = record("new", [{"step": 3, "train/loss": 1.0}], jax_seed=5)
     one, same = (record(name, accuracies(0.5)) for name in ("one", "same"))

@@ -73,6 +73,9 @@ def test_every_kind_of_finding_is_a_file_and_the_speed_has_a_file(tmp_path):
     tracker.show(3, FINDINGS)
     tracker.close()
     assert (tmp_path / "tables" / "mistakes.csv").read_text() == 'given,loss\n"a, b",0.5\n'
+    assert (tmp_path / "curves" / "curves.csv").read_text() == (
+        "curve,,\nloss,1,3.0\nloss,2,2.0\nloss,3,1.5\n"
+    )
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
         *(f"{name}.png" for name in DRAWN | {"weights"}),
         "moving.gif",
