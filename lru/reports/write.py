@@ -314,8 +314,8 @@ class _Report:
             if each:
                 means[row, column] = np.mean(each)
                 cells[row][column] = with_deviation(metric, each)
-        shares = metric.endswith("accuracy")
-        picture = HeatMap(means, y_names=rows, x_names=columns, limits=(0.0, 1.0) if shares else None)
+        limits = (0.0, 1.0) if metric.endswith("accuracy") else None
+        picture = HeatMap(means, y_names=rows, x_names=columns, limits=limits)
         path.write_bytes(drawn(picture).content)
         lines = [[name, *line] for name, line in zip(rows, cells, strict=True)]
         by = " and ".join(map(code, self.told))
