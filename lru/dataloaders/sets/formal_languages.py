@@ -37,10 +37,13 @@ class FormalLanguage(Generated):
     """most symbols of a row to train on, and fewest of one to evaluate on"""
     max_eval_length: int = 256
     """most symbols of a row to evaluate on"""
+    length_power: float = 0.0
+    """power of one over the length of a row to train on, which lengths are drawn by: 0 all alike, 1
+    mostly short ones, on which learning begins"""
 
     def __post_init__(self):
         super().__post_init__()
-        check_at_least(self, min_length=1)
+        check_at_least(self, min_length=1, length_power=0)
         check_at_least(self, max_length=self.min_length, max_eval_length=self.max_length)
 
     @abstractmethod
@@ -53,11 +56,16 @@ class FormalLanguage(Generated):
         """
 
     def lengths(self, split: str, n: int, stream: Stream) -> Lengths:
-        """Numbers of symbols, each as likely as any other."""
-        train = split == "train"
-        low = self.min_length if train else self.max_length
-        high = self.max_length if train else self.max_eval_length
-        return low + stream.below(high - low + 1, n)
+        """Numbers of symbols: each as likely as any other, but for `length_power`."""
+        if split != "train":
+            return self.max_length + stream.below(self.max_eval_length - self.max_length + 1, n)
+        if not self.length_power:
+            return self.min_length + stream.below(self.max_length - self.min_length + 1, n)
+        lengths = np.arange(self.min_length, self.max_length + 1)
+        # Whole numbers, so that sums are exact and draws the same everywhere.
+        weights = np.rint(2.0**24 / lengths.astype(float) ** self.length_power).astype(np.int64)
+        drawn = stream.below(int(weights.sum()), n)
+        return self.min_length + np.searchsorted(weights.cumsum(), drawn, side="right")
 
     def strings(self, lengths: Lengths, width: int, stream: Stream) -> Ids:
         """Ids of as many symbols as there are steps, some of which are behind the ends."""

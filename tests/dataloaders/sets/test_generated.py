@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lru.dataloaders import NO_TARGET, dataset_from_options
-from lru.dataloaders.sets.formal_languages import FormalLanguage
+from lru.dataloaders.sets.formal_languages import FormalLanguage, Parity
 from lru.dataloaders.sets.mqar import Mqar
 from lru.dataloaders.sets.streams import Stream
 from tests.peers import cases
@@ -189,6 +189,15 @@ def test_gaps_follow_a_power_law():
     law = np.arange(1, 29) ** -0.5
     expected, found = law / law.sum(), np.bincount(gaps[:, 0], minlength=28) / n
     assert np.abs(found - expected).max() < 4 * np.sqrt(expected[0] / n)
+
+
+def test_short_rows_to_train_on_are_drawn_more_often():
+    n, language = 20_000, Parity(min_length=2, length_power=1.0)
+    found = np.bincount(language.lengths("train", n, Stream(0, 0)), minlength=41) / n
+    law = np.array([0, 0, *1 / np.arange(2, 41)])
+    expected = law / law.sum()
+    assert np.abs(found - expected).max() < 4 * np.sqrt(expected[2] / n)
+    assert language.lengths("val", n, Stream(0, 0)).mean() == pytest.approx(148, abs=2)
 
 
 def test_symbols_are_repeated_in_order(raw_dir, cache_dir):
