@@ -26,7 +26,7 @@ from lru.reports.results import (
 )
 from lru.tasks import Task
 from lru.training.checkpoints import Checkpoints
-from lru.training.report import with_deviation
+from lru.training.report import from_to, with_deviation
 
 REPORT, PAGE = "report.md", "report.html"
 
@@ -112,8 +112,9 @@ class _Report:
         self.lines = [[each.evaluation(last) for each in group.repetitions] for group in groups]
         self.tasks = list(dict.fromkeys(group.repetitions[0].task for group in groups))
         self.objectives = list(dict.fromkeys(map(objective_of, self.tasks)))
-        self.names = differing(groups)
-        self.told = distinguishing(groups, _speaking_first(self.names))
+        # Those that speak for themselves come first.
+        self.names = sorted(differing(groups), key=lambda name: name not in _SPEAKING)
+        self.told = distinguishing(groups, self.names)
         self.labels = self._labels()
         self.metrics = self._metrics(metrics)
         self.plotted = list(metrics) or self.objectives
@@ -177,7 +178,7 @@ class _Report:
         """A label for each group without an option."""
         rest = [name for name in self.names if name != option]
         told = [group._replace(options=_without(group.options, option)) for group in self.groups]
-        names = distinguishing(told, _speaking_first(rest))
+        names = distinguishing(told, rest)
         return [_label(group.options, names or ["model"]) for group in self.groups]
 
     def _lines_by(self, option: str) -> dict[str, dict[int | float, int]]:
@@ -254,7 +255,7 @@ class _Report:
                 [
                     *(_shown(group.options.get(name)) for name in names),
                     str(len(group.repetitions)),
-                    _range([each.updates for each in group.repetitions]),
+                    from_to([each.updates for each in group.repetitions]),
                     *(
                         with_deviation(metric, each) if each else "-"
                         for metric, each in zip(metrics, values, strict=True)
@@ -344,10 +345,6 @@ class _Report:
         return table(header, rows, {*header[2:]})
 
 
-def _speaking_first(names: Sequence[str]) -> list[str]:
-    return sorted(names, key=lambda name: name not in _SPEAKING)
-
-
 def _label(options: Mapping[str, Any], names: Sequence[str]) -> str:
     """The values of some options in words."""
     return ", ".join(
@@ -378,11 +375,6 @@ def _best(task: type[Task]) -> str:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _range(numbers: Sequence[int]) -> str:
-    first, last = min(numbers), max(numbers)
-    return f"{first:,}" if first == last else f"{first:,} to {last:,}"
 
 
 def _n_parameters(training: Repetition) -> int | None:

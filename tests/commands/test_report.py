@@ -175,6 +175,22 @@ def test_groups_of_other_names_alone_are_bars(record, report):
     assert [row[0] for row in rows_of(text)] == ["model", "gru", "lru"]
 
 
+def test_options_that_speak_for_themselves_are_the_first_columns(record, report):
+    values = ({"optimizer": "adamw", "batch_size": 8}, {"optimizer": "lbfgs", "batch_size": 4})
+    text = report(*(record(f"{k}", accuracies(0.5), **each) for k, each in enumerate(values)))
+    assert rows_of(text)[0][:2] == ["optimizer", "batch_size"]
+
+
+def test_lanes_side_by_side_are_means_over_their_best(record, capsys):
+    lanes = of_lanes(accuracies(0.7, 0.2), accuracies(0.1, 0.8))
+    runs = [record("lanes", lanes, n_seeds=2), record("alone", accuracies(0.9))]
+    assert main(["compare", *runs]) == 0
+    rows = [re.split("  +", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    assert ["step", "10 to 20", "10"] in rows
+    assert ["val/accuracy", "0.7500 ± 0.0707", "0.9000"] in rows
+    assert not any(name.startswith("lane0") for name, *_ in rows)
+
+
 def test_other_tasks_have_a_dash_and_many_options_a_table(record, report):
     words = [{"step": 5, "val/nll": 2.0, "val/tokens": 1e4}, {"step": 9, "val/nll": 1e-5}]
     runs = [
