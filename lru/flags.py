@@ -26,7 +26,7 @@ from lru.config import (
     refuse,
 )
 from lru.dataloaders import DATASETS, dataset_from_options
-from lru.experiment import with_memory
+from lru.defaults import with_memory
 from lru.matching import matched
 from lru.options import Option, of_dataclass
 from lru.origins import Flat, Start, as_typed, is_file_name, settled, start_of

@@ -16,7 +16,8 @@ from lru.layers.base import LAYERS, RecurrentParam
 from lru.layers.cell import uniform
 from lru.layers.convolution import DepthwiseConvolution
 from lru.layers.heads import head_count
-from lru.layers.selective import SelectiveLayer, SelectiveState, step_biases
+from lru.layers.selective import SelectiveLayer, SelectiveState
+from lru.layers.state_spaces import step_biases
 from lru.scan import ssd_scan
 
 # Channels of a head, unless their number is given.

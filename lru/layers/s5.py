@@ -12,8 +12,8 @@ from flax import nnx
 from jaxtyping import Array, Complex, Float
 
 from lru.layers.base import LAYERS, RecurrentParam, zeros
-from lru.layers.initializers import hippo_legs, log_step_sizes
 from lru.layers.projected import ProjectedLayer
+from lru.layers.state_spaces import hippo_legs, log_step_sizes
 from lru.layers.timed import TimedLayer
 
 # Where `clip_eigs` keeps real parts of eigenvalues.

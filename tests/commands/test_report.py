@@ -153,7 +153,7 @@ def test_widths_are_an_axis_and_models_its_lines(record, report, monkeypatch):
         drawn[option] = lines
         plot_by_option(lines, option, quantity, path)
 
-    monkeypatch.setattr("lru.reports.write.plot_by_option", plot)
+    monkeypatch.setattr("lru.reports.content.plot_by_option", plot)
     runs = [
         record(f"{model}-{width}", accuracies(value), model=model, d_hidden=width)
         for model, width, value in (
