@@ -1,4 +1,4 @@
-"""What a configuration leaves open: its task, the options of owners, values for a memory."""
+"""Open ends of a configuration: its task, the options of owners, values for a memory."""
 
 import dataclasses
 from collections.abc import Collection

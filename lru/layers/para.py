@@ -89,7 +89,7 @@ class ParaRNN(NewtonLayer):
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
-        """Draw the parameters.
+        """Draw the parameters; options without a sentence here are those of `NewtonLayer`.
 
         Args:
             d_model: width D of inputs and outputs.
@@ -98,12 +98,6 @@ class ParaRNN(NewtonLayer):
                 their own; it divides both widths, and by default is 1.
             time_method: sequential for one step after another; newton for all at once, here the
                 same as quasi_newton. auto is sequential.
-            newton_iterations: most iterations of newton and quasi_newton, which then run one step
-                after another.
-            newton_damping: share of the Jacobian that their iterations leave out; more than 0 where
-                they diverge.
-            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
-                stay float32.
             rngs: source of the initial parameters.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What a report says: its tables, pictures and sentences, in Markdown."""
+"""Content of a report: its tables, pictures and sentences, in Markdown."""
 
 import json
 import math

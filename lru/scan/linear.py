@@ -19,6 +19,7 @@ from lru.scan.methods import (
     DONATED,
     LINEAR_METHODS,
     Method,
+    marked_steps,
     masked,
     step_counts,
     traced_once,
@@ -315,7 +316,7 @@ def _solve(
     """
     valid = valid_steps(b, lengths)
     if resets is not None and fresh is not None:
-        marked = resets if valid is None else resets & valid
+        marked = marked_steps(b, resets, valid)
         b = b + masked(marked, multiply(a if a.ndim == 2 else masked(marked, a), fresh[:, None]))
     b, keep = mask_lengths(b, resets, valid)
     if lengths is None or keep is None:
