@@ -1,4 +1,4 @@
-"""A report on several runs: `report.md` with its pictures, and `report.html`, which holds all."""
+"""The folder of a report on runs: `report.md` with its pictures, and `report.html`, which holds all."""
 
 import hashlib
 import os
