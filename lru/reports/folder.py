@@ -1,4 +1,4 @@
-"""The folder of a report on runs: `report.md` with its pictures, and `report.html`, which holds all."""
+"""Folders of reports: `report.md` with its pictures, and `report.html`, which holds all."""
 
 import hashlib
 import os
