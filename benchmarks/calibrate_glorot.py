@@ -2,7 +2,7 @@
 
     python -m benchmarks.calibrate_glorot
 
-prints the constants that `lru.layers.initializers.CALIBRATION` should hold, and rewrites the
+prints the constants that `lru.layers.glorot.CALIBRATION` should hold, and rewrites the
 tables in docs/initialization.md and docs/images/spectral_radius.png. About six minutes on
 one core; set OPENBLAS_NUM_THREADS=1 where cores are shared.
 """
@@ -14,13 +14,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.optimize import curve_fit
 
-from lru.layers.initializers import (
+from lru.layers.glorot import (
     CALIBRATION,
-    MATRIX_INITIALIZERS,
     RESCALED_SMALLEST_WIDTH,
     calibrated_glorot_divisor,
     rescaled_glorot_divisor,
 )
+from lru.layers.initializers import MATRIX_INITIALIZERS
 
 DOCS = Path(__file__).parents[1] / "docs"
 SEED = 0

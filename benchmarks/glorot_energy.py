@@ -2,7 +2,7 @@
 
 python -m benchmarks.glorot_energy [--draws 10000]
 
-Complex draws are the case of `lru.layers.initializers.log_glorot_energy`; real ones are those of
+Complex draws are the case of `lru.layers.glorot.log_glorot_energy`; real ones are those of
 the package's `glorot`. Of each matrix A the energy |A^k x|^2 is the mean over VECTORS random unit
 vectors. Results go to benchmarks/results/glorot_energy.json and docs/images/glorot_energy.png.
 """
@@ -17,7 +17,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from benchmarks.provenance import provenance, save
-from lru.layers.initializers import MATRIX_INITIALIZERS, log_glorot_energy
+from lru.layers.glorot import log_glorot_energy
+from lru.layers.initializers import MATRIX_INITIALIZERS
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "glorot_energy.json"

@@ -21,7 +21,6 @@ from lru.layers import (
     RecurrentLayer,
     RecurrentParam,
     known_compute_dtype,
-    reset_marks,
     without_padding,
 )
 from lru.scan import linear_scan
@@ -71,7 +70,8 @@ class LeakyIntegrators(RecurrentLayer):
     ) -> tuple[Float[Array, "B T D"], Float[Array, "B N"]]:
         """See `RecurrentLayer.__call__`."""
         h, last = self._scanned(x, state, **options)
-        return product(h, self.C[...], self.compute_dtype).astype(x.dtype), last
+        y = product(h, self.C[...], self.compute_dtype).astype(x.dtype)
+        return without_padding(y, options.get("lengths")), last
 
     def observe(
         self, x: Float[Array, "B T D"], state: Any = None, **options: Any
@@ -88,18 +88,10 @@ class LeakyIntegrators(RecurrentLayer):
         resets: Array | None = None,
         reverse: bool = False,
     ) -> tuple[Float[Array, "B T N"], Float[Array, "B N"]]:
-        self.check_inputs(x, state)
-        start, a = self.initial_rows(x.shape[0]), jax.nn.sigmoid(self.a_logit[...])
-        read = without_padding(x, lengths).astype(start.dtype)
-        return linear_scan(
-            a,
-            (1 - a) * product(read, self.B[...], self.compute_dtype),
-            start if state is None else state,
-            lengths=lengths,
-            resets=reset_marks(resets, lengths, reverse),
-            reverse=reverse,
-            reset_to=start,
-        )
+        x, start, options = self.prepared(x, state, lengths, resets, reverse)
+        a = jax.nn.sigmoid(self.a_logit[...])
+        read = product(x.astype(self.B[...].dtype), self.B[...], self.compute_dtype)
+        return linear_scan(a, (1 - a) * read, start, **options)
 
     def eigenvalues(self) -> dict[str, Float[Array, " N"]]:
         """The factors a [N]."""

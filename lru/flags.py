@@ -26,7 +26,7 @@ from lru.config import (
     refuse,
 )
 from lru.dataloaders import DATASETS, dataset_from_options
-from lru.experiment import with_memory
+from lru.defaults import with_memory
 from lru.matching import matched
 from lru.options import Option, of_dataclass
 from lru.origins import Flat, Start, as_typed, is_file_name, settled, start_of
@@ -84,7 +84,7 @@ def parse(
     Raises:
         UsageError: if the command line cannot be understood, or there is nothing to resume.
         ValueError: if a value is out of range, or plugins are named there and may not be loaded.
-        Exception: of data that cannot be prepared, of whose length a memory is to be.
+        Exception: if data cannot be prepared whose length `--memory auto` asks for.
         SystemExit: by the parser, after `--help` or an unknown flag.
     """
     words = written_out(arguments)

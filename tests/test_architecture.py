@@ -20,7 +20,7 @@ ORDER = [
     [("export",), ("text",), ("interop",), ("reports",)],
     [("analysis_runs",), ("matching",)],
     [("experiment",)],
-    [("run_folders",)],
+    [("defaults",), ("run_folders",)],
     [("config",)],
     [("training",)],
     [("analysis",)],

@@ -13,7 +13,7 @@ from flax import nnx
 import lru
 from lru.config import Config
 from lru.dataloaders import from_arrays
-from lru.experiment import with_memory
+from lru.defaults import with_memory
 from lru.flags import parse
 from lru.layers import LAYERS, make_layer
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lru.analysis.circuits import plot_circuit
+from lru.analysis.circuit_drawing import plot_circuit
 from lru.files import make_folder
 
 SUFFIXES = (".svg", ".png")

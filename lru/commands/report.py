@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lru.commands import add_plugins, add_runs, plugins_of
 from lru.reports import grouped, repetitions_of, write_report
-from lru.reports.write import default_folder
+from lru.reports.folder import default_folder
 from lru.training.runs import find_runs
 
 

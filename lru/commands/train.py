@@ -10,8 +10,9 @@ from lru.analysis.plots import plot_curves, plot_eigenvalues
 from lru.analysis.spectra import eigenvalues
 from lru.config import CHOICES, Config
 from lru.dataloaders import DATASETS
+from lru.defaults import resolved
 from lru.devices import is_first
-from lru.experiment import Experiment, facts, open_experiment, resolved
+from lru.experiment import Experiment, facts, open_experiment
 from lru.flags import CommandConfig, parse
 from lru.launch.slurm import check_saves, submit
 from lru.options import first_line

@@ -10,7 +10,8 @@ import numpy as np
 
 from lru.config import Config
 from lru.dataloaders import dataset_from_options
-from lru.experiment import load_data, make_task, make_trainer, resolved
+from lru.defaults import resolved
+from lru.experiment import load_data, make_task, make_trainer
 from lru.interop.rvqe import Checkpoint, read_checkpoint, stacked, stacked_state
 from lru.run_folders import open_run, run_path
 from lru.training.config import RunConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lru.config import Config
-from lru.experiment import resolved
+from lru.defaults import resolved
 from lru.flags import CommandConfig, all_options, parse, written_out
 from lru.launch.joining import Candidate, joined
 from lru.launch.sweep_files import Point, Sweep

@@ -12,6 +12,7 @@ from lru.layers.base import (
     make_layer,
     reset_marks,
     resolve_options,
+    without_padding,
     zeros,
 )
 from lru.registry import import_submodules
@@ -19,7 +20,6 @@ from lru.registry import import_submodules
 import_submodules(sys.modules[__name__])
 
 from lru.layers.bidirectional import Bidirectional  # noqa: E402
-from lru.layers.cell import without_padding  # noqa: E402
 from lru.layers.deltanet import DeltaNet, DeltaState  # noqa: E402
 from lru.layers.diagonal import DiagonalRNN  # noqa: E402
 from lru.layers.elman import Elman, ElmanCell, ElmanState  # noqa: E402

@@ -18,7 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Inexact, Integer, Key
 
 from lru.registry import Registry
-from lru.scan.methods import step_counts
+from lru.scan.methods import masked, step_counts, valid_steps
 from lru.scan.products import COMPUTE_DTYPES
 
 State = Any
@@ -161,6 +161,33 @@ class RecurrentLayer(nnx.Module):
                     f"allow {allowed}"
                 )
 
+    def prepared(
+        self, x: Float[Array, "B T D"], state: State, lengths: Any, resets: Any, reverse: bool
+    ) -> tuple[Float[Array, "B T D"], State, dict[str, Any]]:
+        """Check the arguments of a call, and make of them those of a scan.
+
+        Returns:
+            The inputs without padding, the state to start from, and options by name: `lengths`,
+            `resets` of `reset_marks`, `reverse` and `reset_to`, the state after a reset; None is 0.
+
+        Raises:
+            TypeError: if an argument is no array.
+            ValueError: if an argument has the wrong shape or dtype.
+        """
+        self.check_inputs(x, state)
+        lengths = step_counts(lengths, x.shape[1])
+        start = self.initial_rows(x.shape[0]) if state is None else state
+        return (
+            without_padding(x, lengths),
+            start,
+            {
+                "lengths": lengths,
+                "resets": reset_marks(resets, lengths, reverse),
+                "reverse": reverse,
+                "reset_to": self.reset_state(x.shape[0]),
+            },
+        )
+
     @classmethod
     def remembering(cls, steps: int) -> dict[str, Any]:
         """Options by which a draw remembers so many steps, at least 2; empty without a rule.
@@ -187,6 +214,13 @@ def zeros(initial_state: Callable[..., State]) -> Callable[..., State]:
     """Declare that an `initial_state` is zero, whatever the parameters."""
     initial_state.is_zero = True  # pyright: ignore[reportFunctionMemberAccess]
     return initial_state
+
+
+def without_padding(
+    x: Float[Array, "B T D"], lengths: Integer[Array, " B"] | None
+) -> Float[Array, "B T D"]:
+    """X with zeros at padding, by selection: not a number there would reach the gradients."""
+    return masked(valid_steps(x, lengths), x)
 
 
 def reset_marks(

@@ -11,8 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Integer, Key
 
-from lru.layers.base import RecurrentLayer, State, known_compute_dtype
-from lru.scan.methods import masked, valid_steps
+from lru.layers.base import RecurrentLayer, known_compute_dtype, without_padding
 from lru.scan.products import product
 
 
@@ -42,10 +41,6 @@ class CellLayer(RecurrentLayer):
             if self.reads_out and (d_hidden != d_model or self.always_reads_out)
             else None
         )
-
-    def start(self, x: Float[Array, "B T D"], state: State) -> State:
-        """The state to start from: that given, or the initial one of as many rows."""
-        return self.initial_rows(x.shape[0]) if state is None else state
 
     def read_out(
         self, h: Float[Array, "B T N"], dtype: DTypeLike, lengths: Integer[Array, " B"] | None
@@ -85,10 +80,3 @@ def uniform_linear(d_in: int, d_out: int, *, rngs: nnx.Rngs) -> nnx.Linear:
         return uniform(key, shape, d_in).astype(dtype)
 
     return nnx.Linear(d_in, d_out, kernel_init=draw, bias_init=draw, rngs=rngs)
-
-
-def without_padding(
-    x: Float[Array, "B T D"], lengths: Integer[Array, " B"] | None
-) -> Float[Array, "B T D"]:
-    """X with zeros at padding, by selection: not a number there would reach the gradients."""
-    return masked(valid_steps(x, lengths), x)

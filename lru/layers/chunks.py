@@ -17,8 +17,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact, Integer
 
-from lru.layers.base import RecurrentLayer, State, reset_marks
-from lru.layers.cell import without_padding
+from lru.layers.base import RecurrentLayer, State, reset_marks, without_padding
 from lru.scan import is_portable
 from lru.scan.methods import step_counts, time_is_split, traced_once
 

@@ -115,7 +115,7 @@ class DiagonalRNN(ProjectedLayer):
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
-        """Draw the parameters.
+        """Draw the parameters; options without a sentence here are those of `ProjectedLayer`.
 
         Args:
             d_model: width D of inputs and outputs.
@@ -128,12 +128,6 @@ class DiagonalRNN(ProjectedLayer):
             r_max: largest initial modulus, for the ring, uniform and post rules.
             max_phase: largest initial phase in radians, for the ring, uniform and post rules.
             A_length: steps over which the rule length_glorot keeps the energy of a state.
-            scan_method: algorithm of the scan; auto picks the fastest one measured.
-            chunk_length: longer sequences run in chunks of so many steps, and gradients run each
-                chunk again instead of keeping all states; 0 keeps them, and so do scan methods that
-                split time over devices.
-            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
-                stay float32.
             rngs: source of the initial parameters.
         """
         super().__init__(

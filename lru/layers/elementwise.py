@@ -11,10 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Inexact, Integer
 
-from lru.layers.base import State, known_scan_method, reset_marks, zeros
-from lru.layers.cell import CellLayer, without_padding
+from lru.layers.base import State, known_scan_method, without_padding, zeros
+from lru.layers.cell import CellLayer
 from lru.scan import LINEAR_METHODS
-from lru.scan.methods import step_counts
 from lru.scan.products import product
 
 
@@ -71,7 +70,7 @@ class ElementwiseLayer(CellLayer):
         Args:
             x: inputs, zero at padding.
             start: state before the first step.
-            options: of a scan: lengths, resets, reverse and `reset_to`, which is like the state.
+            options: of a scan; see `RecurrentLayer.prepared`.
         """
         raise NotImplementedError
 
@@ -95,8 +94,9 @@ class ElementwiseLayer(CellLayer):
         reverse: bool = False,
     ) -> tuple[Float[Array, "B T M"], State]:
         """See `RecurrentLayer.__call__`."""
-        y, last, _ = self._run(x, state, lengths, resets, reverse)
-        lengths = step_counts(lengths, x.shape[1])
+        prepared = self.prepared(x, state, lengths, resets, reverse)
+        y, last, _ = self.run(*prepared)
+        lengths = prepared[2]["lengths"]
         return self.read_out(without_padding(y, lengths), x.dtype, lengths), last
 
     def observe(
@@ -109,18 +109,7 @@ class ElementwiseLayer(CellLayer):
         reverse: bool = False,
     ) -> dict[str, Inexact[Array, "B T M"]]:
         """See `RecurrentLayer.observe`."""
-        return dict(self._run(x, state, lengths, resets, reverse).inside)
-
-    def _run(self, x: Array, state: State, lengths: Any, resets: Any, reverse: bool) -> Run:
-        self.check_inputs(x, state)
-        lengths = step_counts(lengths, x.shape[1])
-        options = {
-            "lengths": lengths,
-            "resets": reset_marks(resets, lengths, reverse),
-            "reverse": reverse,
-            "reset_to": self.reset_state(x.shape[0]),
-        }
-        return self.run(without_padding(x, lengths), self.start(x, state), options)
+        return dict(self.run(*self.prepared(x, state, lengths, resets, reverse)).inside)
 
 
 def known_biases(biases: int) -> bool:

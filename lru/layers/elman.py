@@ -79,22 +79,12 @@ class Elman(GatedRNN):
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
-        """Draw the parameters.
+        """Draw the parameters; options without a sentence here are those of `GatedRNN`.
 
         Args:
             d_model: width D of inputs and outputs.
             d_hidden: width N of the state.
             activation: tanh, or relu.
-            biases: number of bias vectors of each gate.
-            time_method: sequential for one step after another; newton for all at once, by products
-                of N x N matrices; quasi_newton by parts of them, which are cheap and need more
-                iterations. auto is sequential.
-            newton_iterations: most iterations of newton and quasi_newton, which then run one step
-                after another.
-            newton_damping: share of the Jacobian that their iterations leave out; more than 0 where
-                they diverge.
-            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
-                stay float32.
             rngs: source of the initial parameters.
 
         Raises:

@@ -13,12 +13,11 @@ from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Integer
 
-from lru.layers.base import RecurrentParam, reset_marks, zeros
-from lru.layers.cell import chrono_biases, uniform, without_padding
+from lru.layers.base import RecurrentParam
+from lru.layers.cell import chrono_biases, uniform
 from lru.layers.newton import NewtonLayer
 from lru.registry import UnknownNameError, known_names
 from lru.scan import GatedCell, GatedRecurrence, Report, gated_scan, gated_steps
-from lru.scan.methods import step_counts
 from lru.scan.products import product
 
 
@@ -27,9 +26,6 @@ class GatedRNN(NewtonLayer):
 
     Attributes:
         cell: one step.
-        state_type: of its states, the first of which is h.
-        state_names: of these, and
-        gate_names: of its activations, as `observe` has them.
         n_gates: number of gates G of the cell; parameters have columns of those that are not
             constant.
         apart: how many of the last gates take x and h in apart; the others take their sum.
@@ -42,9 +38,6 @@ class GatedRNN(NewtonLayer):
 
     main_weight: ClassVar[str] = "weight_hh"
     cell: ClassVar[GatedCell]
-    state_type: ClassVar[Any]
-    state_names: ClassVar[tuple[str, ...]]
-    gate_names: ClassVar[tuple[str, ...]]
     n_gates: ClassVar[int]
     apart: ClassVar[int] = 0
 
@@ -61,7 +54,7 @@ class GatedRNN(NewtonLayer):
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
-        """Draw the parameters.
+        """Draw the parameters; options without a sentence here are those of `NewtonLayer`.
 
         Args:
             d_model: width D of inputs and outputs.
@@ -69,15 +62,6 @@ class GatedRNN(NewtonLayer):
             biases: number of bias vectors of each gate.
             chrono: draw biases of forget gates for memories of up to so many steps, and those of
                 input gates against them; None draws them as all others.
-            time_method: sequential for one step after another; newton for all at once, by products
-                of N x N matrices; quasi_newton by parts of them, which are cheap and need more
-                iterations. auto is sequential.
-            newton_iterations: most iterations of newton and quasi_newton, which then run one step
-                after another.
-            newton_damping: share of the Jacobian that their iterations leave out; more than 0 where
-                they diverge.
-            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
-                stay float32.
             rngs: source of the initial parameters.
         """
         super().__init__(
@@ -126,38 +110,20 @@ class GatedRNN(NewtonLayer):
         """Pre-activations of the gates without parameters, by place in the order of gates."""
         return {}
 
-    @zeros
-    def initial_state(self, batch_size: int) -> tuple[Float[Array, "B N"], ...]:
-        """Zeros."""
-        dtype = jnp.result_type(self.weight_hh[...], jnp.float32)
-        shape = (batch_size, self.d_hidden)
-        return self.state_type(*(jnp.zeros(shape, dtype) for _ in self.state_type._fields))
-
-    def __call__(
-        self,
-        x: Float[Array, "B T D"],
-        state: tuple[Float[Array, "B N"], ...] | None = None,
-        *,
-        lengths: Integer[Array, " B"] | None = None,
-        resets: Bool[Array, "B T"] | None = None,
-        reverse: bool = False,
-    ) -> tuple[Float[Array, "B T M"], tuple[Float[Array, "B N"], ...]]:
-        """See `RecurrentLayer.__call__`."""
-        arguments, options = self._problem(x, state, lengths, resets, reverse)
+    def run(
+        self, *arguments: Any, **options: Any
+    ) -> tuple[Float[Array, "B T N"], tuple[Float[Array, "B N"], ...]]:
+        """See `NewtonLayer.run`; here one step after another has a loop of its own."""
         if self.solver is None:
-            h, last = gated_scan(*arguments, **options)
-        else:
-            (h, *_), last, report = self._solved(arguments, options)
-            self.note(report)
-            h = without_padding(h, options["lengths"])
-        return self.read_out(h, x.dtype, options["lengths"]), self.state_type(*last)
+            return gated_scan(*arguments, **options, compute_dtype=self.compute_dtype)
+        return super().run(*arguments, **options)
 
-    def _solved(self, arguments: tuple, options: Mapping[str, Any]) -> tuple[Any, Any, Report]:
-        """The problem by Newton's method; see `NewtonLayer.solved`."""
-        cell, pre_activations, weight_hh, start = arguments
+    def solved(
+        self, cell: GatedCell, pre_activations: Array, weight_hh: Array, start: Any, **options: Any
+    ) -> tuple[Any, Any, Report]:
+        """See `NewtonLayer.solved`; arguments are those of `gated_scan`."""
         recurrence = GatedRecurrence(cell, self.compute_dtype)
-        rest = {name: value for name, value in options.items() if name != "compute_dtype"}
-        return self.solved(recurrence, weight_hh, pre_activations, start, **rest)
+        return super().solved(recurrence, weight_hh, pre_activations, start, **options)
 
     def observe(
         self,
@@ -187,13 +153,15 @@ class GatedRNN(NewtonLayer):
         Raises:
             ValueError: if an argument has the wrong shape or dtype, or if there is no such gate.
         """
-        arguments, options = self._problem(x, state, lengths, resets, reverse)
+        arguments, options = self.problem(x, state, lengths, resets, reverse)
         forced = self._forced(force or {}, x, arguments[1].dtype)
-        states, activations = gated_steps(*arguments, **options, forced=forced)
+        states, activations = gated_steps(
+            *arguments, **options, compute_dtype=self.compute_dtype, forced=forced
+        )
         # Beside the gates a cell may keep what its gradient needs.
         found = dict(zip(self.gate_names, activations, strict=False))
         if self.solver is not None and not force:
-            found["residual"] = self._solved(arguments, options)[2].residual
+            found["residual"] = self.solved(*arguments, **options)[2].residual
         return dict(zip(self.state_names, states, strict=True)) | found
 
     def _forced(
@@ -214,20 +182,13 @@ class GatedRNN(NewtonLayer):
                 )
         return {name: jnp.asarray(values, dtype) for name, values in force.items()}
 
-    def _problem(
-        self,
-        x: Array,
-        state: tuple[Array, ...] | None,
-        lengths: Array | None,
-        resets: Array | None,
-        reverse: bool,
+    def problem(
+        self, x: Float[Array, "B T D"], state: Any, lengths: Any, resets: Any, reverse: bool
     ) -> tuple[tuple, dict[str, Any]]:
-        """The arguments of the scan."""
-        self.check_inputs(x, state)
-        lengths = step_counts(lengths, x.shape[1])
-        start, fresh = self.start(x, state), self.reset_state(x.shape[0])
+        """See `NewtonLayer.problem`; arguments are those of `gated_scan`."""
+        x, start, options = self.prepared(x, state, lengths, resets, reverse)
         dtype = start[0].dtype
-        pre_activations = self._inputs(without_padding(x, lengths)).astype(dtype)
+        pre_activations = self._inputs(x).astype(dtype)
         weight_hh = self.weight_hh[...].astype(dtype)
         if self.constant_gates:
             pre_activations = self._with_gates(pre_activations, self.apart, self.constant_gates)
@@ -235,13 +196,7 @@ class GatedRNN(NewtonLayer):
             first = next(gate for gate in count() if gate not in self.constant_gates)
             later = {gate - first: 0.0 for gate in self.constant_gates if gate > first}
             weight_hh = self._with_gates(weight_hh, 0, later)
-        return (self.cell, pre_activations, weight_hh, tuple(start)), {
-            "lengths": lengths,
-            "resets": reset_marks(resets, lengths, reverse),
-            "reverse": reverse,
-            "compute_dtype": self.compute_dtype,
-            "reset_to": None if fresh is None else tuple(fresh),
-        }
+        return (self.cell, pre_activations, weight_hh, start), options
 
     def _with_gates(
         self, x: Float[Array, "... S"], first: int, values: Mapping[int, float]

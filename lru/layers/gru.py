@@ -75,7 +75,7 @@ class GRU(GatedRNN):
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
-        """Draw the parameters.
+        """Draw the parameters; options without a sentence here are those of `GatedRNN`.
 
         Args:
             d_model: width D of inputs and outputs.
@@ -83,18 +83,8 @@ class GRU(GatedRNN):
             use_reset: let a gate scale what the candidate reads of the state; without, it reads all
                 of it.
             use_update: let a gate keep a share of the state; without, the candidate is the state.
-            biases: number of bias vectors of each gate.
             chrono: draw biases of update gates for memories of up to so many steps; None draws them
                 as all others.
-            time_method: sequential for one step after another; newton for all at once, by products
-                of N x N matrices; quasi_newton by parts of them, which are cheap and need more
-                iterations. auto is sequential.
-            newton_iterations: most iterations of newton and quasi_newton, which then run one step
-                after another.
-            newton_damping: share of the Jacobian that their iterations leave out; more than 0 where
-                they diverge.
-            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
-                stay float32.
             rngs: source of the initial parameters.
         """
         if chrono is not None and not use_update:

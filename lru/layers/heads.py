@@ -12,10 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer
 
-from lru.layers.base import RecurrentLayer, State, known_compute_dtype, reset_marks, zeros
-from lru.layers.cell import without_padding
+from lru.layers.base import RecurrentLayer, State, known_compute_dtype, without_padding, zeros
 from lru.layers.convolution import DepthwiseConvolution
-from lru.scan.methods import step_counts, traced_once
+from lru.scan.methods import traced_once
 from lru.scan.products import product
 
 
@@ -142,17 +141,12 @@ class MatrixLayer(RecurrentLayer):
         resets: Array | None,
         reverse: bool,
     ) -> tuple[dict[str, Array], tuple[Array, ...], tuple[Array, ...], Array | None, dict]:
-        self.check_inputs(x, state)
-        lengths = step_counts(lengths, x.shape[1])
-        resets = reset_marks(resets, lengths, reverse)
-        start = self.initial_rows(x.shape[0]) if state is None else state
-        fresh = self.reset_state(x.shape[0])
-        options = {"lengths": lengths, "resets": resets, "reverse": reverse}
+        x, start, options = self.prepared(x, state, lengths, resets, reverse)
+        fresh = options.pop("reset_to")
         afresh = None if fresh is None else fresh.window
-        x = without_padding(x, lengths)
         inputs, beside, window = self.inputs(x, start, fresh=afresh, **options)
-        memory = None if fresh is None else tuple(fresh[:-1])
-        return inputs, beside, tuple(start[:-1]), window, {**options, "reset_to": memory}
+        options["reset_to"] = None if fresh is None else tuple(fresh[:-1])
+        return inputs, beside, tuple(start[:-1]), window, options
 
     def convolved(
         self, x: Float[Array, "B T M"], start: State, **options: Any

@@ -15,18 +15,13 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float, Inexact, PRNGKeyArray
 
+from lru.layers.glorot import (
+    calibrated_glorot_divisor,
+    check_width,
+    length_glorot_divisor,
+    rescaled_glorot_divisor,
+)
 from lru.registry import Registry
-
-EULER_GAMMA = 0.5772156649015329
-
-# The smallest width at which gamma_n of rescaled_glorot is positive, as its square root needs.
-RESCALED_SMALLEST_WIDTH = 164
-
-# The fit (a, b, c) of calibrated_glorot_divisor to the mean plus three standard deviations of the
-# spectral radius of N(0, 1/n) matrices, as measured by benchmarks/calibrate_glorot.py:
-# 19 widths n from 1 (200,000 draws) to 512 (300) and 1024 (40), seed 0; largest misfit from n = 2
-# on 0.11 standard deviations of the radius, which is the error of the measurement.
-CALIBRATION = (4.249, 0.04092, 2.768)
 
 # Steps over which length_glorot keeps the energy unless it is told otherwise.
 LENGTH = 1000
@@ -107,90 +102,6 @@ def normal(
     return math.sqrt(variance) * jax.random.normal(key, shape, dtype)
 
 
-def rescaled_glorot_divisor(n: int) -> float:
-    """Number by which rescaled_glorot divides glorot (arXiv 2505.19827).
-
-    m = 1 + sqrt(gamma_n / 4n) + (gamma_E + pi/sqrt 6) / sqrt(4 gamma_n n), where
-    gamma_n = ln(n / (2 pi ln^2 n)): the limiting edge of the spectrum, plus the mean and one
-    standard deviation of its Gumbel fluctuation.
-
-    Raises:
-        ValueError: if gamma_n is not positive at width n.
-    """
-    _check_width(n)
-    if n < RESCALED_SMALLEST_WIDTH:
-        raise ValueError(
-            f"rescaled_glorot (fixed) is not defined at width n = {n}: the smallest width that its "
-            f"formula allows is {RESCALED_SMALLEST_WIDTH}; use calibrated_glorot, which is defined "
-            "at every width"
-        )
-    gamma = math.log(n / (2 * math.pi * math.log(n) ** 2))
-    fluctuation = EULER_GAMMA + math.pi / math.sqrt(6)
-    return 1 + math.sqrt(gamma / (4 * n)) + fluctuation / math.sqrt(4 * gamma * n)
-
-
-def calibrated_glorot_divisor(n: int) -> float:
-    """Number by which calibrated_glorot divides glorot: mean plus three deviations of its radius.
-
-    m = 1 + (sqrt L + c / sqrt L) / sqrt(4n) with L = ln(a + b n) and the measured constants
-    `CALIBRATION`: the edge of the spectrum and its fluctuation as in `rescaled_glorot_divisor`,
-    with an L in place of gamma_n that is positive at every width and has the same limit ln n.
-
-    Raises:
-        ValueError: if n is less than 1.
-    """
-    _check_width(n)
-    a, b, c = CALIBRATION
-    root = math.sqrt(math.log(a + b * n))
-    return 1 + (root + c / root) / math.sqrt(4 * n)
-
-
-def log_glorot_energy(n: int, steps: int) -> float:
-    """Logarithm of the energy that n × n matrices of complex N(0, 1/n) keep over so many steps.
-
-    Q_{n,k} = E |A^k x|^2 / |x|^2 after k steps (the setting of arXiv 2605.05113) is
-
-        Q_{n,k} = [(n+k+1)! / (n-1)! - n! / (n-k-2)!] / ((k+1) (k+2) n^(k+1)),
-
-    the second term being 0 from k = n - 1 on: 1 while k is far below sqrt n,
-    sinh(c^2 / 2) / (c^2 / 2) at k = c sqrt n, and beyond that ever more the energy of the few draws
-    that explode. Taken in logarithms, without a difference of large numbers.
-
-    Args:
-        n: width.
-        steps: k, from 0 on.
-
-    Raises:
-        ValueError: if n is less than 1 or the number of steps negative.
-    """
-    _check_width(n)
-    if steps < 0:
-        raise ValueError(f"steps must not be negative, got {steps}")
-    # Both terms over n^(k+2) are products, of 1 + j/n and of 1 - j/n with j up to k + 1.
-    j = np.arange(steps + 2) / n
-    factor = math.log(n / ((steps + 1) * (steps + 2)))
-    if steps + 1 >= n:
-        return factor + float(np.log1p(j).sum())
-    half = float(np.arctanh(j).sum())
-    product = float(np.log1p(-(j**2)).sum()) / 2
-    return factor + product + half + math.log(-math.expm1(-2 * half))
-
-
-def length_glorot_divisor(n: int, length: int) -> float:
-    """Number by which length_glorot divides glorot: m = Q_{n,T}^(1/2T), which makes Q_{n,T} one.
-
-    Args:
-        n: width.
-        length: steps T, at least 1.
-
-    Raises:
-        ValueError: if n or the length is less than 1.
-    """
-    if length < 1:
-        raise ValueError(f"length must be at least 1, got {length}")
-    return math.exp(log_glorot_energy(n, length) / (2 * length))
-
-
 def _matrix_rule(name: str, *aliases: str):
     """File a dense rule under its name, and the eigenvalues of its draws under the same name."""
 
@@ -218,7 +129,7 @@ def glorot(
     key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32, **_: Any
 ) -> Float[Array, "n n"]:
     """A_ij ~ N(0, 1/n): the bulk of the spectrum fills the unit disk, its edge exceeds it."""
-    _check_width(n)
+    check_width(n)
     return normal(key, (n, n), 1 / n, dtype)
 
 
@@ -227,7 +138,7 @@ def halved_glorot(
     key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32, **_: Any
 ) -> Float[Array, "n n"]:
     """A_ij ~ N(0, 1/2n): half of glorot's variance, a spectral radius of about 0.71."""
-    _check_width(n)
+    check_width(n)
     return normal(key, (n, n), 1 / (2 * n), dtype)
 
 
@@ -260,7 +171,7 @@ def identity(
     key: PRNGKeyArray, n: int, dtype: DTypeLike = jnp.float32, **_: Any
 ) -> Float[Array, "n n"]:
     """Build the identity, whatever the key: every mode starts as an integrator."""
-    _check_width(n)
+    check_width(n)
     return jnp.eye(n, dtype=dtype)
 
 
@@ -278,7 +189,7 @@ def ring(
     |lambda| = sqrt(u (r_max^2 - r_min^2) + r_min^2) with u ~ U(0, 1), and independently
     arg lambda ~ U[0, max_phase).
     """
-    _check_width(n)
+    check_width(n)
     real = jnp.finfo(dtype).dtype
     radius_key, phase_key = jax.random.split(key)
     # The open interval keeps zero and r_max out, whose logarithms a polar layer cannot hold.
@@ -339,7 +250,7 @@ def ring_matrix(
     A = Q R Q^T with a random orthogonal Q and R of 2 × 2 blocks, rotations times moduli; of an odd
     width one block is a modulus alone. So no direction grows, as that of a Glorot draw may.
     """
-    _check_width(n)
+    check_width(n)
     basis_key, ring_key = jax.random.split(key)
     pairs, odd = divmod(n, 2)
     basis = jnp.linalg.qr(jax.random.normal(basis_key, (n, n), dtype))[0]
@@ -351,44 +262,6 @@ def ring_matrix(
     turned = first * im @ second.T
     even = first * re @ first.T + second * re @ second.T + turned - turned.T
     return even + last * jnp.abs(values[pairs:]) @ last.T
-
-
-def hippo_legs(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues [n] and unitary eigenvectors [n, n] of the normal part of HiPPO-LegS.
-
-    S = A + p p^T with A_ij = -sqrt((2i+1)(2j+1)) below the diagonal, -(i+1) on it and 0 above it,
-    and p_i = sqrt(i + 1/2), i from 0: -1/2 plus a skew-symmetric matrix, so that every real part is
-    -1/2. By imaginary part, from the smallest on. Smith et al. 2023 (arXiv 2208.04933), section 3.3
-    and appendix B.
-    """
-    _check_width(n)
-    order = np.arange(n)
-    root = np.sqrt(2 * order + 1)
-    skew = np.outer(root, root) / 2
-    skew = np.triu(skew, 1) - np.tril(skew, -1)
-    imaginary, vectors = np.linalg.eigh(-1j * skew)
-    return -0.5 + 1j * imaginary, vectors
-
-
-def log_step_sizes(
-    key: PRNGKeyArray, shape: tuple[int, ...], dt_min: float, dt_max: float
-) -> Float[Array, "..."]:
-    """Draw logarithms of step sizes uniformly between those of two.
-
-    Raises:
-        ValueError: if not 0 < dt_min <= dt_max.
-    """
-    if not 0 < dt_min <= dt_max:
-        raise ValueError(
-            f"dt_min and dt_max must satisfy 0 < dt_min <= dt_max, got {dt_min} and {dt_max}"
-        )
-    low, high = math.log(dt_min), math.log(dt_max)
-    return jax.random.uniform(key, shape, jnp.float32, minval=low, maxval=high)
-
-
-def _check_width(n: int) -> None:
-    if n < 1:
-        raise ValueError(f"width n = {n} is not allowed: at least 1 is needed")
 
 
 def matrix_eigenvalues(matrix: Float[Array, "n n"]) -> Complex[Array, " n"]:

@@ -142,7 +142,7 @@ class LinOSS(Oscillators):
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
-        """Draw the parameters.
+        """Draw the parameters; options without a sentence here are those of `ProjectedLayer`.
 
         Args:
             d_model: width D of inputs and outputs.
@@ -150,12 +150,6 @@ class LinOSS(Oscillators):
             discretization: im, implicit, or imex, implicit for velocities and explicit for
                 positions, which conserves energy.
             A_max: largest initial stiffness; imex is stable below 4, as steps are below 1.
-            scan_method: algorithm of the scan; auto picks the fastest one measured.
-            chunk_length: longer sequences run in chunks of so many steps, and gradients run each
-                chunk again instead of keeping all states; 0 keeps them, and so do scan methods that
-                split time over devices.
-            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
-                stay float32.
             rngs: source of the initial parameters.
         """
         super().__init__(
@@ -219,7 +213,7 @@ class DLinOSS(Oscillators):
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
-        """Draw the parameters.
+        """Draw the parameters; options without a sentence here are those of `ProjectedLayer`.
 
         Args:
             d_model: width D of inputs and outputs.
@@ -228,12 +222,6 @@ class DLinOSS(Oscillators):
             r_max: largest initial modulus.
             max_phase: largest initial phase in radians, at most pi.
             dt_std: standard deviation of initial step sizes, before the logistic function.
-            scan_method: algorithm of the scan; auto picks the fastest one measured.
-            chunk_length: longer sequences run in chunks of so many steps, and gradients run each
-                chunk again instead of keeping all states; 0 keeps them, and so do scan methods that
-                split time over devices.
-            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
-                stay float32.
             rngs: source of the initial parameters.
         """
         super().__init__(

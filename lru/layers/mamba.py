@@ -16,7 +16,8 @@ from lru.layers.base import LAYERS, RecurrentParam, known_scan_method
 from lru.layers.cell import uniform
 from lru.layers.chunks import skip
 from lru.layers.convolution import DepthwiseConvolution
-from lru.layers.selective import SelectiveLayer, step_biases
+from lru.layers.selective import SelectiveLayer
+from lru.layers.state_spaces import step_biases
 from lru.scan import LINEAR_METHODS, selective_scan
 from lru.scan.selective import transitions
 

@@ -15,7 +15,9 @@ from jaxtyping import Array, Float
 from lru.layers.base import LAYERS, RecurrentParam
 from lru.layers.cell import uniform
 from lru.layers.convolution import DepthwiseConvolution
-from lru.layers.selective import SelectiveLayer, SelectiveState, step_biases
+from lru.layers.heads import head_count
+from lru.layers.selective import SelectiveLayer, SelectiveState
+from lru.layers.state_spaces import step_biases
 from lru.scan import ssd_scan
 
 # Channels of a head, unless their number is given.
@@ -85,8 +87,7 @@ class Mamba2(SelectiveLayer):
         )
         if n_heads is None:
             n_heads = 1 if d_hidden % CHANNELS_OF_HEAD else d_hidden // CHANNELS_OF_HEAD
-        if n_heads < 1 or d_hidden % n_heads:
-            raise ValueError(f"n_heads must divide d_hidden = {d_hidden}, got {n_heads}")
+        n_heads = head_count(n_heads, d_hidden=d_hidden)
         if n_groups < 1 or n_heads % n_groups:
             raise ValueError(f"n_groups must divide n_heads = {n_heads}, got {n_groups}")
         self.n_heads, self.n_groups = n_heads, n_groups

@@ -4,7 +4,7 @@ Every method gives the states of single steps; see `lru.scan.nonlinear`.
 """
 
 from contextlib import suppress
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from flax import nnx
 from flax.errors import TraceContextError
 from jaxtyping import Array, Bool, Float, Integer
 
+from lru.layers.base import without_padding, zeros
 from lru.layers.cell import CellLayer
 from lru.scan import Recurrence, Report, TimeMethod, nonlinear_scan
 from lru.scan.select import NONLINEAR
@@ -25,11 +26,18 @@ class NewtonReport(nnx.Variable):
 
 
 class NewtonLayer(CellLayer):
-    """Base of the layers with the option `time_method`.
+    """Base of the layers with the option `time_method`; a subclass has `problem`.
 
     Attributes:
+        state_type: of the states, fields [B, N], the first of which is h.
+        state_names: of these, and
+        gate_names: of the gates, as `observe` has them.
         solver: the `NewtonReport` [3]; None unless Newton's method was asked for.
     """
+
+    state_type: ClassVar[Any]
+    state_names: ClassVar[tuple[str, ...]]
+    gate_names: ClassVar[tuple[str, ...]]
 
     def __init__(
         self,
@@ -73,6 +81,49 @@ class NewtonLayer(CellLayer):
         self.newton_iterations, self.newton_damping = newton_iterations, newton_damping
         solves = self.time_method != "sequential"
         self.solver = NewtonReport(jnp.zeros(3, jnp.float32)) if solves else None
+
+    @zeros
+    def initial_state(self, batch_size: int) -> tuple[Float[Array, "B N"], ...]:
+        """Zeros."""
+        dtype = jnp.result_type(getattr(self, self.main_weight)[...], jnp.float32)
+        shape = (batch_size, self.d_hidden)
+        return self.state_type(*(jnp.zeros(shape, dtype) for _ in self.state_type._fields))
+
+    def prepared(
+        self, x: Float[Array, "B T D"], state: Any, lengths: Any, resets: Any, reverse: bool
+    ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B N"], ...], dict[str, Any]]:
+        """See `RecurrentLayer.prepared`; states are plain tuples."""
+        x, start, options = super().prepared(x, state, lengths, resets, reverse)
+        fresh = options["reset_to"]
+        return x, tuple(start), options | {"reset_to": None if fresh is None else tuple(fresh)}
+
+    def problem(
+        self, x: Float[Array, "B T D"], state: Any, lengths: Any, resets: Any, reverse: bool
+    ) -> tuple[tuple, dict[str, Any]]:
+        """Positional arguments and options of `run`, from those of a call."""
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        state: tuple[Float[Array, "B N"], ...] | None = None,
+        *,
+        lengths: Integer[Array, " B"] | None = None,
+        resets: Bool[Array, "B T"] | None = None,
+        reverse: bool = False,
+    ) -> tuple[Float[Array, "B T M"], tuple[Float[Array, "B N"], ...]]:
+        """See `RecurrentLayer.__call__`."""
+        arguments, options = self.problem(x, state, lengths, resets, reverse)
+        h, last = self.run(*arguments, **options)
+        return self.read_out(h, x.dtype, options["lengths"]), self.state_type(*last)
+
+    def run(
+        self, *arguments: Any, **options: Any
+    ) -> tuple[Float[Array, "B T N"], tuple[Float[Array, "B N"], ...]]:
+        """All h, zero at padding, and the last state; arguments are those of `solved`."""
+        (h, *_), last, report = self.solved(*arguments, **options)
+        self.note(report)
+        return without_padding(h, options["lengths"]), last
 
     def solved(
         self,

@@ -7,7 +7,6 @@ takes.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -15,11 +14,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Integer
 
-from lru.layers.base import RecurrentParam, reset_marks, zeros
-from lru.layers.cell import without_padding
+from lru.layers.base import RecurrentParam
+from lru.layers.heads import head_count, multiply_blocks
 from lru.layers.newton import NewtonLayer
-from lru.scan.methods import previous, step_counts
-from lru.scan.products import product
+from lru.scan.methods import masked, previous
 
 Fields = tuple[Array, ...]
 
@@ -66,9 +64,6 @@ class ParaRNN(NewtonLayer):
 
     Attributes:
         recurrence: one step.
-        state_type: of its states, the first of which is h.
-        state_names: of these, and
-        gate_names: of the three gates, as `observe` has them.
         n_peepholes: number of gates that read c.
         fan_out: width beside D / H in the bound of the input weights.
         A: recurrent weights of the gates [3, N].
@@ -80,9 +75,6 @@ class ParaRNN(NewtonLayer):
 
     main_weight: ClassVar[str] = "A"
     recurrence: ClassVar[UnitRecurrence]
-    state_type: ClassVar[Any]
-    state_names: ClassVar[tuple[str, ...]]
-    gate_names: ClassVar[tuple[str, ...]]
     n_peepholes: ClassVar[int] = 0
 
     def __init__(
@@ -97,7 +89,7 @@ class ParaRNN(NewtonLayer):
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
-        """Draw the parameters.
+        """Draw the parameters; options without a sentence here are those of `NewtonLayer`.
 
         Args:
             d_model: width D of inputs and outputs.
@@ -106,12 +98,6 @@ class ParaRNN(NewtonLayer):
                 their own; it divides both widths, and by default is 1.
             time_method: sequential for one step after another; newton for all at once, here the
                 same as quasi_newton. auto is sequential.
-            newton_iterations: most iterations of newton and quasi_newton, which then run one step
-                after another.
-            newton_damping: share of the Jacobian that their iterations leave out; more than 0 where
-                they diverge.
-            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
-                stay float32.
             rngs: source of the initial parameters.
 
         Raises:
@@ -126,11 +112,7 @@ class ParaRNN(NewtonLayer):
             compute_dtype=compute_dtype,
             rngs=rngs,
         )
-        n_heads = 1 if n_heads is None else n_heads
-        if n_heads < 1 or d_model % n_heads or d_hidden % n_heads:
-            raise ValueError(
-                f"n_heads must divide d_model = {d_model} and d_hidden = {d_hidden}, got {n_heads}"
-            )
+        n_heads = head_count(1 if n_heads is None else n_heads, d_model=d_model, d_hidden=d_hidden)
 
         def normal(rows: int) -> RecurrentParam:
             draw = jax.random.normal(rngs.params(), (rows, d_hidden), jnp.float32)
@@ -151,29 +133,6 @@ class ParaRNN(NewtonLayer):
         """Width beside D / H in the bound of the input weights."""
         return d_hidden // n_heads
 
-    @zeros
-    def initial_state(self, batch_size: int) -> tuple[Float[Array, "B N"], ...]:
-        """Zeros."""
-        dtype = jnp.result_type(self.A[...], jnp.float32)
-        shape = (batch_size, self.d_hidden)
-        return self.state_type(*(jnp.zeros(shape, dtype) for _ in self.state_type._fields))
-
-    def __call__(
-        self,
-        x: Float[Array, "B T D"],
-        state: tuple[Float[Array, "B N"], ...] | None = None,
-        *,
-        lengths: Integer[Array, " B"] | None = None,
-        resets: Bool[Array, "B T"] | None = None,
-        reverse: bool = False,
-    ) -> tuple[Float[Array, "B T M"], tuple[Float[Array, "B N"], ...]]:
-        """See `RecurrentLayer.__call__`."""
-        arguments, options = self._problem(x, state, lengths, resets, reverse)
-        (h, *_), last, report = self.solved(*arguments, **options)
-        self.note(report)
-        lengths = options["lengths"]
-        return self.read_out(without_padding(h, lengths), x.dtype, lengths), self.state_type(*last)
-
     def observe(
         self,
         x: Float[Array, "B T D"],
@@ -184,46 +143,35 @@ class ParaRNN(NewtonLayer):
         reverse: bool = False,
     ) -> dict[str, Float[Array, "B T N"]]:
         """States and gates; of Newton's method the residual. See `RecurrentLayer.observe`."""
-        arguments, options = self._problem(x, state, lengths, resets, reverse)
+        arguments, options = self.problem(x, state, lengths, resets, reverse)
         recurrence, parameters, inputs, start = arguments
         states, _, report = self.solved(*arguments, **options)
         fresh = options["reset_to"] or tuple(jnp.zeros_like(field) for field in start)
         before = [previous(s, first, reverse) for s, first in zip(states, start, strict=True)]
         if (marked := options["resets"]) is not None:
             before = [
-                jnp.where(marked[..., None], new[:, None], s)
-                for s, new in zip(before, fresh, strict=True)
+                masked(~marked, s, new[:, None]) for s, new in zip(before, fresh, strict=True)
             ]
         gates, _ = recurrence.gates(parameters, inputs, jnp.stack(before, axis=-2))
         found = dict(zip(self.state_names + self.gate_names, (*states, *gates), strict=True))
         return found if self.solver is None else {**found, "residual": report.residual}
 
-    def _problem(
-        self, x: Array, state: Fields | None, lengths: Array | None, resets: Any, reverse: bool
+    def problem(
+        self, x: Float[Array, "B T D"], state: Any, lengths: Any, resets: Any, reverse: bool
     ) -> tuple[tuple, dict[str, Any]]:
-        """The arguments of `NewtonLayer.solved`."""
-        self.check_inputs(x, state)
-        lengths = step_counts(lengths, x.shape[1])
-        start, fresh = self.start(x, state), self.reset_state(x.shape[0])
+        """See `NewtonLayer.problem`."""
+        x, start, options = self.prepared(x, state, lengths, resets, reverse)
         dtype = start[0].dtype
         vectors = [p[...].astype(dtype) for p in (self.A, self.C) if p is not None]
-        inputs = self._inputs(without_padding(x, lengths)).astype(dtype)
-        return (self.recurrence, tuple(vectors), inputs, tuple(start)), {
-            "lengths": lengths,
-            "resets": reset_marks(resets, lengths, reverse),
-            "reverse": reverse,
-            "reset_to": None if fresh is None else tuple(fresh),
-        }
+        inputs = self._inputs(x).astype(dtype)
+        return (self.recurrence, tuple(vectors), inputs, start), options
 
     def _inputs(self, x: Float[Array, "B T D"]) -> Float[Array, "B T S"]:
         """Inputs of all gates."""
         B, rows = self.B[...], x.shape[:2]
         heads, per_head, gates, units = B.shape
-        by_head = jax.vmap(partial(product, compute_dtype=self.compute_dtype), (2, 0), 2)
-        read = by_head(
-            x.astype(B.dtype).reshape(*rows, heads, per_head),
-            B.reshape(heads, per_head, gates * units),
-        )
+        blocks = B.reshape(heads, per_head, gates * units)
+        read = multiply_blocks(x, blocks, self.compute_dtype)
         read = jnp.swapaxes(read.reshape(*rows, heads, gates, units), 2, 3)
         width = heads * units
         return (read.reshape(*rows, gates, width) + self.b[...]).reshape(*rows, gates * width)

@@ -17,12 +17,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Integer, Key
 
-from lru.layers.base import LAYERS, known_scan_method, reset_marks, zeros
-from lru.layers.cell import CellLayer, chrono_biases, uniform, without_padding
+from lru.layers.base import LAYERS, known_scan_method, zeros
+from lru.layers.cell import CellLayer, chrono_biases, uniform
 from lru.layers.convolution import causal_convolution, next_window, with_window
 from lru.registry import Registry
 from lru.scan import LINEAR_METHODS, linear_scan, pooled_scan
-from lru.scan.methods import step_counts
 from lru.scan.pooling import GATES, gate_values
 
 
@@ -149,24 +148,17 @@ class QRNN(CellLayer):
         key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T M"], QRNNState]:
         """See `RecurrentLayer.__call__`. `key` draws the zoneout of training; None evaluates."""
-        self.check_inputs(x, state)
-        lengths = step_counts(lengths, x.shape[1])
-        start, fresh = self.start(x, state), self.reset_state(x.shape[0])
-        resets = reset_marks(resets, lengths, reverse)
-        pre_activations, window = self.pre_activations(x, start, lengths, resets, reverse)
+        pre_activations, c, options, window = self.problem(x, state, lengths, resets, reverse)
         h, c = pooled_scan(
             pre_activations,
             self._biases(pre_activations.dtype),
-            start.c,
+            c,
             gates=self.gates,
             zoneout=self.zoneout_mask(pre_activations, key),
-            lengths=lengths,
-            resets=resets,
-            reverse=reverse,
-            reset_to=None if fresh is None else fresh.c,
             method=self.scan_method,
+            **options,
         )
-        return self.read_out(h, x.dtype, lengths), QRNNState(c, window)
+        return self.read_out(h, x.dtype, options["lengths"]), QRNNState(c, window)
 
     def observe(
         self,
@@ -178,25 +170,13 @@ class QRNN(CellLayer):
         reverse: bool = False,
     ) -> dict[str, Float[Array, "B T N"]]:
         """See `RecurrentLayer.observe`."""
-        self.check_inputs(x, state)
-        lengths = step_counts(lengths, x.shape[1])
-        start, fresh = self.start(x, state), self.reset_state(x.shape[0])
-        resets = reset_marks(resets, lengths, reverse)
-        pre_activations, _ = self.pre_activations(x, start, lengths, resets, reverse)
+        pre_activations, c, options, _ = self.problem(x, state, lengths, resets, reverse)
         bias = self._biases(pre_activations.dtype)
         if bias is not None:
             pre_activations += bias
         zoneout = self.zoneout_mask(pre_activations, None)
         gates = gate_values(pre_activations, self.gates, zoneout)
-        c, _ = linear_scan(
-            gates.forget,
-            gates.take * gates.candidate,
-            start.c,
-            lengths=lengths,
-            resets=resets,
-            reverse=reverse,
-            reset_to=None if fresh is None else fresh.c,
-        )
+        c, _ = linear_scan(gates.forget, gates.take * gates.candidate, c, **options)
         found = {"state": c, "forget_gate": gates.forget, "candidate": gates.candidate}
         if "i" in self.gates:
             found["input_gate"] = gates.take
@@ -205,36 +185,37 @@ class QRNN(CellLayer):
     def _biases(self, dtype: DTypeLike) -> Float[Array, " M"] | None:
         return None if self.bias is None else self.bias[...].astype(dtype)
 
-    def pre_activations(
+    def problem(
         self,
         x: Float[Array, "B T D"],
-        state: QRNNState,
+        state: QRNNState | None,
         lengths: Integer[Array, " B"] | None,
         resets: Bool[Array, "B T"] | None,
         reverse: bool,
-    ) -> tuple[Float[Array, "B T M"], Float[Array, "B W D"] | None]:
-        """The products of the inputs, of the type of the state, and the window to hand on.
-
-        The window is in the order of the run, and `resets` are those of `reset_marks`.
-        """
-        weight = self.weight[...]
-        seen = without_padding(x, lengths).astype(state.c.dtype)
-        if state.window is not None:
-            window = state.window
+    ) -> tuple[
+        Float[Array, "B T M"], Float[Array, "B N"], dict[str, Any], Float[Array, "B W D"] | None
+    ]:
+        """Products of the inputs, first c and options of the scan, and the window to hand on."""
+        x, start, options = self.prepared(x, state, lengths, resets, reverse)
+        weight, fresh = self.weight[...], options["reset_to"]
+        lengths, resets = options["lengths"], options["resets"]
+        seen = x.astype(start.c.dtype)
+        if start.window is not None:
+            window = start.window
             window = jax.lax.stop_gradient(window) if self.detach_window else window
             seen = with_window(seen, window, lengths, reverse)
-        fresh = self.reset_state(x.shape[0])
-        fresh = None if fresh is None else fresh.window
+        afresh = None if fresh is None else fresh.window
         out = causal_convolution(
             seen.astype(weight.dtype),
             weight,
             resets,
-            None if fresh is None else fresh.astype(weight.dtype),
+            None if afresh is None else afresh.astype(weight.dtype),
             reverse=reverse,
             compute_dtype=self.compute_dtype,
         )
-        before = self.window - 1
-        return out.astype(seen.dtype), next_window(seen, before, fresh, lengths, resets, reverse)
+        window = next_window(seen, self.window - 1, afresh, lengths, resets, reverse)
+        options["reset_to"] = None if fresh is None else fresh.c
+        return out.astype(seen.dtype), start.c, options, window
 
     def zoneout_mask(
         self, pre_activations: Float[Array, "B T M"], key: Key[Array, ""] | None

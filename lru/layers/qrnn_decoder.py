@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Integer, Key
 
-from lru.layers.cell import uniform, without_padding
+from lru.layers.base import without_padding
+from lru.layers.cell import uniform
 from lru.layers.qrnn import QRNNCell, QRNNState
 from lru.scan import pooled_scan
 from lru.scan.methods import step_counts
@@ -90,11 +91,8 @@ class QRNNDecoder(nnx.Module):
             Outputs of the type of x, and the state after the last valid step.
         """
         cell = self.cell
-        cell.check_inputs(x, state)
-        lengths = step_counts(lengths, x.shape[1])
+        pre_activations, c, options, window = cell.problem(x, state, lengths, None, False)
         memory_lengths = step_counts(memory_lengths, memory.shape[1])
-        start = cell.start(x, state)
-        pre_activations, window = cell.pre_activations(x, start, lengths, None, False)
         steered = product(summary, self.weight_summary[...], cell.compute_dtype)
         pre_activations += steered.astype(pre_activations.dtype)[:, None]
         if cell.bias is not None:
@@ -105,11 +103,11 @@ class QRNNDecoder(nnx.Module):
         h, c = pooled_scan(
             mixed,
             None,
-            start.c,
+            c,
             gates="f" if attention else cell.gates,
             zoneout=cell.zoneout_mask(pre_activations, key),
-            lengths=lengths,
             method=cell.scan_method,
+            **options,
         )
         if self.weight_attended is not None and self.weight_state is not None:
             attended = attend(h, without_padding(memory, memory_lengths), memory_lengths)[0]
@@ -117,7 +115,7 @@ class QRNNDecoder(nnx.Module):
             pairs = ((attended, self.weight_attended), (h, self.weight_state))
             attended, h = (product(z, W[...], cell.compute_dtype) for z, W in pairs)
             h = gate * (attended + h)
-        return without_padding(h, lengths).astype(x.dtype), QRNNState(c, window)
+        return without_padding(h, options["lengths"]).astype(x.dtype), QRNNState(c, window)
 
 
 def attend(

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Inexact
 
 from lru.layers.base import LAYERS, RecurrentParam, zeros
 from lru.layers.elementwise import ElementwiseLayer, Run
+from lru.layers.heads import head_count, multiply_blocks
 from lru.layers.initializers import Ring, normal
 from lru.scan import linear_scan, paired_scan
 from lru.scan.products import product
@@ -104,9 +105,7 @@ class RGLRU(ElementwiseLayer):
         if complex_units and d_hidden % 2:
             raise ValueError(f"d_hidden must be even with complex_units, got {d_hidden}")
         units = d_hidden // 2 if complex_units else d_hidden
-        n_heads = 1 if n_heads is None else n_heads
-        if n_heads < 1 or units % n_heads:
-            raise ValueError(f"n_heads must divide the number of units, {units}, got {n_heads}")
+        n_heads = head_count(1 if n_heads is None else n_heads, units=units)
         Ring(r_min, r_max)
         width = d_hidden // n_heads
         self.weight_in = (
@@ -163,8 +162,7 @@ class RGLRU(ElementwiseLayer):
         """Input gate and recurrence gate."""
         weight, rows = self.weight[...], u.shape[:2]
         heads, width, _, out = weight.shape
-        by_head = jax.vmap(partial(product, compute_dtype=self.compute_dtype), (2, 0), 2)
-        read = by_head(u.reshape(*rows, heads, width), weight.reshape(heads, width, 2 * out))
+        read = multiply_blocks(u, weight.reshape(heads, width, 2 * out), self.compute_dtype)
         read = jnp.moveaxis(read.reshape(*rows, heads, 2, out), 3, 0)
         i, r = jax.nn.sigmoid(read.reshape(2, *rows, heads * out) + self.bias[...][:, None, None])
         return i, r

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Complex, Float, Integer
 
 from lru.layers.base import LAYERS, RecurrentParam, known_compute_dtype, known_scan_method, zeros
 from lru.layers.chunks import skip
-from lru.layers.initializers import log_step_sizes
+from lru.layers.state_spaces import log_step_sizes
 from lru.layers.timed import TimedLayer
 from lru.scan import LINEAR_METHODS, TIME_SPLITTING_METHODS, paired_scan
 

@@ -12,8 +12,8 @@ from flax import nnx
 from jaxtyping import Array, Complex, Float
 
 from lru.layers.base import LAYERS, RecurrentParam, zeros
-from lru.layers.initializers import hippo_legs, log_step_sizes
 from lru.layers.projected import ProjectedLayer
+from lru.layers.state_spaces import hippo_legs, log_step_sizes
 from lru.layers.timed import TimedLayer
 
 # Where `clip_eigs` keeps real parts of eigenvalues.
@@ -48,7 +48,7 @@ class S5(TimedLayer, ProjectedLayer):
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
-        """Draw the parameters.
+        """Draw the parameters; options without a sentence here are those of `ProjectedLayer`.
 
         Args:
             d_model: width D of inputs and outputs.
@@ -60,12 +60,6 @@ class S5(TimedLayer, ProjectedLayer):
             clip_eigs: keep real parts of eigenvalues below -0.0001, where states decay.
             dt_min: smallest initial step size.
             dt_max: largest initial step size.
-            scan_method: algorithm of the scan; auto picks the fastest one measured.
-            chunk_length: longer sequences run in chunks of so many steps, and gradients run each
-                chunk again instead of keeping all states; 0 keeps them, and so do scan methods that
-                split time over devices.
-            compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
-                stay float32.
             rngs: source of the initial parameters.
         """
         super().__init__(

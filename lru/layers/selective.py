@@ -10,16 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Integer, Key
+from jaxtyping import Array, Bool, Float, Integer
 
 from lru.layers.base import RecurrentParam, known_compute_dtype, zeros
 from lru.layers.convolution import DepthwiseConvolution
 from lru.layers.timed import TimedLayer
 from lru.scan import linear_scan
 from lru.scan.products import product
-
-# Steps of no length would never learn to last.
-SMALLEST_STEP = 1e-4
 
 
 class SelectiveState(NamedTuple):
@@ -169,20 +166,3 @@ class SelectiveLayer(TimedLayer):
     def multiply(self, x: Float[Array, "B T _"], weight: nnx.Variable) -> Float[Array, "B T M"]:
         """`product` in the type of the weights."""
         return product(x.astype(weight.dtype), weight[...], self.compute_dtype)
-
-
-def step_biases(key: Key[Array, ""], n: int, dt_min: float, dt_max: float) -> Float[Array, " n"]:
-    """Biases whose softplus, the step sizes, is log-uniform between two bounds.
-
-    Raises:
-        ValueError: if not 0 < dt_min < dt_max.
-    """
-    if not 0 < dt_min < dt_max:
-        raise ValueError(
-            "dt_min and dt_max must satisfy 0 < dt_min < dt_max, got "
-            f"dt_min = {dt_min} and dt_max = {dt_max}"
-        )
-    low, high = math.log(dt_min), math.log(dt_max)
-    steps = jnp.exp(jax.random.uniform(key, (n,), jnp.float32, low, high))
-    steps = jnp.maximum(steps, SMALLEST_STEP)
-    return steps + jnp.log(-jnp.expm1(-steps))

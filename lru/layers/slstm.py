@@ -20,14 +20,12 @@ from lru.layers.base import (
     RecurrentLayer,
     RecurrentParam,
     known_compute_dtype,
-    reset_marks,
+    without_padding,
     zeros,
 )
-from lru.layers.cell import without_padding
 from lru.layers.convolution import DepthwiseConvolution
 from lru.layers.heads import centred, head_count, multiply_blocks
 from lru.scan import Gate, GatedCell, States, gated_scan, gated_steps, unforced
-from lru.scan.methods import step_counts
 from lru.scan.products import product
 
 GATES = ("input_gate", "forget_gate", "candidate", "output_gate")
@@ -199,17 +197,9 @@ class SLSTM(RecurrentLayer):
         reverse: bool,
     ) -> tuple[tuple[Array, Array, States], dict, Array | None]:
         """The arguments of the scan, and the window to hand on."""
-        self.check_inputs(x, state)
-        lengths = step_counts(lengths, x.shape[1])
-        options = {
-            "lengths": lengths,
-            "resets": reset_marks(resets, lengths, reverse),
-            "reverse": reverse,
-        }
-        start = self.initial_rows(x.shape[0]) if state is None else state
-        fresh = self.reset_state(x.shape[0])
-        x, window = without_padding(x, lengths), None
-        convolved = x
+        x, start, options = self.prepared(x, state, lengths, resets, reverse)
+        fresh = options.pop("reset_to")
+        convolved, window = x, None
         if self.convolution is not None:
             afresh = None if fresh is None else fresh.window
             convolved, window = self.convolution(x, start.window, fresh=afresh, **options)

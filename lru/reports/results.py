@@ -204,7 +204,8 @@ def _of_lane(lines: Sequence[Line], lane: int, lanes: Sequence[Lane]) -> Sequenc
     for line in lines:
         own = {name.removeprefix(prefix): v for name, v in line.items() if name.startswith(prefix)}
         if own:
-            found.append({"step": line["step"], **own})
+            of_all = {name: value for name, value in line.items() if "/" not in name}
+            found.append({**of_all, **own})
     return found
 
 

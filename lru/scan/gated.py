@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Integer
 from lru.scan import cpu
 from lru.scan.methods import (
     at_step,
+    marked_steps,
     masked,
     previous,
     put_step,
@@ -161,9 +162,10 @@ def _how(
 def _masked(x: Array, resets: Array | None, lengths: Array | None, reset_to: Any) -> tuple:
     """The inputs without what the padding holds, fresh states, and where to keep and to step."""
     valid = valid_steps(x, step_counts(lengths, x.shape[1]))
-    if resets is None:
+    marked = marked_steps(x, resets, valid)
+    if marked is None:
         return masked(valid, x), None, None, valid
-    return masked(valid, x), reset_to, ~(resets if valid is None else resets & valid), valid
+    return masked(valid, x), reset_to, ~marked, valid
 
 
 def _all_at(arrays: Arrays, t: Array) -> Arrays:

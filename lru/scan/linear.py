@@ -19,6 +19,7 @@ from lru.scan.methods import (
     DONATED,
     LINEAR_METHODS,
     Method,
+    marked_steps,
     masked,
     step_counts,
     traced_once,
@@ -313,11 +314,11 @@ def _solve(
 
     A fresh state of marked steps is put in with their b.
     """
+    valid = valid_steps(b, lengths)
     if resets is not None and fresh is not None:
-        valid = valid_steps(b, lengths)
-        marked = resets if valid is None else resets & valid
+        marked = marked_steps(b, resets, valid)
         b = b + masked(marked, multiply(a if a.ndim == 2 else masked(marked, a), fresh[:, None]))
-    b, keep = mask_lengths(b, resets, lengths)
+    b, keep = mask_lengths(b, resets, valid)
     if lengths is None or keep is None:
         h = solve(a, b, h0, keep, reverse)
         return h, h[:, 0 if reverse else -1]
@@ -335,12 +336,9 @@ def _solve(
     return h, state_after(h_last, h0, lengths[:, 0])
 
 
-def mask_lengths(
-    b: Array, resets: Array | None, lengths: Array | None
-) -> tuple[Array, Array | None]:
+def mask_lengths(b: Array, resets: Array | None, valid: Array | None) -> tuple[Array, Array | None]:
     """The inputs without what the padding holds, and where the previous state is kept."""
     keep = None if resets is None else ~resets
-    valid = valid_steps(b, lengths)
     if valid is None:
         return b, keep
     return masked(valid, b), valid if keep is None else valid & keep

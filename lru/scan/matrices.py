@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Integer
 
-from lru.scan.methods import masked, step_counts, traced_once, valid_steps
+from lru.scan.methods import marked_steps, masked, step_counts, traced_once, valid_steps
 from lru.scan.portability import is_portable
 
 Tree = Any
@@ -98,7 +98,7 @@ def over_chunks(
         Outputs, zero at padding, and the state after the last valid step of each row.
 
     Raises:
-        ValueError: if the number of steps of a chunk is negative.
+        ValueError: if the number of steps of a chunk is negative, or resets have another shape.
     """
     if chunk_length < 0:
         raise ValueError(f"chunk_length must be at least 0, got {chunk_length}")
@@ -133,7 +133,7 @@ def _over_chunks(
 ) -> tuple[Array, Tree]:
     valid = valid_steps(arrays[0], lengths)
     arrays = tuple(masked(valid, x) for x in arrays)
-    marked = resets if valid is None or resets is None else resets & valid
+    marked = marked_steps(arrays[0], resets, valid)
     rows, steps = arrays[0].shape[:2]
     rest = 0 if length == 1 else -steps % length
     if rest and valid is None:

@@ -102,6 +102,21 @@ def valid_steps(x: Array, lengths: Array | None) -> Array | None:
     return jnp.arange(x.shape[1]) < lengths[:, None]
 
 
+def marked_steps(x: Array, resets: Array | None, valid: Array | None) -> Array | None:
+    """True at the steps [B, T] of x that start afresh and are no padding; None where none does.
+
+    Raises:
+        ValueError: if the resets are no booleans [B, T].
+    """
+    if resets is None:
+        return None
+    if resets.shape != x.shape[:2] or resets.dtype != bool:
+        raise ValueError(
+            f"resets is {resets.dtype} {resets.shape}, but x {x.shape} allows bool {x.shape[:2]}"
+        )
+    return resets if valid is None else resets & valid
+
+
 def masked(keep: Array | None, x: Array, other: Array | int = 0) -> Array:
     """X where keep, else the other; the axes of keep are the first ones of x."""
     if keep is None:

@@ -109,7 +109,7 @@ def projected_scan(
         first = jnp.zeros((len(x), 2, width), real)
     else:
         first = h0.astype(kind) if blocks else parts.split(h0.astype(kind))
-    x, keep = mask_lengths(x, resets, lengths)
+    x, keep = mask_lengths(x, resets, valid)
     last = jnp.full(len(x), x.shape[1], jnp.int32) if lengths is None else lengths
     last = jnp.zeros_like(last) if reverse else jnp.maximum(last - 1, 0)
     y, h_last = _fused_once(reverse, enter(a), x, B, C, first, keep, last)

@@ -16,7 +16,14 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Integer
 
 from lru.scan.linear import linear_scan
-from lru.scan.methods import LINEAR_METHODS, masked, step_counts, traced_once, valid_steps
+from lru.scan.methods import (
+    LINEAR_METHODS,
+    marked_steps,
+    masked,
+    step_counts,
+    traced_once,
+    valid_steps,
+)
 from lru.scan.portability import is_portable
 
 
@@ -60,7 +67,7 @@ def selective_scan(
         float32, or float64 if an argument is.
 
     Raises:
-        ValueError: if the number of steps of a chunk is negative.
+        ValueError: if the number of steps of a chunk is negative, or resets have another shape.
         UnknownNameError: if there is no such method.
     """
     if chunk_length < 0:
@@ -118,7 +125,7 @@ def _scan(
     dtype = jnp.result_type(jnp.float32, *given)
     (rows, steps, width), (groups, n_states) = u.shape, B.shape[2:]
     valid = valid_steps(u, lengths)
-    marked = resets if valid is None or resets is None else resets & valid
+    marked = marked_steps(u, resets, valid)
     rest = 0 if length == 1 else -steps % length
 
     def cut(x: Array) -> Array:

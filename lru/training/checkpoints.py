@@ -161,9 +161,9 @@ class Checkpoints:
                 },
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=retention.policy,
+                    # Opened like this it writes nothing, and need not be told to.
                     cleanup_tmp_directories=not self._read_only,
                     create=False,
-                    read_only=self._read_only,
                     # It would wait for the checkpoint before.
                     enable_async_checkpointing=False,
                     # Arrays are whole: no process waits for another in here.

@@ -44,6 +44,12 @@ def with_deviation(name: str, values: Sequence[float]) -> str:
         return f"{mean} ± {formatted(name, float(np.std(values, ddof=1)))}"
 
 
+def from_to(numbers: Sequence[int]) -> str:
+    """The least and the largest number, or the only one, as it is shown."""
+    first, last = min(numbers), max(numbers)
+    return f"{first:,}" if first == last else f"{first:,} to {last:,}"
+
+
 def report_rows(reports: Sequence[Report]) -> dict[str, str]:
     """Metrics ready for a table: of several lanes mean ± sample standard deviation, and each.
 

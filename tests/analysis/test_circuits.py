@@ -9,14 +9,9 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from lru.analysis import circuits
-from lru.analysis.circuits import (
-    MOST_LANES,
-    MOST_LEVELS,
-    MOST_NEURONS,
-    neuron_circuit,
-    plot_circuit,
-)
+from lru.analysis import circuit_drawing
+from lru.analysis.circuit_drawing import MOST_LANES, MOST_LEVELS, MOST_NEURONS, plot_circuit
+from lru.analysis.circuits import neuron_circuit
 from lru.commands import main
 
 
@@ -60,7 +55,7 @@ def test_a_cell_has_its_gates_in_their_stages(tmp_path, workspace, input_width, 
 )
 def test_no_text_lies_on_another_or_outside(monkeypatch, sizes, detail):
     saved = []
-    monkeypatch.setattr(circuits, "save_figure", lambda figure, path: saved.append(figure))
+    monkeypatch.setattr(circuit_drawing, "save_figure", lambda figure, path: saved.append(figure))
     plot_circuit("unused.svg", *sizes, detail)
     (figure,) = saved
     renderer = FigureCanvasAgg(figure).get_renderer()

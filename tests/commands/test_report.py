@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lru.analysis.comparisons import plot_by_option
+from lru.analysis.comparisons import plot_by_option, plot_panels
 from lru.commands import main, run_train
 from lru.config import Config
 from lru.models import Classifier
@@ -153,7 +153,7 @@ def test_widths_are_an_axis_and_models_its_lines(record, report, monkeypatch):
         drawn[option] = lines
         plot_by_option(lines, option, quantity, path)
 
-    monkeypatch.setattr("lru.reports.write.plot_by_option", plot)
+    monkeypatch.setattr("lru.reports.content.plot_by_option", plot)
     runs = [
         record(f"{model}-{width}", accuracies(value), model=model, d_hidden=width)
         for model, width, value in (
@@ -173,6 +173,22 @@ def test_groups_of_other_names_alone_are_bars(record, report):
     text = report(*runs)
     assert "### `val/accuracy` of each group" in text
     assert [row[0] for row in rows_of(text)] == ["model", "gru", "lru"]
+
+
+def test_options_that_speak_for_themselves_are_the_first_columns(record, report):
+    values = ({"optimizer": "adamw", "batch_size": 8}, {"optimizer": "lbfgs", "batch_size": 4})
+    text = report(*(record(f"{k}", accuracies(0.5), **each) for k, each in enumerate(values)))
+    assert rows_of(text)[0][:2] == ["optimizer", "batch_size"]
+
+
+def test_lanes_side_by_side_are_means_over_their_best(record, capsys):
+    lanes = of_lanes(accuracies(0.7, 0.2), accuracies(0.1, 0.8))
+    runs = [record("lanes", lanes, n_seeds=2), record("alone", accuracies(0.9))]
+    assert main(["compare", *runs]) == 0
+    rows = [re.split("  +", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    assert ["step", "10 to 20", "10"] in rows
+    assert ["val/accuracy", "0.7500 ± 0.0707", "0.9000"] in rows
+    assert not any(name.startswith("lane0") for name, *_ in rows)
 
 
 def test_other_tasks_have_a_dash_and_many_options_a_table(record, report):
@@ -201,9 +217,12 @@ def test_two_options_of_words_make_a_grid_with_the_curves_that_were_found(
     record, report, tmp_path, monkeypatch
 ):
     drawn = []
-    monkeypatch.setattr(
-        "lru.reports.write.plot_panels", lambda panels, *labels: drawn.append((panels, *labels))
-    )
+
+    def draw(panels, *labels):
+        drawn.append((panels, *labels))
+        plot_panels(panels, *labels)
+
+    monkeypatch.setattr("lru.reports.content.plot_panels", draw)
     runs = [
         record(f"{model}-{data}", accuracies(share), model=model, dataset=data)
         for model, data, share in (

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from lru.commands import main, sweep
-from lru.experiment import resolved
+from lru.defaults import resolved
 from lru.flags import parse
 from lru.run_folders import run_path
 from lru.training.interrupts import STOP_SIGNALS

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from lru.commands.sweep import asked
-from lru.experiment import resolved
+from lru.defaults import resolved
 from lru.flags import parse
 from lru.launch.planning import plan
 from lru.launch.sweep_files import load_sweep, read_sweep, sweep_names

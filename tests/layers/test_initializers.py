@@ -10,18 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lru.layers import initializers
-from lru.layers.initializers import (
-    EIGENVALUE_INITIALIZERS,
+from lru.layers.glorot import (
     EULER_GAMMA,
-    MATRIX_INITIALIZERS,
     RESCALED_SMALLEST_WIDTH,
-    Ring,
     calibrated_glorot_divisor,
     length_glorot_divisor,
     log_glorot_energy,
-    normal,
     rescaled_glorot_divisor,
 )
+from lru.layers.initializers import EIGENVALUE_INITIALIZERS, MATRIX_INITIALIZERS, Ring, normal
 from lru.registry import UnknownNameError
 
 KEY = jax.random.key(7)

@@ -12,7 +12,7 @@ from lru.layers import make_layer
         ("mamba", "d_state", 0, "d_state must be at least 1, got 0"),
         ("mamba", "dt_rank", 0, "dt_rank must be at least 1, got 0"),
         ("mamba", "window", 0, "window must be at least 1, got 0"),
-        ("mamba", "dt_min", 0.2, "must satisfy 0 < dt_min < dt_max, got dt_min = 0.2"),
+        ("mamba", "dt_min", 0.2, "must satisfy 0 < dt_min <= dt_max, got dt_min = 0.2"),
         ("mamba2", "n_heads", 4, "n_heads must divide d_hidden = 6, got 4"),
         ("mamba2", "n_groups", 2, "n_groups must divide n_heads = 1, got 2"),
     ],

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from lru.layers import S4D, S5, DLinOSS, LinOSS
-from lru.layers.initializers import hippo_legs
+from lru.layers.state_spaces import hippo_legs
 from lru.scan import LINEAR_METHODS
 from tests.peers import cases
 

@@ -258,7 +258,7 @@ def test_the_recurrence_of_indrnn_alone():
         (MinGRU, {"biases": 2}, "biases must be 0 or 1, got 2"),
         (HGRN, {"lower_bound": 1.0}, "lower_bound must be in [0, 1), got 1.0"),
         (HGRN, {"weight_std": 0.0}, "weight_std must be above 0, got 0.0"),
-        (RGLRU, {"n_heads": 4}, "n_heads must divide the number of units, 6, got 4"),
+        (RGLRU, {"n_heads": 4}, "n_heads must divide units = 6, got 4"),
         (RGLRU, {"r_max": 2.0}, "r_min and r_max must satisfy"),
         (SRU, {"version": 3}, "version must be 1 or 2, got 3"),
         (SRU, {"activation": "relu"}, "activation must be identity or tanh, got 'relu'"),

@@ -36,5 +36,5 @@ def test_equals_the_recorded(case, time_method):
 
 
 def test_heads_divide_both_widths():
-    with pytest.raises(ValueError, match=r"^n_heads must divide d_model = 4 and d_hidden = 6, got"):
+    with pytest.raises(ValueError, match=r"^n_heads must divide d_hidden = 6, got 4"):
         ParaGRU(4, 6, n_heads=4, rngs=nnx.Rngs(0))

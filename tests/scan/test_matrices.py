@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lru.scan import delta_scan, mlstm_scan, reference
+from lru.scan.methods import marked_steps
 
 B, T, H, P, Q = 3, 11, 2, 4, 3
 LENGTHS = np.array([T, 6, 0])
@@ -85,3 +86,8 @@ def test_a_chunk_of_less_than_no_steps_is_refused(scan):
     gates = (i,) if scan is delta_scan else (i, i)
     with pytest.raises(ValueError, match=r"^chunk_length must be at least 0, got -1$"):
         scan(q, q, v, *gates, chunk_length=-1)
+
+
+def test_resets_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"resets is bool \(11,\), but x \(3, 11, 2\) allows"):
+        marked_steps(jnp.ones((B, T, H)), jnp.zeros(T, bool), None)

@@ -13,6 +13,7 @@
 
 #include "buffers.h"
 #include "groups.h"
+#include "loops.h"
 #include "pages.h"
 #include "product.h"
 #include "xla/ffi/api/ffi.h"
@@ -181,24 +182,5 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, bool reverse, ffi::AnyBuffer A, ff
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_dense_forward, ForwardCall,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Attr<bool>("reverse")
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
-                                  .Ret<ffi::AnyBuffer>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_dense_backward, BackwardCall,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Attr<bool>("reverse")
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>());
+LRU_DEFINE_LOOP(lru_dense_forward, ForwardCall, "reverse")
+LRU_DEFINE_LOOP(lru_dense_backward, BackwardCall, "reverse")

@@ -15,6 +15,7 @@
 
 #include "activations.h"
 #include "buffers.h"
+#include "loops.h"
 #include "parallel.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -24,9 +25,6 @@ namespace {
 
 // Tasks are no smaller than waking a core pays.
 constexpr int64_t kElementsWorthAThread = 1 << 14;
-// The gradient of u is summed over so many steps before it joins the total: the error of a sum grows
-// with the number of its terms.
-constexpr int64_t kPartialSum = 256;
 
 // A step takes in kParts numbers x. Both functions are of one unit:
 //   Next: the state after.
@@ -233,30 +231,5 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, std::string_view cell, bool revers
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_elementwise_forward, ForwardCall,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Attr<std::string_view>("cell")
-                                  .Attr<bool>("reverse")
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
-                                  .Ret<ffi::AnyBuffer>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_elementwise_backward, BackwardCall,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Attr<std::string_view>("cell")
-                                  .Attr<bool>("reverse")
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>());
+LRU_DEFINE_LOOP(lru_elementwise_forward, ForwardCall, "cell", "reverse")
+LRU_DEFINE_LOOP(lru_elementwise_backward, BackwardCall, "cell", "reverse")

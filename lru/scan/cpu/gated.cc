@@ -18,6 +18,7 @@
 #include "activations.h"
 #include "buffers.h"
 #include "groups.h"
+#include "loops.h"
 #include "product.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -427,28 +428,5 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, bool reverse, std::string_view cel
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_gated_forward, ForwardCall,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Attr<bool>("reverse")
-                                  .Attr<std::string_view>("cell")
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
-                                  .RemainingArgs()
-                                  .RemainingRets());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_gated_backward, BackwardCall,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Attr<bool>("reverse")
-                                  .Attr<std::string_view>("cell")
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .RemainingArgs()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .RemainingRets());
+LRU_DEFINE_LOOP(lru_gated_forward, ForwardCall, "reverse", "cell")
+LRU_DEFINE_LOOP(lru_gated_backward, BackwardCall, "reverse", "cell")

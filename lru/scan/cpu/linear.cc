@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "buffers.h"
+#include "loops.h"
 #include "pages.h"
 #include "parallel.h"
 #include "recurrence.h"
@@ -23,9 +24,6 @@ namespace {
 
 // Tasks are no smaller than waking a core pays.
 constexpr int64_t kElementsWorthAThread = 1 << 15;
-// Gradients of a constant a are summed over so many steps before they join the total: the error
-// of a sum grows with the number of its terms.
-constexpr int64_t kPartialSum = 256;
 // Steps for which a few columns stay in registers, before the next columns have their turn.
 constexpr int64_t kTile = 16;
 static_assert(kPartialSum % kTile == 0);
@@ -230,26 +228,5 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, bool paired, bool reverse, ffi::An
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_linear_forward, ForwardCall,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Attr<bool>("paired")
-                                  .Attr<bool>("reverse")
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
-                                  .Ret<ffi::AnyBuffer>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_linear_backward, BackwardCall,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Attr<bool>("paired")
-                                  .Attr<bool>("reverse")
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>());
+LRU_DEFINE_LOOP(lru_linear_forward, ForwardCall, "paired", "reverse")
+LRU_DEFINE_LOOP(lru_linear_backward, BackwardCall, "paired", "reverse")

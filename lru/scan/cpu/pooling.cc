@@ -19,6 +19,7 @@
 
 #include "activations.h"
 #include "buffers.h"
+#include "loops.h"
 #include "parallel.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -28,9 +29,6 @@ namespace {
 
 // Tasks are no smaller than waking a core pays.
 constexpr int64_t kElementsWorthAThread = 1 << 13;
-// The gradient of the bias is summed over so many steps before it joins the total: the error of a
-// sum grows with the number of its terms.
-constexpr int64_t kPartialSum = 256;
 
 struct Sizes {
   int64_t rows;          // all axes in front of T
@@ -204,31 +202,5 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer b
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_pooling_forward, ForwardCall,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
-                                  .Attr<bool>("reverse")
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_pooling_backward, BackwardCall,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Attr<bool>("reverse")
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>());
+LRU_DEFINE_LOOP(lru_pooling_forward, ForwardCall, "reverse")
+LRU_DEFINE_LOOP(lru_pooling_backward, BackwardCall, "reverse")

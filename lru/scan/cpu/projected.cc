@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "buffers.h"
+#include "loops.h"
 #include "pages.h"
 #include "parallel.h"
 #include "product.h"
@@ -331,35 +332,5 @@ ffi::Error BackwardCall(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer x
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_projected_forward, ForwardCall,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
-                                  .Attr<bool>("reverse")
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(lru_projected_backward, BackwardCall,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
-                                  .Arg<ffi::Buffer<ffi::S32>>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Attr<bool>("reverse")
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>());
+LRU_DEFINE_LOOP(lru_projected_forward, ForwardCall, "reverse")
+LRU_DEFINE_LOOP(lru_projected_backward, BackwardCall, "reverse")

@@ -1,10 +1,7 @@
-"""A report on several runs: `report.md` with its pictures, and `report.html`, which holds all."""
+"""Content of a report: its tables, pictures and sentences, in Markdown."""
 
-import hashlib
 import json
 import math
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +18,9 @@ from lru.analysis.drawing import drawn
 from lru.analysis.methods import Analysis
 from lru.config import CHOICES
 from lru.dataloaders.store.cache import CacheError
-from lru.files import make_folder
 from lru.registry import known_names
 from lru.reports.inside import MOST_STEPS, MOST_UNITS, draw_inside
-from lru.reports.page import code, page, table
+from lru.reports.page import code, table
 from lru.reports.results import (
     Group,
     Repetition,
@@ -36,11 +32,10 @@ from lru.reports.results import (
 from lru.tasks import Task
 from lru.tasks.findings import HeatMap
 from lru.training.checkpoints import Checkpoints
-from lru.training.report import with_deviation
+from lru.training.report import from_to, with_deviation
 
-REPORT, PAGE = "report.md", "report.html"
-
-_LONGEST_NAME = 60
+LONGEST_NAME = 60
+"""Characters of a title, or of the name of a folder, in which names of runs stand."""
 
 _MOST_OPTIONS, _MOST_METRICS = 4, 8
 """Columns of options, and of metrics, in one table; of more, other tables have the rest."""
@@ -49,81 +44,17 @@ _SPEAKING = (*(choice.flag for choice in CHOICES), "dataset")
 """Options whose values are names, which need not be named themselves."""
 
 
-def default_folder(names: Sequence[str]) -> Path:
-    """The folder of a report, in `reports/`, by the names of its runs, or of folders of runs."""
-    name = "-".join(names)
-    if len(name) > _LONGEST_NAME:
-        mark = hashlib.sha256(name.encode()).hexdigest()[:6]
-        name = f"{names[0][:_LONGEST_NAME]}-and-{len(names) - 1}-more-{mark}"
-    return Path("reports") / name
-
-
-def write_report(
-    groups: Sequence[Group],
-    folder: Path,
-    *,
-    left_out: Sequence[str] = (),
-    metrics: Sequence[str] = (),
-    by: str | None = None,
-    last: bool = False,
-) -> None:
-    """Write a report; the folder appears whole, in place of that of an earlier report.
-
-    Args:
-        groups: of trainings, at least one.
-        folder: to write.
-        left_out: sentences about what the groups leave out.
-        metrics: to show, as `split/metric`; none for those of all evaluations, and plots of the
-            objectives.
-        by: the numeric option to plot results against; None for the one with most values.
-        last: show the last evaluation of each training in place of the selected one.
-
-    Raises:
-        ValueError: if there is no such metric or option, or the folder holds something else.
-        OSError: if the folder cannot be written to.
-    """
-    report = _Report(groups, metrics, by, last)
-    folder = folder.absolute()
-    _check_folder(folder)
-    make_folder(folder.parent, "out")
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        text = report.text(left_out, partial)
-        (partial / REPORT).write_text(text, encoding="utf-8")
-        (partial / PAGE).write_text(page(text, report.title, partial), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder that is not that of an earlier report."""
-    if not folder.exists() and not folder.is_symlink():
-        return
-    entries = list(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else [folder]
-    names = {entry.name for entry in entries}
-    others = {n for n in names if n not in (REPORT, PAGE) and not n.endswith(".png")}
-    if others or (names and REPORT not in names):
-        raise ValueError(
-            f"out must be a new folder or that of an earlier report, but {folder} holds "
-            f"{min(others or names)}"
-        )
-
-
-class _Report:
-    """The content of a report on its groups."""
+class Report:
+    """The content of a report on its groups; arguments are those of `lru.reports.write_report`."""
 
     def __init__(self, groups: Sequence[Group], metrics: Sequence[str], by: str | None, last: bool):
         self.groups, self.last = groups, last
         self.lines = [[each.evaluation(last) for each in group.repetitions] for group in groups]
         self.tasks = list(dict.fromkeys(group.repetitions[0].task for group in groups))
         self.objectives = list(dict.fromkeys(map(objective_of, self.tasks)))
-        self.names = differing(groups)
-        self.told = distinguishing(groups, _speaking_first(self.names))
+        # Those that speak for themselves come first.
+        self.names = sorted(differing(groups), key=lambda name: name not in _SPEAKING)
+        self.told = distinguishing(groups, self.names)
         self.grid = grid_of(groups, self.told)
         self.labels = self._labels()
         self.metrics = self._metrics(metrics)
@@ -141,7 +72,7 @@ class _Report:
             each.run.path.resolve().name for group in self.groups for each in group.repetitions
         )
         listed = ", ".join(names)
-        return f"Report on {listed if len(listed) <= _LONGEST_NAME else f'{len(names)} runs'}"
+        return f"Report on {listed if len(listed) <= LONGEST_NAME else f'{len(names)} runs'}"
 
     def _labels(self) -> list[str]:
         """A label for each group, of the options that tell them apart."""
@@ -188,7 +119,7 @@ class _Report:
         """A label for each group without an option."""
         rest = [name for name in self.names if name != option]
         told = [group._replace(options=_without(group.options, option)) for group in self.groups]
-        names = distinguishing(told, _speaking_first(rest))
+        names = distinguishing(told, rest)
         return [_label(group.options, names or ["model"]) for group in self.groups]
 
     def _lines_by(self, option: str) -> dict[str, dict[int | float, int]]:
@@ -266,7 +197,7 @@ class _Report:
                 [
                     *(_shown(group.options.get(name)) for name in names),
                     str(len(group.repetitions)),
-                    _range([each.updates for each in group.repetitions]),
+                    from_to([each.updates for each in group.repetitions]),
                     *(
                         with_deviation(metric, each) if each else "-"
                         for metric, each in zip(metrics, values, strict=True)
@@ -400,10 +331,6 @@ class _Report:
         return table(header, rows, {*header[2:]})
 
 
-def _speaking_first(names: Sequence[str]) -> list[str]:
-    return sorted(names, key=lambda name: name not in _SPEAKING)
-
-
 def _label(options: Mapping[str, Any], names: Sequence[str]) -> str:
     """The values of some options in words."""
     return ", ".join(
@@ -434,11 +361,6 @@ def _best(task: type[Task]) -> str:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _range(numbers: Sequence[int]) -> str:
-    first, last = min(numbers), max(numbers)
-    return f"{first:,}" if first == last else f"{first:,} to {last:,}"
 
 
 def _n_parameters(training: Repetition) -> int | None:
