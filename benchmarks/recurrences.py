@@ -6,7 +6,9 @@ Outputs and all gradients of one layer, all layers taking turns, freed memory ke
 width is D and N; `linoss` and `d-linoss` have half as many oscillators, whose states then have as
 many real numbers as that of `lru`, and `mamba` and `mamba2` have 2 D channels, as published. The
 plain form is the same layer with its scan replaced by that of `lru.scan.reference`, a `lax.scan`
-under autodiff. Medians, and medians of ratios, go to benchmarks/results/recurrences.json.
+under autodiff: products of inputs are made for all of time at once, as in the layer. The form by
+steps is what a user would write, a `lax.scan` over `layer.step` under autodiff: all of the layer at
+every step. Medians, and medians of ratios, go to benchmarks/results/recurrences.json.
 """
 
 import argparse
@@ -65,6 +67,24 @@ def make(name: str, width: int) -> RecurrentLayer:
     return make_layer(name, width, hidden, {}, rngs=nnx.Rngs(0))
 
 
+class BySteps(nnx.Module):
+    """A layer as a `lax.scan` over its steps."""
+
+    def __init__(self, layer: RecurrentLayer):
+        self.layer = layer
+
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, Any]:
+        """Run the layer from its initial state."""
+
+        def step(state: Any, x_t: jax.Array) -> tuple[Any, jax.Array]:
+            y_t, state = self.layer.step(x_t, state)
+            return state, y_t
+
+        state = self.layer.initial_state(x.shape[0])
+        state, y = jax.lax.scan(step, state, x.swapaxes(0, 1))
+        return y.swapaxes(0, 1), state
+
+
 def state_size(layer: RecurrentLayer) -> int:
     """Real numbers of a state."""
     leaves = jax.tree.leaves(jax.eval_shape(lambda: layer.initial_state(1)))
@@ -88,21 +108,27 @@ def main() -> None:
         for name, kind in LAYERS.items():
             if any(base.__module__ in modules for base in kind.__mro__):
                 programs[f"{name}, plain"], _ = compiled(make(name, options.width), x, g)
+    for name in LAYERS:
+        if f"{name}, plain" in programs:
+            layer = BySteps(make(name, options.width))
+            programs[f"{name}, by steps"], _ = compiled(layer, x, g)
     times = by_turns(programs, options.repetitions)
 
-    def over(name: str, other: str) -> float:
+    def over(name: str, other: str) -> float | None:
+        if name not in times:
+            return None
         ratios = [a / b for a, b in zip(times[name], times[other], strict=True)]
         return round(statistics.median(ratios), 2)
 
     rows: list[dict[str, Any]] = []
     for name in LAYERS:
-        plain = f"{name}, plain"
         rows.append(
             {
                 "layer": name,
                 "ms": round(statistics.median(times[name]), 1),
                 "over_lru": over(name, "lru"),
-                "plain_over_this": over(plain, name) if plain in times else None,
+                "plain_over_this": over(f"{name}, plain", name),
+                "by_steps_over_this": over(f"{name}, by steps", name),
                 "state": state_size(make(name, options.width)),
                 "temporary_bytes": memory[name],
             }
