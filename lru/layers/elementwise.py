@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Integer
 
 from lru.layers.base import State, known_scan_method, reset_marks, zeros
 from lru.layers.cell import CellLayer, without_padding
-from lru.scan import LINEAR_METHODS
+from lru.scan import LINEAR_METHODS, Elementwise, nonlinear_scan
 from lru.scan.methods import step_counts
 from lru.scan.products import product
 
@@ -121,6 +121,20 @@ class ElementwiseLayer(CellLayer):
             "reset_to": self.reset_state(x.shape[0]),
         }
         return self.run(without_padding(x, lengths), self.start(x, state), options)
+
+
+def run_units(
+    recurrence: Elementwise,
+    parameters: Any,
+    x: Float[Array, "B T S"],
+    start: Float[Array, "B N"],
+    options: dict[str, Any],
+) -> tuple[Float[Array, "B T N"], Float[Array, "B N"]]:
+    """The states of a nonlinear recurrence, and the last; options are those of a scan."""
+    fresh = options["reset_to"]
+    options = {**options, "reset_to": None if fresh is None else fresh[:, None]}
+    states, last, _ = nonlinear_scan(recurrence, parameters, x, start[:, None], **options)
+    return states[:, :, 0], last[:, 0]
 
 
 def known_biases(biases: int) -> bool:

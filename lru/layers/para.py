@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Integer
 from lru.layers.base import RecurrentParam, reset_marks, zeros
 from lru.layers.cell import without_padding
 from lru.layers.newton import NewtonLayer
-from lru.scan.methods import previous, step_counts
+from lru.scan.methods import states_before, step_counts
 from lru.scan.products import product
 
 Fields = tuple[Array, ...]
@@ -187,13 +187,12 @@ class ParaRNN(NewtonLayer):
         arguments, options = self._problem(x, state, lengths, resets, reverse)
         recurrence, parameters, inputs, start = arguments
         states, _, report = self.solved(*arguments, **options)
-        fresh = options["reset_to"] or tuple(jnp.zeros_like(field) for field in start)
-        before = [previous(s, first, reverse) for s, first in zip(states, start, strict=True)]
-        if (marked := options["resets"]) is not None:
-            before = [
-                jnp.where(marked[..., None], new[:, None], s)
-                for s, new in zip(before, fresh, strict=True)
-            ]
+        fresh = options["reset_to"] or [None] * len(start)
+        keep = None if options["resets"] is None else ~options["resets"]
+        before = [
+            states_before(s, first, reverse, keep, new)
+            for s, first, new in zip(states, start, fresh, strict=True)
+        ]
         gates, _ = recurrence.gates(parameters, inputs, jnp.stack(before, axis=-2))
         found = dict(zip(self.state_names + self.gate_names, (*states, *gates), strict=True))
         return found if self.solver is None else {**found, "residual": report.residual}
