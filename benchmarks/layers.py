@@ -75,7 +75,7 @@ def inputs(rows: int, steps: int, width: int) -> tuple[jax.Array, jax.Array]:
     return jax.block_until_ready((x, g))
 
 
-def compiled(layer: RecurrentLayer, x: jax.Array, g: jax.Array) -> tuple[Callable, int]:
+def compiled(layer: nnx.Module, x: jax.Array, g: jax.Array) -> tuple[Callable, int]:
     """Outputs and all gradients as one program without arguments, and its memory."""
     graphdef, params = nnx.split(layer)
 

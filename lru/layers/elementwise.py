@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Integer
 
 from lru.layers.base import State, known_scan_method, without_padding, zeros
 from lru.layers.cell import CellLayer
-from lru.scan import LINEAR_METHODS
+from lru.scan import LINEAR_METHODS, Elementwise, nonlinear_scan
 from lru.scan.products import product
 
 
@@ -110,6 +110,20 @@ class ElementwiseLayer(CellLayer):
     ) -> dict[str, Inexact[Array, "B T M"]]:
         """See `RecurrentLayer.observe`."""
         return dict(self.run(*self.prepared(x, state, lengths, resets, reverse)).inside)
+
+
+def run_units(
+    recurrence: Elementwise,
+    parameters: Any,
+    x: Float[Array, "B T S"],
+    start: Float[Array, "B N"],
+    options: dict[str, Any],
+) -> tuple[Float[Array, "B T N"], Float[Array, "B N"]]:
+    """The states of a nonlinear recurrence, and the last; options are those of a scan."""
+    fresh = options["reset_to"]
+    options = {**options, "reset_to": None if fresh is None else fresh[:, None]}
+    states, last, _ = nonlinear_scan(recurrence, parameters, x, start[:, None], **options)
+    return states[:, :, 0], last[:, 0]
 
 
 def known_biases(biases: int) -> bool:

@@ -11,9 +11,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lru.layers.base import LAYERS, RecurrentParam
-from lru.layers.elementwise import ElementwiseLayer, Run, known_biases
+from lru.layers.elementwise import ElementwiseLayer, Run, known_biases, run_units
 from lru.layers.initializers import normal
-from lru.scan import Step, elementwise_scan
+from lru.scan import Elementwise
 
 
 def _relu(u: Float[Array, " N"], x: Array, h: Array) -> Array:
@@ -24,7 +24,10 @@ def _tanh(u: Float[Array, " N"], x: Array, h: Array) -> Array:
     return jnp.tanh(x + u * h)
 
 
-STEPS = {"relu": Step(_relu, native="relu"), "tanh": Step(_tanh, native="tanh")}
+STEPS = {
+    "relu": Elementwise(_relu, native="relu"),
+    "tanh": Elementwise(_tanh, native="tanh"),
+}
 
 
 @LAYERS.register("indrnn")
@@ -82,7 +85,7 @@ class IndRNN(ElementwiseLayer):
         if self.u_max is not None:
             u += jax.lax.stop_gradient(jnp.clip(u, -self.u_max, self.u_max) - u)
         read, u = self.inputs(x).astype(start.dtype), u.astype(start.dtype)
-        h, _, last = elementwise_scan(STEPS[self.activation], u, read, start, **options)
+        h, last = run_units(STEPS[self.activation], u, read, start, options)
         return Run(h, last, {"state": h})
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Integer
 from lru.layers.base import RecurrentParam
 from lru.layers.heads import head_count, multiply_blocks
 from lru.layers.newton import NewtonLayer
-from lru.scan.methods import masked, previous
+from lru.scan.methods import states_before
 
 Fields = tuple[Array, ...]
 
@@ -146,12 +146,12 @@ class ParaRNN(NewtonLayer):
         arguments, options = self.problem(x, state, lengths, resets, reverse)
         recurrence, parameters, inputs, start = arguments
         states, _, report = self.solved(*arguments, **options)
-        fresh = options["reset_to"] or tuple(jnp.zeros_like(field) for field in start)
-        before = [previous(s, first, reverse) for s, first in zip(states, start, strict=True)]
-        if (marked := options["resets"]) is not None:
-            before = [
-                masked(~marked, s, new[:, None]) for s, new in zip(before, fresh, strict=True)
-            ]
+        fresh = options["reset_to"] or [None] * len(start)
+        keep = None if options["resets"] is None else ~options["resets"]
+        before = [
+            states_before(s, first, reverse, keep, new)
+            for s, first, new in zip(states, start, fresh, strict=True)
+        ]
         gates, _ = recurrence.gates(parameters, inputs, jnp.stack(before, axis=-2))
         found = dict(zip(self.state_names + self.gate_names, (*states, *gates), strict=True))
         return found if self.solver is None else {**found, "residual": report.residual}

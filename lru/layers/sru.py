@@ -14,8 +14,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lru.layers.base import LAYERS, RecurrentParam
-from lru.layers.elementwise import ElementwiseLayer, Run
-from lru.scan import Step, elementwise_scan, linear_scan
+from lru.layers.elementwise import ElementwiseLayer, Run, run_units
+from lru.scan import Elementwise, linear_scan
+from lru.scan.methods import states_before
 from lru.scan.pooling import apart
 
 ACTIVATIONS = {"identity": lambda c: c, "tanh": jnp.tanh}
@@ -27,7 +28,7 @@ def _step(v: Float[Array, " N"], x: Array, c: Array) -> Array:
     return f * c + (1 - f) * z
 
 
-STEP = Step(_step, native="sru")
+STEP = Elementwise(_step, native="sru")
 
 
 @LAYERS.register("sru")
@@ -117,7 +118,9 @@ class SRU(ElementwiseLayer):
         else:
             v_f, v_r = self.v[...].astype(start.dtype)
             zf = jnp.concatenate([z, f], axis=-1)
-            c, before, last = elementwise_scan(STEP, v_f, zf, start, **options)
+            c, last = run_units(STEP, v_f, zf, start, options)
+            keep = None if options["resets"] is None else ~options["resets"]
+            before = states_before(c, start, options["reverse"], keep, options["reset_to"])
             f, r = jax.nn.sigmoid(f + v_f * before), r + v_r * before
         r = jax.nn.sigmoid(r)
         h = r * ACTIVATIONS[self.activation](c)

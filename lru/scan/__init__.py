@@ -14,7 +14,7 @@ from lru.scan import (
     sharded,
 )
 from lru.scan.delta import delta_scan
-from lru.scan.elementwise import Step, elementwise_scan
+from lru.scan.elementwise import Elementwise
 from lru.scan.forget import forget_mult
 from lru.scan.gated import Gate, GatedCell, States, gated_scan, gated_steps, unforced
 from lru.scan.linear import block_scan, dense_scan, linear_scan, paired_scan
@@ -31,6 +31,7 @@ __all__ = [
     "DENSE_METHODS",
     "LINEAR_METHODS",
     "TIME_SPLITTING_METHODS",
+    "Elementwise",
     "Gate",
     "GatedCell",
     "GatedRecurrence",
@@ -38,14 +39,12 @@ __all__ = [
     "Recurrence",
     "Report",
     "States",
-    "Step",
     "TimeMethod",
     "associative",
     "block_scan",
     "chunked",
     "delta_scan",
     "dense_scan",
-    "elementwise_scan",
     "forget_mult",
     "gated_scan",
     "gated_steps",

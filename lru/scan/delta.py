@@ -7,6 +7,8 @@ triangular system (section 3.2 of the first, 3.3 of the second).
 """
 
 import math
+from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -92,5 +94,34 @@ def _advance(S: Array, fresh: Array | None, steps: Steps) -> tuple[Array, Array]
     u = beta * (v - steps.read(k_start, S, fresh))
     if u.shape[-2] > 1:
         before = jnp.where(steps.same & ~jnp.eye(u.shape[-2], dtype=bool), beta * overlap, 0)
-        u = lax.linalg.triangular_solve(before, u, left_side=True, lower=True, unit_diagonal=True)
+        u = _solved(before, u)
     return S_end + k_end.mT @ u, steps.read(q_start, S, fresh) + attention @ u
+
+
+def _solved(A: Float[Array, "*rows L L"], b: Float[Array, "*rows L Q"]) -> Float[Array, "..."]:
+    """The solution u of u + A u = b, for A that is zero from its diagonal on.
+
+    On a CPU row after row of all systems at once. The routine of LAPACK that XLA has there takes
+    them one by one, and its threads keep a core busy for tenths of a second after each call.
+    """
+    steps = b.shape[-2]
+
+    def solve(transposed: bool, _: Any, b: Array) -> Array:
+        def row(A: Array, i: Array, u: Array) -> Array:
+            t = steps - 1 - i if transposed else i
+            of_row = partial(lax.dynamic_index_in_dim, index=t, axis=-2)
+            return lax.dynamic_update_index_in_dim(u, of_row(u) - of_row(A) @ u, t, -2)
+
+        def by_rows(A: Array, b: Array) -> Array:
+            return lax.fori_loop(1, steps, partial(row, A.mT if transposed else A), b)
+
+        def by_library(A: Array, b: Array) -> Array:
+            return lax.linalg.triangular_solve(
+                A, b, left_side=True, lower=True, unit_diagonal=True, transpose_a=transposed
+            )
+
+        return lax.platform_dependent(A, b, cpu=by_rows, default=by_library)
+
+    return lax.custom_linear_solve(
+        lambda u: u + A @ u, b, partial(solve, False), partial(solve, True)
+    )

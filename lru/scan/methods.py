@@ -142,6 +142,13 @@ def previous(h: Array, first: Array, reverse: bool) -> Array:
     return jnp.concatenate([h[:, 1:], first] if reverse else [first, h[:, :-1]], axis=1)
 
 
+def states_before(
+    h: Array, first: Array, reverse: bool, keep: Array | None, fresh: Array | None
+) -> Array:
+    """The states before all steps: fresh ones [B, ...], or zero if None, where keep is False."""
+    return masked(keep, previous(h, first, reverse), 0 if fresh is None else fresh[:, None])
+
+
 def differentiable(solve: Method, gradients: Callable) -> Method:
     """Give a solver its gradient rule.
 

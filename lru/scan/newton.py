@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
-from lru.scan.linear import linear_scan
+from lru.scan.linear import block_scan, linear_scan
 
 # Units in the last place that residuals may have: what rounding alone makes of sums over a width
 # of hundreds.
@@ -93,6 +93,8 @@ def linear_blocks(
     if J.shape[2] == 1:
         d, _ = linear_scan(J[:, :, 0, 0], b[:, :, 0], reverse=reverse)
         return d.reshape(shape)
+    if J.shape[2] == 2:
+        return block_scan(J, b, reverse=reverse)[0].reshape(shape)
 
     def combine(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
         (J_1, b_1), (J_2, b_2) = first, second

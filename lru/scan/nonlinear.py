@@ -2,9 +2,9 @@
 
 States are arrays [B, T, P, N]: P fields of N units, as h and c of an LSTM. Whatever computes them,
 gradients are those of the steps: with l the gradient of s, l_{t-1} = g_{t-1} + J_t^T l_t is a
-linear recurrence, and one more derivative of all steps at once gives those of inputs and
-parameters. Where Newton's method does not converge, in either direction, the steps run one after
-another in the same program.
+linear recurrence, solved as one where no unit reads another, and one more derivative of all steps
+at once gives those of inputs and parameters. Where Newton's method does not converge, in either
+direction, the steps run one after another in the same program.
 """
 
 from functools import partial
@@ -15,17 +15,18 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Integer
 
-from lru.scan import newton
+from lru.scan import elementwise, newton
 from lru.scan.gated import GatedCell
 from lru.scan.methods import (
     at_step,
     masked,
-    previous,
     put_step,
+    states_before,
     step_counts,
     traced_once,
     valid_steps,
 )
+from lru.scan.native import on_cpu
 from lru.scan.portability import is_portable
 from lru.scan.products import matrix, multiply
 
@@ -79,13 +80,14 @@ class Report(NamedTuple):
 
 
 class How(NamedTuple):
-    """All of a problem that is no array."""
+    """All of a problem that is no array; `native` is the name of its loop in C++, if it has one."""
 
     recurrence: Recurrence
     method: TimeMethod
     reverse: bool
     limit: int
     damping: float
+    native: str
 
 
 def nonlinear_scan(
@@ -130,15 +132,13 @@ def nonlinear_scan(
         keep = ~(resets if valid is None else resets & valid)
     if is_portable() or x.shape[1] == 1:
         method = "sequential"
-    how = How(recurrence, method, reverse, limit, damping)
-    states, report = _run_once(how, parameters, masked(valid, x), state, reset_to, keep, valid)
+    fresh = None if keep is None else reset_to
+    native = ""
+    if method == "sequential":
+        native = elementwise.known_cell(recurrence, parameters, x, state, fresh)
+    how = How(recurrence, method, reverse, limit, damping, native)
+    states, report = _run_once(how, parameters, masked(valid, x), state, fresh, keep, valid)
     return states, states[:, 0 if reverse else -1], report
-
-
-def _before(how: How, states: Array, first: Array, fresh: Array | None, keep: Any) -> Array:
-    """The states before all steps."""
-    fresh = None if fresh is None else fresh[:, None]
-    return masked(keep, previous(states, first, how.reverse), 0 if fresh is None else fresh)
 
 
 def _step(how: How, parameters: Any, x: Array, before: Array, valid: Array | None) -> Array:
@@ -192,7 +192,7 @@ def _forward(
     how: How, parameters: Any, x: Array, first: Array, fresh: Any, keep: Any, valid: Any
 ) -> tuple[tuple[Array, Report], tuple]:
     def before(states: Array) -> Array:
-        return _before(how, states, first, fresh, keep)
+        return states_before(states, first, how.reverse, keep, fresh)
 
     def target(states: Array) -> Array:
         return _step(how, parameters, x, before(states), valid)
@@ -206,7 +206,10 @@ def _forward(
 
     over_time = (*x.shape[:2], *first.shape[1:])
     if how.method == "sequential":
-        states = sequential()
+        native = partial(elementwise.states, how.native, how.reverse)
+        arguments = (parameters, x, first, fresh, keep, valid)
+        plain = partial(_sequential, how)
+        states = on_cpu(native, plain, *arguments) if how.native else plain(*arguments)
         nothing = jnp.zeros((*x.shape[:2], first.shape[2]), first.dtype)
         report = Report(jnp.int32(0), nothing, jnp.bool_(True))
     else:
@@ -226,22 +229,38 @@ def _forward(
 
 
 def _backward(how: How, saved: tuple, gradients: tuple[Array, Any]) -> tuple[Any, ...]:
+    """The gradients of parameters, x, the first state and fresh ones, and of the masks none."""
+    plain = partial(_gradients, how)
+    native = partial(elementwise.gradients, how.native, how.reverse)
+    arguments = (*saved, gradients[0])
+    found = on_cpu(native, plain, *arguments) if how.native else plain(*arguments)
+    return *found, None, None
+
+
+def _gradients(how: How, *arguments: Any) -> tuple[Any, ...]:
+    *saved, g = arguments
     parameters, x, states, first, fresh, keep, valid = saved
-    g = gradients[0]
 
     def over_time(parameters: Any, x: Array, states: Array, first: Array, fresh: Any) -> Array:
-        return _step(how, parameters, x, _before(how, states, first, fresh, keep), valid)
+        before = states_before(states, first, how.reverse, keep, fresh)
+        return _step(how, parameters, x, before, valid)
 
     _, pull = jax.vjp(over_time, parameters, x, states, first, fresh)
 
     def sequential() -> Array:
-        return _sequential_gradient(how, saved, g)
+        return _sequential_gradient(how, tuple(saved), g)
+
+    def transposed() -> Array:
+        before = states_before(states, first, how.reverse, keep, fresh)
+        return newton.transposed(_blocks(how, parameters, x, before, keep, valid), how.reverse)
 
     if how.method == "sequential":
-        gradient = sequential()
+        at_once = how.recurrence.elementwise
+        gradient = (
+            newton.linear_blocks(transposed(), g, not how.reverse) if at_once else sequential()
+        )
     else:
-        before = _before(how, states, first, fresh, keep)
-        J = newton.transposed(_blocks(how, parameters, x, before, keep, valid), how.reverse)
+        J = transposed()
         found = newton.iterate(
             lambda gradient: g + pull(gradient)[2],
             lambda _: J,
@@ -253,13 +272,13 @@ def _backward(how: How, saved: tuple, gradients: tuple[Array, Any]) -> tuple[Any
         )
         gradient = _unless(found.converged, found.value, sequential)
     dparameters, dx, _, dfirst, dfresh = pull(gradient)
-    return dparameters, dx, dfirst, dfresh, None, None
+    return dparameters, dx, dfirst, dfresh
 
 
 def _sequential_gradient(how: How, saved: tuple, g: Array) -> Array:
     """The gradients of all states, from the last step to the first."""
     parameters, x, states, first, fresh, keep, valid = saved
-    before = _before(how, states, first, fresh, keep)
+    before = states_before(states, first, how.reverse, keep, fresh)
     steps = x.shape[1]
 
     def step(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Integer
 
-from lru.scan.elementwise import Step
 from lru.scan.gated import GatedCell, States
 from lru.scan.mlstm import EPSILON, Memory
-from lru.scan.nonlinear import Recurrence
+from lru.scan.nonlinear import Recurrence, Report
 
 
 def linear_scan(
@@ -100,8 +99,8 @@ def nonlinear_scan(
     lengths: Integer[Array, " B"] | None = None,
     reverse: bool = False,
     reset_to: Float[Array, "B P N"] | None = None,
-) -> tuple[Float[Array, "B T P N"], Float[Array, "B P N"]]:
-    """Solve s_t = f(s_{t-1}, x_t); arguments and results as in `lru.scan`, but for the report."""
+) -> tuple[Float[Array, "B T P N"], Float[Array, "B P N"], Report]:
+    """Solve s_t = f(s_{t-1}, x_t); arguments and results as in `lru.scan`."""
     rows, steps = x.shape[:2]
     marked = jnp.zeros((rows, steps), bool) if resets is None else resets
     valid = jnp.arange(steps) < (jnp.full(rows, steps) if lengths is None else lengths)[:, None]
@@ -116,35 +115,8 @@ def nonlinear_scan(
 
     over_time = tuple(jnp.moveaxis(a, 1, 0) for a in (x, marked, valid))
     last, states = jax.lax.scan(step, state, over_time, reverse=reverse)
-    return jnp.moveaxis(states, 0, 1), last
-
-
-def elementwise_scan(
-    step: Step,
-    parameters: Any,
-    x: Float[Array, "B T S"],
-    h0: Float[Array, "B N"],
-    *,
-    resets: Bool[Array, "B T"] | None = None,
-    lengths: Integer[Array, " B"] | None = None,
-    reverse: bool = False,
-    reset_to: Float[Array, "B N"] | None = None,
-) -> tuple[Float[Array, "B T N"], Float[Array, "B T N"], Float[Array, "B N"]]:
-    """Solve h_t = f(h_{t-1}, x_t); arguments and results as in `lru.scan.elementwise_scan`."""
-    rows, steps = x.shape[:2]
-    marked = jnp.zeros((rows, steps), bool) if resets is None else resets
-    valid = jnp.arange(steps) < (jnp.full(rows, steps) if lengths is None else lengths)[:, None]
-    fresh = jnp.zeros_like(h0) if reset_to is None else reset_to
-
-    def one(h: Array, at_t: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array]]:
-        x_t, marked_t, valid_t = (a.reshape(rows, -1) for a in at_t)
-        before = jnp.where(marked_t & valid_t, fresh, h)
-        h = jnp.where(valid_t, step.run(parameters, jnp.where(valid_t, x_t, 0), before), before)
-        return h, (h, before)
-
-    over_time = tuple(jnp.moveaxis(a, 1, 0) for a in (x, marked, valid))
-    last, (h, before) = jax.lax.scan(one, h0, over_time, reverse=reverse)
-    return jnp.moveaxis(h, 0, 1), jnp.moveaxis(before, 0, 1), last
+    report = Report(jnp.int32(0), jnp.zeros((rows, steps, state.shape[2])), jnp.bool_(True))
+    return jnp.moveaxis(states, 0, 1), last, report
 
 
 def pooled_scan(

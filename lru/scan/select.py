@@ -50,8 +50,8 @@ ROWS_A_CORE = 4
 # the time of `associative`, with half as many 0.7 to 1.7 (accelerator-h100-after.json).
 LEAST_LANES = 6144
 
-# Of nonlinear recurrences: on a CPU Newton's method takes 2.7 to 74 times as long, 0.8 times for a
-# ParaGRU (benchmarks/results/newton.json). Accelerators were not measured.
+# Of nonlinear recurrences: on a CPU Newton's method takes 3.8 to 68 times as long, 1.2 times for a
+# ParaGRU or a ParaLSTM (benchmarks/results/newton.json). Accelerators were not measured.
 NONLINEAR = "sequential"
 
 
