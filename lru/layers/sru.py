@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from lru.layers.base import LAYERS, RecurrentParam
 from lru.layers.elementwise import ElementwiseLayer, Run
-from lru.scan import Step, elementwise_scan, linear_scan
+from lru.scan import Step, elementwise_scan
 from lru.scan.pooling import apart
 
 ACTIVATIONS = {"identity": lambda c: c, "tanh": jnp.tanh}
@@ -113,7 +113,7 @@ class SRU(ElementwiseLayer):
         if self.v is None:
             f = jax.nn.sigmoid(f)
             b = (1 - f) * z
-            c, last = linear_scan(f, b, start, **options, method=self.scan_method, donate=True)
+            c, last = self.linear_scan(f, b, start, options)
         else:
             v_f, v_r = self.v[...].astype(start.dtype)
             zf = jnp.concatenate([z, f], axis=-1)
