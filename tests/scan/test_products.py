@@ -23,7 +23,7 @@ def test_gradients_are_those_of_rounded_arrays(rows, kind):
     dx, dW = gradients(x, W, g)
     assert dx.dtype == dW.dtype == kind
     x, W, g = (np.asarray(z, np.float64) for z in (x, W, g))
-    tolerance = {"rtol": 1e-2 if kind == "bfloat16" else 1e-4, "atol": 1e-3}
-    np.testing.assert_allclose(dx.astype(jnp.float32), g @ W.T, **tolerance)
+    rtol = 1e-2 if kind == "bfloat16" else 1e-4
+    np.testing.assert_allclose(dx.astype(jnp.float32), g @ W.T, rtol=rtol, atol=1e-3)
     whole = x.reshape(-1, 8).T @ g.reshape(-1, 4)
-    np.testing.assert_allclose(dW.astype(jnp.float32), whole, **tolerance)
+    np.testing.assert_allclose(dW.astype(jnp.float32), whole, rtol=rtol, atol=1e-3)
