@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Integer
 
 from lru.layers.base import State, known_scan_method, without_padding, zeros
 from lru.layers.cell import CellLayer
-from lru.scan import LINEAR_METHODS, Elementwise, nonlinear_scan
+from lru.scan import LINEAR_METHODS, Elementwise, linear_scan, nonlinear_scan
 from lru.scan.products import product
 
 
@@ -83,6 +83,17 @@ class ElementwiseLayer(CellLayer):
         weight, biases = self.weight[...], self.biases()
         read = product(x.astype(weight.dtype), weight, self.compute_dtype)
         return read if biases is None else read + biases
+
+    def linear_scan(
+        self,
+        a: Float[Array, "B T N"],
+        b: Float[Array, "B T N"],
+        start: Float[Array, "B N"],
+        options: dict[str, Any],
+    ) -> tuple[Float[Array, "B T N"], Float[Array, "B N"]]:
+        """The states of h_t = a_t h_{t-1} + b_t, written over b, and the last one."""
+        how = {"method": self.scan_method, "compute_dtype": self.compute_dtype, "donate": True}
+        return linear_scan(a, b, start, **options, **how)
 
     def __call__(
         self,

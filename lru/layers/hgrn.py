@@ -16,7 +16,6 @@ from jaxtyping import Array, Float
 from lru.layers.base import LAYERS, RecurrentParam
 from lru.layers.elementwise import ElementwiseLayer, Run
 from lru.layers.initializers import normal
-from lru.scan import linear_scan
 from lru.scan.pooling import apart
 
 EPSILON = 1e-5
@@ -94,7 +93,7 @@ class HGRN(ElementwiseLayer):
             take *= jax.nn.sigmoid(-bound)
             f = jax.nn.sigmoid(bound) + jax.nn.sigmoid(-bound) * f
         b = take * candidate
-        h, last = linear_scan(f, b, start, **options, method=self.scan_method, donate=True)
+        h, last = self.linear_scan(f, b, start, options)
         size = jax.lax.rsqrt(jnp.mean(h**2, axis=-1, keepdims=True) + EPSILON)
         output_gate = jax.nn.silu(g)
         inside = {"forget_gate": f, "candidate": candidate, "output_gate": output_gate}

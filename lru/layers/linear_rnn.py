@@ -130,4 +130,5 @@ class LinearRNN(ChunkedLayer):
             reverse=reverse,
             reset_to=self.reset_state(x.shape[0]),
             method=self.scan_method,
+            compute_dtype=self.compute_dtype,
         )

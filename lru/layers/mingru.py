@@ -15,7 +15,6 @@ from jaxtyping import Array, Float
 from lru.layers.base import LAYERS
 from lru.layers.cell import uniform
 from lru.layers.elementwise import ElementwiseLayer, Run, known_biases
-from lru.scan import linear_scan
 from lru.scan.pooling import apart
 
 
@@ -77,7 +76,7 @@ class MinGRU(ElementwiseLayer):
         f, take = self.shares(*gates)
         candidate = jnp.where(k >= 0, k + 0.5, jax.nn.sigmoid(k))
         b = take * candidate
-        h, last = linear_scan(f, b, start, **options, method=self.scan_method, donate=True)
+        h, last = self.linear_scan(f, b, start, options)
         return Run(h, last, {"state": h, "forget_gate": f, "candidate": candidate})
 
 

@@ -118,7 +118,6 @@ class ProjectedLayer(ChunkedLayer):
                 B.reshape(len(B), -1),
                 C,
                 None if state is None else self.enter(state),
-                compute_dtype=self.compute_dtype,
                 **self._options(x, lengths, resets, reverse),
             )
         else:
@@ -164,4 +163,5 @@ class ProjectedLayer(ChunkedLayer):
             "reverse": reverse,
             "reset_to": None if fresh is None else self.enter(fresh),
             "method": self.scan_method,
+            "compute_dtype": self.compute_dtype,
         }

@@ -147,6 +147,7 @@ class RGLRU(ElementwiseLayer):
         first, started = self._first(u, start.started, fresh, options)
         scale = i * jnp.where(first[..., None], 1, _root(-jnp.expm1(2 * log_a)))
         options |= {"method": self.scan_method, "donate": True}
+        options["compute_dtype"] = self.compute_dtype
         if self.phase is None:
             h, last = linear_scan(jnp.exp(log_a), scale * u, start.h, **options)
             y = h

@@ -155,4 +155,5 @@ class S4D(TimedLayer):
             reset_to=None if fresh is None else fresh.reshape(x.shape[0], lanes),
             method=self.scan_method,
             donate=True,
+            compute_dtype=self.compute_dtype,
         )

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from lru.layers.base import LAYERS, RecurrentParam
 from lru.layers.elementwise import ElementwiseLayer, Run, run_units
-from lru.scan import Elementwise, linear_scan
+from lru.scan import Elementwise
 from lru.scan.methods import states_before
 from lru.scan.pooling import apart
 
@@ -114,7 +114,7 @@ class SRU(ElementwiseLayer):
         if self.v is None:
             f = jax.nn.sigmoid(f)
             b = (1 - f) * z
-            c, last = linear_scan(f, b, start, **options, method=self.scan_method, donate=True)
+            c, last = self.linear_scan(f, b, start, options)
         else:
             v_f, v_r = self.v[...].astype(start.dtype)
             zf = jnp.concatenate([z, f], axis=-1)

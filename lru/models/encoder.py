@@ -130,6 +130,10 @@ class Block(nnx.Module):
         # Norms compute in float32: kept for the gradients, that would take more than the features.
         return (nnx.remat(run) if self.narrow else run)(self.norm, x, mask)
 
+    def _activated(self, y: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
+        # Its derivative would keep three arrays beside y, of which this one is computed fast.
+        return (jax.checkpoint(nnx.gelu) if self.narrow else nnx.gelu)(y)
+
     def _gated(self, y: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
         return self.value(y) * nnx.sigmoid(self.gate(y))
 
@@ -152,7 +156,7 @@ class Block(nnx.Module):
         y = self._normalise(x, mask, train) if self.prenorm else x
         added = noise(self.recurrence, None if key is None else jax.random.fold_in(key, 2))
         y, state = self.recurrence(y, state, lengths=lengths, resets=resets, **added)
-        y = self._drop(nnx.gelu(y), keys[0])
+        y = self._drop(self._activated(y), keys[0])
         y = x + self._drop(self._gated(y), keys[1])
         return (y if self.prenorm else self._normalise(y, mask, train)), state
 

@@ -18,6 +18,7 @@ from lru.scan.methods import (
     DENSE_METHODS,
     DONATED,
     LINEAR_METHODS,
+    NARROW,
     Method,
     marked_steps,
     masked,
@@ -39,6 +40,7 @@ def linear_scan(
     reset_to: Inexact[Array, "B N"] | None = None,
     method: str = "auto",
     donate: bool = False,
+    compute_dtype: str = "float32",
 ) -> tuple[Inexact[Array, "B T N"], Inexact[Array, "B N"]]:
     """Solve h_t = a_t * h_{t-1} + b_t elementwise over time.
 
@@ -58,6 +60,8 @@ def linear_scan(
         method: a name in `LINEAR_METHODS`, or "auto".
         donate: write over b, and over the gradient of h, where a method can: for arrays that were
             made for this call, or that `jax.jit` donates. Others would be copied first.
+        compute_dtype: bfloat16 keeps a real h in it for the gradients, which read it rounded; no
+            state is.
 
     Returns:
         h [B, T, N], and h_last [B, N]: the state after the last valid step in scan direction (h0
@@ -74,6 +78,8 @@ def linear_scan(
     solve = _linear_method(method, a, b, donate)
     plain = not jnp.issubdtype(dtype, jnp.complexfloating) or solve in COMPLEX_METHODS
     enter, leave = (parts.alone, parts.only) if plain else (parts.split, parts.join)
+    if not (plain and jnp.issubdtype(dtype, jnp.complexfloating)):
+        solve = _narrow(solve, compute_dtype)
     return _in_form(solve, enter, leave, dtype, reverse, a, b, h0, reset_to, resets, lengths)
 
 
@@ -88,6 +94,7 @@ def paired_scan(
     reset_to: Inexact[Array, "B N"] | None = None,
     method: str = "auto",
     donate: bool = False,
+    compute_dtype: str = "float32",
 ) -> tuple[Float[Array, "B T 2 N"], Complex[Array, "B N"]]:
     """Solve h_t = a_t * h_{t-1} + b_t as `linear_scan` does, with complex b and h as real pairs.
 
@@ -105,6 +112,7 @@ def paired_scan(
         reset_to: state that a marked step finds in place of the previous one; None is zero.
         method: a name in `LINEAR_METHODS`, or "auto".
         donate: write over b, and over the gradient of h.
+        compute_dtype: as in `linear_scan`.
 
     Returns:
         h [B, T, 2, N], and h_last [B, N]: they are float32 and complex64, or float64 and complex128
@@ -122,7 +130,7 @@ def paired_scan(
     complex_b = jax.ShapeDtypeStruct((*b.shape[:2], b.shape[3]), dtype)
     check_common(complex_b, h0, resets, lengths)
     lengths = step_counts(lengths, b.shape[1])
-    solve = _linear_method(method, a, complex_b, donate)
+    solve = _narrow(_linear_method(method, a, complex_b, donate), compute_dtype)
     h, h_last = _in_form(
         *(solve, parts.split, None, dtype, reverse, a, b, h0, reset_to, resets, lengths)
     )
@@ -140,6 +148,7 @@ def block_scan(
     reset_to: Float[Array, "B 2 N"] | None = None,
     method: str = "auto",
     donate: bool = False,
+    compute_dtype: str = "float32",
 ) -> tuple[Float[Array, "B T 2 N"], Float[Array, "B 2 N"]]:
     """Solve h_t = a_t h_{t-1} + b_t for pairs of real numbers, of which a matrix makes the next.
 
@@ -155,6 +164,7 @@ def block_scan(
         reset_to: state that a marked step finds in place of the previous one; None is zero.
         method: a name in `LINEAR_METHODS`, or "auto".
         donate: write over b, and over the gradient of h.
+        compute_dtype: as in `linear_scan`.
 
     Returns:
         h, and h_last: the state after the last valid step. They are float32, or float64 if an
@@ -179,7 +189,7 @@ def block_scan(
     alike = jax.ShapeDtypeStruct((rows, steps, width), dtype)
     check_common(alike, None, resets, lengths)
     lengths = step_counts(lengths, steps)
-    solve = _linear_method(method, alike, alike, donate)
+    solve = _narrow(_linear_method(method, alike, alike, donate), compute_dtype)
     a = parts.blocks(a)
     return _in_form(*(solve, _as_it_is, None, dtype, reverse, a, b, h0, reset_to, resets, lengths))
 
@@ -207,6 +217,10 @@ def _linear_method(
     _check_inexact("a", a)
     solve = LINEAR_METHODS[select("linear", b.shape, method)]
     return DONATED.get(solve, solve) if donate else solve
+
+
+def _narrow(solve: Method, compute_dtype: str) -> Method:
+    return solve if compute_dtype == "float32" else NARROW.get(solve, solve)
 
 
 # Traced as a whole: outside of `jax.jit`, too, arrays change their form without a copy.
@@ -249,6 +263,7 @@ def dense_scan(
     lengths: Integer[Array, " B"] | None = None,
     reset_to: Inexact[Array, "B N"] | None = None,
     method: str = "auto",
+    compute_dtype: str = "float32",
 ) -> tuple[Inexact[Array, "B T N"], Inexact[Array, "B N"]]:
     """Solve h_t = A h_{t-1} + b_t over time.
 
@@ -263,6 +278,7 @@ def dense_scan(
         lengths: as in `linear_scan`.
         reset_to: as in `linear_scan`.
         method: a name in `DENSE_METHODS`, or "auto".
+        compute_dtype: as in `linear_scan`.
 
     Returns:
         h [B, T, N] and h_last [B, N], as in `linear_scan`.
@@ -277,7 +293,7 @@ def dense_scan(
         raise ValueError(f"A has shape {A.shape}, but b {b.shape} allows {(b.shape[-1],) * 2}")
     _check_inexact("A", A)
     dtype = _state_dtype(A, b, h0, reset_to)
-    solve = DENSE_METHODS[select("dense", b.shape, method)]
+    solve = _narrow(DENSE_METHODS[select("dense", b.shape, method)], compute_dtype)
     A, b = A.astype(dtype), b.astype(dtype)
     first = jnp.zeros_like(b[:, 0]) if h0 is None else h0.astype(dtype)
     if jnp.iscomplexobj(b):

@@ -38,6 +38,9 @@ BFLOAT16_METHODS: set[Method] = set()
 COMPLEX_METHODS: set[Method] = set()
 # The form of a linear method that may write over b and over the gradient of h.
 DONATED: dict[Method, Method] = {}
+# The form of a method that keeps h in bfloat16 for its gradients; the states of a scan, and sums of
+# gradients, are no narrower for it.
+NARROW: dict[Method, Method] = {}
 # Linear methods that split time over devices, so that a chunk of steps lies on one device.
 TIME_SPLITTING_METHODS: set[Method] = set()
 
@@ -158,13 +161,22 @@ def differentiable(solve: Method, gradients: Callable) -> Method:
             of a, b, h0 and None for keep.
     """
 
-    def forward(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool):
-        h = solve(a, b, h0, keep, reverse)
-        return h, (a, h, h0, keep)
+    def method(kept: jnp.dtype | None) -> Method:
+        def forward(a: Array, b: Array, h0: Array, keep: Array | None, reverse: bool):
+            h = solve(a, b, h0, keep, reverse)
+            return h, (a, h if kept is None else h.astype(kept), h0, keep)
 
-    method = jax.custom_vjp(solve, nondiff_argnums=(4,))
-    method.defvjp(forward, traced_once(gradients, static_argnums=0))
-    return traced_once(method, static_argnums=4)
+        def backward(reverse: bool, saved: tuple, g: Array) -> tuple:
+            a, h, h0, keep = saved
+            return gradients(reverse, (a, h.astype(g.dtype), h0, keep), g)
+
+        rule = jax.custom_vjp(solve, nondiff_argnums=(4,))
+        rule.defvjp(forward, traced_once(backward, static_argnums=0))
+        return traced_once(rule, static_argnums=4)
+
+    plain = method(None)
+    NARROW[plain] = method(jnp.dtype(jnp.bfloat16))
+    return plain
 
 
 def traced_once(function: Callable, *, static_argnums: int | tuple[int, ...] = ()) -> Callable:

@@ -10,8 +10,12 @@ from jax import lax
 from jaxtyping import Array, Inexact
 
 from lru.scan.methods import time_is_split
+from lru.scan.native import on_cpu
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
+
+# A CPU multiplies bfloat16 by way of float32 copies. Of so many rows at least they stay in a cache.
+_ROWS = 1024
 
 
 def product(x: Array, weight: Array, compute_dtype: str = "float32") -> Array:
@@ -87,8 +91,51 @@ def _forward(x: Array, weight: Array, compute_dtype: str) -> tuple[Array, tuple]
 
 def _backward(compute_dtype: str, saved: tuple, gradient: Array) -> tuple[Array, Array]:
     x, weight, *like = saved
-    dx = multiply(gradient, weight.T, compute_dtype).astype(like[0].dtype)
-    return dx, weight_gradient(x, gradient, compute_dtype).astype(like[1].dtype)
+
+    def gradients(x: Array, weight: Array, gradient: Array) -> tuple[Array, Array]:
+        dx = multiply(gradient, weight.T, compute_dtype).astype(like[0].dtype)
+        return dx, weight_gradient(x, gradient, compute_dtype).astype(like[1].dtype)
+
+    if x.dtype.itemsize > 2 or not x.size or time_is_split():
+        return gradients(x, weight, gradient)
+
+    def by_parts(x: Array, weight: Array, gradient: Array) -> tuple[Array, Array]:
+        rows, from_rows = _as_bits(matrix(x)), matrix(gradient)
+        size = _part(len(rows))
+
+        def part(i: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
+            dx, dW = found
+            some = partial(lax.dynamic_slice_in_dim, start_index=i * size, slice_size=size)
+            x_i, g_i = lax.bitcast_convert_type(some(rows), x.dtype), some(from_rows)
+            dx_i = multiply(g_i, weight.T, compute_dtype).astype(like[0].dtype)
+            dx = lax.dynamic_update_slice_in_dim(dx, _as_bits(dx_i), i * size, 0)
+            return dx, dW + contract(x_i, g_i.astype(x.dtype))
+
+        contract = partial(
+            lax.dot_general,
+            dimension_numbers=(((0,), (0,)), ((), ())),
+            preferred_element_type=jnp.float32,
+        )
+        # Filled by a number that is not known before: equal arrays would be one, which all loops
+        # would copy.
+        room = jnp.full((len(rows), len(weight)), from_rows[0, 0], like[0].dtype)
+        start = (_as_bits(room), jnp.zeros(weight.shape, jnp.float32))
+        dx, dW = lax.fori_loop(0, len(rows) // size, part, start)
+        dx = lax.bitcast_convert_type(dx, like[0].dtype).reshape(x.shape)
+        return dx, dW.astype(like[1].dtype)
+
+    return on_cpu(by_parts, gradients, x, weight, gradient)
+
+
+def _as_bits(x: Array) -> Array:
+    """Numbers of 16 bits as whole ones: a compiler converts an array to read a part of it."""
+    return lax.bitcast_convert_type(x, jnp.uint16) if x.dtype.itemsize == 2 else x
+
+
+def _part(rows: int) -> int:
+    """Rows of a part: a divisor of their number, as small as leaves the product its speed."""
+    count = max(n for n in range(1, max(rows // _ROWS, 1) + 1) if rows % n == 0)
+    return rows // count
 
 
 _product.defvjp(_forward, _backward)

@@ -49,7 +49,7 @@ def projected_scan(
         lengths: as in `linear_scan`; at padding y is zero.
         reset_to: as in `linear_scan`.
         method: a name in `LINEAR_METHODS`, or "auto".
-        compute_dtype: of both products, as in `lru.scan.products`.
+        compute_dtype: of both products, as in `lru.scan.products`, and of h, as in `linear_scan`.
 
     Returns:
         y, and h_last: the state after the last valid step (h0 where there is none). They are
@@ -100,6 +100,7 @@ def projected_scan(
             reset_to=reset_to,
             method=chosen,
             donate=True,
+            compute_dtype=compute_dtype,
         )
         y = product(h.reshape(*x.shape[:-1], 2 * width), C, compute_dtype)
         return masked(valid, y), h_last

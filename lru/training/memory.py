@@ -1,4 +1,4 @@
-"""Memory: that of the C library on a CPU, and how much of it a state takes."""
+"""Memory: that of programs and of the C library on a CPU, and how much of it a state takes."""
 
 import ctypes
 import resource
@@ -39,6 +39,18 @@ def keep_freed_memory() -> None:
             (_TOP_PAD, _PAD),
         ):
             mallopt(option, value)
+
+
+def compiler_options() -> dict[str, Any]:
+    """Options of the compiler for training: on a CPU, the order of operations by memory.
+
+    By default a CPU makes everything as early as it can. Blocks that are computed again for the
+    gradients, and float32 copies of bfloat16 that these read, are then made in the forward pass
+    and take more memory than what they stand for.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 def peak_memory() -> int:

@@ -18,6 +18,7 @@ from lru.layers.newton import NewtonReport
 from lru.tasks import Mean, Metrics, Outcome, Task
 from lru.tasks.base import no_counts, no_metrics
 from lru.tasks.metrics import Maximum, merged, over_axis
+from lru.training.memory import compiler_options
 from lru.training.optimizer import Transformation
 from lru.training.progress import Stopwatch
 
@@ -366,7 +367,7 @@ class CompiledByShape:
             function: of (state, ..., batch or series); the buffers of the state are taken over.
             stopwatch: runs while it is compiled.
         """
-        self._function = jax.jit(function, donate_argnums=0)
+        self._function = jax.jit(function, donate_argnums=0, compiler_options=compiler_options())
         self._stopwatch = stopwatch
         self._compiled = {}
 

@@ -1,6 +1,7 @@
 """The public scans: what they refuse, which types they return, how `auto` chooses."""
 
 import inspect
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import pytest
 
 from lru import scan
 from lru.registry import UnknownNameError
+from lru.scan.methods import LINEAR_METHODS, NARROW
 
 # Below the annotations that tests enforce, so that the messages of the functions show.
 linear_scan = inspect.unwrap(scan.linear_scan)
@@ -80,3 +82,22 @@ def test_state_is_at_least_single_precision(call, matrix, of_a, of_b, of_h) -> N
     with jax.enable_x64(True):
         h, h_last = jax.eval_shape(call, matrix.astype(of_a), b.astype(of_b))
     assert h.dtype == h_last.dtype == of_h
+
+
+@pytest.mark.parametrize("method", sorted(LINEAR_METHODS))
+def test_states_kept_in_bfloat16_round_the_gradient_of_factors_alone(method) -> None:
+    if LINEAR_METHODS[method] not in NARROW:
+        pytest.skip("the method keeps its states as they are")
+    keys = jax.random.split(jax.random.key(0), 3)
+    factors, inputs, g = (jax.random.uniform(key, (2, 9, 3)) for key in keys)
+
+    def run(compute_dtype: str) -> tuple:
+        solve = partial(scan.linear_scan, method=method, compute_dtype=compute_dtype)
+        h, pull = jax.vjp(lambda *arrays: solve(*arrays)[0], factors, inputs)
+        return h, *pull(g)
+
+    for name, narrow, wide in zip("hab", run("bfloat16"), run("float32"), strict=True):
+        assert narrow.dtype == jnp.float32
+        if name == "a":
+            assert not jnp.array_equal(narrow, wide)
+        assert jnp.allclose(narrow, wide, rtol=4e-3 if name == "a" else 0, atol=0)

@@ -1,5 +1,6 @@
 """The compiled functions: sums, microbatches, non-finite updates, donation, stacked states."""
 
+import dataclasses
 import warnings
 
 import jax
@@ -16,7 +17,15 @@ from lru.models import ModelConfig
 from lru.tasks import TASKS, Mean
 from lru.training.config import TrainConfig
 from lru.training.optimizer import SGD, AdamW, make_optimizer
-from lru.training.update import NEVER, Evaluation, Weights, init_state, make_functions
+from lru.training.progress import Stopwatch
+from lru.training.update import (
+    NEVER,
+    CompiledByShape,
+    Evaluation,
+    Weights,
+    init_state,
+    make_functions,
+)
 
 B, T = 4, 5
 CARD = Card(
@@ -344,3 +353,19 @@ def test_reports_of_newtons_method_are_logged_with_the_metrics():
     assert 1 <= report["newton_iterations"] <= 10
     assert report["newton_residual"] <= 1e-5
     assert report["newton_failures"] == 0
+
+
+@pytest.mark.parametrize("model", ["lru", "mingru"])
+def test_an_update_in_bfloat16_takes_three_quarters_of_the_memory_or_less(model):
+    card = dataclasses.replace(CARD, kind="tokens", n_features=None, vocab_size=9)
+    tokens = jnp.ones((8, 256), jnp.uint8)
+    rows = Batch(tokens, jnp.zeros(8, jnp.int32), jnp.ones(8), lengths=jnp.full(8, 99))
+
+    def memory(dtype):
+        sizes = {"n_layers": 4, "d_model": 32, "d_hidden": 16, "body_options": {"dtype": dtype}}
+        task = TASKS["classification"](card, ModelConfig(model=model, **sizes))
+        graphdef, state = init_state(task, ADAMW, 0)
+        update = CompiledByShape(make_functions(task, graphdef, ADAMW).train, Stopwatch())
+        return update.program(state, rows).memory_analysis().temp_size_in_bytes
+
+    assert memory("bfloat16") < 0.75 * memory("float32")
