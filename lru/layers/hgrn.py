@@ -83,6 +83,11 @@ class HGRN(ElementwiseLayer):
         self.scale = nnx.Param(jnp.ones(d_hidden, jnp.float32))
         self.readout.kernel = draw(d_hidden, d_model)
 
+    @classmethod
+    def remembering(cls, steps: int) -> dict[str, Any]:
+        """A bound with which gates at 1/2, where they are at first, forget in T / 5 steps."""
+        return {"lower_bound": max(0.0, 2 * math.exp(-5 / steps) - 1)}
+
     def run(
         self, x: Float[Array, "B T D"], start: Float[Array, "B N"], options: dict[str, Any]
     ) -> Run:

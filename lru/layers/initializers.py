@@ -325,6 +325,11 @@ def ring_for(steps: int) -> dict[str, float]:
     return {"r_min": math.exp(-20 / steps), "r_max": math.exp(-0.2 / steps)}
 
 
+def step_sizes_for(steps: int, rate: float = 1.0) -> dict[str, float]:
+    """Step sizes by which a mode that decays as exp(-rate t) remembers as those of `ring_for`."""
+    return {"dt_min": 0.2 / (rate * steps), "dt_max": 20 / (rate * steps)}
+
+
 @MATRIX_INITIALIZERS.register("ring")
 def ring_matrix(
     key: PRNGKeyArray,

@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Integer
 
 from lru.layers.base import RecurrentParam, reset_marks, zeros
-from lru.layers.cell import without_padding
+from lru.layers.cell import remember, without_padding
 from lru.layers.newton import NewtonLayer
 from lru.scan.methods import previous, step_counts
 from lru.scan.products import product
@@ -70,6 +70,7 @@ class ParaRNN(NewtonLayer):
         state_names: of these, and
         gate_names: of the three gates, as `observe` has them.
         n_peepholes: number of gates that read c.
+        chrono_sign: 1 where the first gate keeps the state, -1 where it lets it go.
         fan_out: width beside D / H in the bound of the input weights.
         A: recurrent weights of the gates [3, N].
         B: input weights [H, D / H, 3, N / H].
@@ -84,6 +85,7 @@ class ParaRNN(NewtonLayer):
     state_names: ClassVar[tuple[str, ...]]
     gate_names: ClassVar[tuple[str, ...]]
     n_peepholes: ClassVar[int] = 0
+    chrono_sign: ClassVar[float] = 1.0
 
     def __init__(
         self,
@@ -91,6 +93,7 @@ class ParaRNN(NewtonLayer):
         d_hidden: int,
         *,
         n_heads: int | None = None,
+        chrono: int | None = None,
         time_method: str = "auto",
         newton_iterations: int = 100,
         newton_damping: float = 0.0,
@@ -104,6 +107,8 @@ class ParaRNN(NewtonLayer):
             d_hidden: width N of the state.
             n_heads: number H of equal parts of inputs and state that are joined by matrices of
                 their own; it divides both widths, and by default is 1.
+            chrono: draw biases of forget gates, or against them those of update gates, for memories
+                of up to so many steps; None spaces them from 0 to -1.
             time_method: sequential for one step after another; newton for all at once, here the
                 same as quasi_newton. auto is sequential.
             newton_iterations: most iterations of newton and quasi_newton, which then run one step
@@ -145,6 +150,7 @@ class ParaRNN(NewtonLayer):
         )
         first = jnp.arange(3)[:, None] == 0
         self.b = nnx.Param(jnp.where(first, -jnp.linspace(0, 1, d_hidden, dtype=jnp.float32), 0))
+        remember(self.b, d_hidden, chrono, {0: self.chrono_sign}, rngs)
 
     @staticmethod
     def fan_out(d_hidden: int, n_heads: int) -> int:

@@ -9,7 +9,7 @@ the old state; `torchqrnn` has 1 - f in its place, which `lru.interop.torch` con
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Integer, Key
 
 from lru.layers.base import LAYERS, known_scan_method, reset_marks, zeros
-from lru.layers.cell import CellLayer, chrono_biases, uniform, without_padding
+from lru.layers.cell import CellLayer, remember, uniform, without_padding
 from lru.layers.convolution import causal_convolution, next_window, with_window
 from lru.registry import Registry
 from lru.scan import LINEAR_METHODS, linear_scan, pooled_scan
@@ -116,18 +116,8 @@ class QRNN(CellLayer):
         columns, fan_in = self.n_gates * d_hidden, window * d_model
         self.weight = nnx.Param(uniform(rngs.params(), (window, d_model, columns), fan_in))
         self.bias = nnx.Param(uniform(rngs.params(), (columns,), fan_in)) if biases else None
-        if chrono is not None:
-            if self.bias is None:
-                raise ValueError(f"chrono must be None without biases, got {chrono}")
-            forget = chrono_biases(rngs.params(), d_hidden, chrono)
-            by_gate = self.bias[...].reshape(-1, d_hidden).at[1].set(forget)
-            by_gate = by_gate.at[3].set(-forget) if gates == "ifo" else by_gate
-            self.bias[...] = by_gate.ravel()
-
-    @classmethod
-    def remembering(cls, steps: int) -> dict[str, Any]:
-        """Chrono initialisation."""
-        return {"chrono": steps}
+        signs = {1: 1.0, 3: -1.0} if gates == "ifo" else {1: 1.0}
+        remember(self.bias, d_hidden, chrono, signs, rngs)
 
     @zeros
     def initial_state(self, batch_size: int) -> QRNNState:
