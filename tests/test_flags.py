@@ -568,8 +568,8 @@ def test_classes_of_a_kind_agree_on_the_types_of_their_options():
     [
         (
             "--model qrnn --r_min 0.5",
-            r"r_min is an option of model 'diag-rnn', model 'rnn', model 'd-linoss', model 'lru', "
-            r"model 'rg-lru', but",
+            r"r_min is an option of model 'diag-rnn', model 'indrnn', model 'rnn', "
+            r"model 'd-linoss', model 'lru', model 'rg-lru', but",
         ),
         ("--p_hidden 0", r"p_hidden is an option of body 'cells', but this run has .*'blocks'"),
         ("--model gru --dataset ptb-lm --norm batch", r"norm is an option of body 'blocks', but"),

@@ -14,12 +14,15 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lru.layers.base import LAYERS, RecurrentParam
+from lru.layers.cell import chrono_biases
 from lru.layers.elementwise import ElementwiseLayer, Run
 from lru.layers.initializers import normal
 from lru.scan import linear_scan
 from lru.scan.pooling import apart
 
 EPSILON = 1e-5
+# A lower bound of 0 has no finite logit.
+SMALLEST_BIAS = 1e-6
 
 
 @LAYERS.register("hgrn")
@@ -44,6 +47,7 @@ class HGRN(ElementwiseLayer):
         *,
         lower_bound: float = 0.0,
         weight_std: float = 0.02,
+        chrono: int | None = None,
         scan_method: str = "auto",
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
@@ -56,6 +60,8 @@ class HGRN(ElementwiseLayer):
             lower_bound: initial lower bound of the forget gate, which is learned unless it is 0;
                 published stacks have l / L in layer l of L, from 0 on.
             weight_std: standard deviation of the initial weights.
+            chrono: draw lower bounds by which forget gates start with memories of up to so many
+                steps; None starts all from lower_bound.
             scan_method: algorithm of the scan; auto picks by platform.
             compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
                 stay float32.
@@ -77,16 +83,18 @@ class HGRN(ElementwiseLayer):
 
         self.weight = draw(d_model, 3 * d_hidden)
         self.bias = None
-        logit = math.log(lower_bound / (1 - lower_bound)) if lower_bound else 0.0
-        bound = RecurrentParam(jnp.full(d_hidden, logit, jnp.float32))
-        self.bound = bound if lower_bound else None
+        if chrono is not None:
+            if lower_bound:
+                raise ValueError(f"chrono must be None with a lower_bound, got {chrono}")
+            # (1 + γ) / 2 = sigmoid(b), solved for the logarithm of γ / (1 - γ).
+            biases = chrono_biases(rngs.params(), d_hidden, chrono)
+            logits = jnp.log(jnp.expm1(jnp.maximum(biases, SMALLEST_BIAS)) / 2)
+        else:
+            logit = math.log(lower_bound / (1 - lower_bound)) if lower_bound else 0.0
+            logits = jnp.full(d_hidden, logit, jnp.float32)
+        self.bound = None if chrono is None and not lower_bound else RecurrentParam(logits)
         self.scale = nnx.Param(jnp.ones(d_hidden, jnp.float32))
         self.readout.kernel = draw(d_hidden, d_model)
-
-    @classmethod
-    def remembering(cls, steps: int) -> dict[str, Any]:
-        """A bound with which gates at 1/2, where they are at first, forget in T / 5 steps."""
-        return {"lower_bound": max(0.0, 2 * math.exp(-5 / steps) - 1)}
 
     def run(
         self, x: Float[Array, "B T D"], start: Float[Array, "B N"], options: dict[str, Any]
