@@ -548,7 +548,7 @@ def test_the_whole_help_has_the_options_of_all_with_their_owners(capsys):
     names = {n for choice in CHOICES for entry in choice.registry for n in choice.of(entry)}
     for name in names:
         assert f"--{name} " in printed, name
-    owners = "diag-rnn, rnn, d-linoss, lru, rg-lru"
+    owners = "diag-rnn, indrnn, rnn, d-linoss, lru, rg-lru"
     assert re.search(rf"--r_max \S+ Largest initial modulus.*?\(of {owners}\)", printed)
 
 

@@ -58,8 +58,8 @@ class IndRNN(ElementwiseLayer):
             activation: relu, or tanh.
             u_max: largest modulus of a recurrent weight; beyond it counts as that, with the
                 gradient there. None for no bound; 2^(1/T) keeps T steps of a relu below 2.
-            r_min: smallest initial recurrent weight.
-            r_max: largest initial recurrent weight.
+            r_min: smallest initial modulus of a recurrent weight.
+            r_max: largest initial modulus of a recurrent weight.
             biases: number of bias vectors of each gate.
             compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
                 stay float32.
