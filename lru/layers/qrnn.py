@@ -8,8 +8,9 @@ Bradbury et al. 2016 (arXiv 1611.01576), section 2; zoneout: section 2.1. As in 
 the old state; `torchqrnn` has 1 - f in its place, which `lru.interop.torch` converts.
 """
 
+import math
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -118,6 +119,14 @@ class QRNN(CellLayer):
         self.bias = nnx.Param(uniform(rngs.params(), (columns,), fan_in)) if biases else None
         signs = {1: 1.0, 3: -1.0} if gates == "ifo" else {1: 1.0}
         remember(self.bias, d_hidden, chrono, signs, rngs)
+
+    @classmethod
+    def remembering(cls, steps: int) -> dict[str, Any]:
+        """Chrono initialisation, and a window of sqrt(T) steps.
+
+        Gates between 0 and 1 only average what is further back, and tell it apart badly.
+        """
+        return {"chrono": steps, "window": max(2, math.isqrt(steps))}
 
     @zeros
     def initial_state(self, batch_size: int) -> QRNNState:
