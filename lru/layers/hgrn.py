@@ -83,16 +83,17 @@ class HGRN(ElementwiseLayer):
 
         self.weight = draw(d_model, 3 * d_hidden)
         self.bias = None
-        self.bound: RecurrentParam | None = None
+        bound = None
         if chrono is not None:
             if lower_bound:
                 raise ValueError(f"chrono must be None with a lower_bound, got {chrono}")
             # (1 + γ) / 2 = sigmoid(b), solved for the logarithm of γ / (1 - γ).
             biases = chrono_biases(rngs.params(), d_hidden, chrono)
-            self.bound = RecurrentParam(jnp.log(jnp.expm1(jnp.maximum(biases, SMALLEST_BIAS)) / 2))
+            bound = jnp.log(jnp.expm1(jnp.maximum(biases, SMALLEST_BIAS)) / 2)
         elif lower_bound:
             logit = math.log(lower_bound / (1 - lower_bound))
-            self.bound = RecurrentParam(jnp.full(d_hidden, logit, jnp.float32))
+            bound = jnp.full(d_hidden, logit, jnp.float32)
+        self.bound = None if bound is None else RecurrentParam(bound)
         self.scale = nnx.Param(jnp.ones(d_hidden, jnp.float32))
         self.readout.kernel = draw(d_hidden, d_model)
 
