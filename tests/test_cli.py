@@ -62,7 +62,7 @@ def test_helps_with_the_flags_of_what_is_chosen_or_with_all(flags, tmp_path, cap
         assert re.search(r"--weight_decay \S*FLOAT Weight decay", page)
         assert re.search(r"pattern_length=10\W+symbols to recall", page)
     for name, owners in (
-        ("r_min", "diag-rnn, rnn, d-linoss, lru, rg-lru"),
+        ("r_min", "diag-rnn, indrnn, rnn, d-linoss, lru, rg-lru"),
         ("bptt", "language_modelling"),
     ):
         assert f"--{name}" not in printed["--help"]

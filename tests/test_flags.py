@@ -548,7 +548,7 @@ def test_the_whole_help_has_the_options_of_all_with_their_owners(capsys):
     names = {n for choice in CHOICES for entry in choice.registry for n in choice.of(entry)}
     for name in names:
         assert f"--{name} " in printed, name
-    owners = "diag-rnn, rnn, d-linoss, lru, rg-lru"
+    owners = "diag-rnn, indrnn, rnn, d-linoss, lru, rg-lru"
     assert re.search(rf"--r_max \S+ Largest initial modulus.*?\(of {owners}\)", printed)
 
 
@@ -568,8 +568,8 @@ def test_classes_of_a_kind_agree_on_the_types_of_their_options():
     [
         (
             "--model qrnn --r_min 0.5",
-            r"r_min is an option of model 'diag-rnn', model 'rnn', model 'd-linoss', model 'lru', "
-            r"model 'rg-lru', but",
+            r"r_min is an option of model 'diag-rnn', model 'indrnn', model 'rnn', "
+            r"model 'd-linoss', model 'lru', model 'rg-lru', but",
         ),
         ("--p_hidden 0", r"p_hidden is an option of body 'cells', but this run has .*'blocks'"),
         ("--model gru --dataset ptb-lm --norm batch", r"norm is an option of body 'blocks', but"),

@@ -63,10 +63,25 @@ def test_chrono_biases_of_an_lstm_and_a_gru(biases):
         np.testing.assert_array_equal(layer.bias_ih[-500:], plain.bias_ih[-500:])
 
 
+# Gates of an sLSTM are shown as its stabiliser scales them.
+CHRONO = [n for n in RULES if "chrono" in LAYERS[n].remembering(2) and n != "slstm"]
+
+
+@pytest.mark.parametrize("name", CHRONO)
+def test_gates_that_keep_the_state_are_drawn_by_chrono(name):
+    layer = make_layer(name, 4, 512, LAYERS[name].remembering(100), rngs=nnx.Rngs(0))
+    first = {gate: value[0, 0] for gate, value in layer.observe(jnp.zeros((1, 1, 4))).items()}
+    gate = first["forget_gate"] if "forget_gate" in first else first["update_gate"]
+    odds = np.asarray((1 - gate) / gate if name == "para-gru" else gate / (1 - gate))
+    assert 0.999 <= odds.min() < odds.max() <= 99.001
+
+
 def test_chrono_without_what_it_sets_is_refused():
     for name, options, message in (
         ("lstm", {"biases": 0}, "chrono must be None without biases, got 5"),
         ("qrnn", {"biases": 0}, "chrono must be None without biases, got 5"),
+        ("hgrn", {"lower_bound": 0.5}, "chrono must be None with a lower_bound, got 5"),
+        ("mingru", {}, "chrono must be None without biases, got 5"),
         ("gru", {"use_update": False}, "chrono must be None without an update gate, got 5"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Inexact, Integer, Key
 
+from lru.layers.initializers import ring_for
 from lru.registry import Registry
 from lru.scan.methods import masked, step_counts, valid_steps
 from lru.scan.products import COMPUTE_DTYPES
@@ -192,10 +193,10 @@ class RecurrentLayer(nnx.Module):
     def remembering(cls, steps: int) -> dict[str, Any]:
         """Options by which a draw remembers so many steps, at least 2; empty without a rule.
 
-        `--memory` sets them.
+        `--memory` sets them. Here those of a ring and `chrono`, where the layer has them.
         """
-        del steps
-        return {}
+        rule = {**ring_for(steps), "chrono": steps}
+        return {name: rule[name] for name in layer_options(cls) if name in rule}
 
     def step(self, x_t: Float[Array, "B D"], state: State) -> tuple[Float[Array, "B D"], State]:
         """Advance one step: the layer on a sequence of length one."""

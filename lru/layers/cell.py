@@ -3,6 +3,7 @@
 Every such layer has a cell: the same without a read-out, for stacks of other widths than D.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -71,6 +72,31 @@ def chrono_biases(key: Key[Array, ""], n: int, steps: int) -> Float[Array, " N"]
         raise ValueError(f"chrono must be None or at least 2 steps, got {steps}")
     draws = jax.random.uniform(key, (n,), jnp.float32)
     return jnp.log1p(draws * (steps - 2))
+
+
+def remember(
+    bias: nnx.Param | None, n: int, steps: int | None, signs: Mapping[int, float], rngs: nnx.Rngs
+) -> None:
+    """Draw biases of gates by `chrono_biases`, unless the number of steps is None.
+
+    Args:
+        bias: of all gates, N numbers one after the other.
+        n: width N.
+        steps: the longest memory.
+        signs: by what the draw is multiplied, by gate.
+        rngs: source of the draw.
+
+    Raises:
+        ValueError: if there are no biases, or the number of steps is less than 2.
+    """
+    if steps is None:
+        return
+    if bias is None:
+        raise ValueError(f"chrono must be None without biases, got {steps}")
+    drawn, values = chrono_biases(rngs.params(), n, steps), bias[...].reshape(-1, n)
+    for gate, sign in signs.items():
+        values = values.at[gate].set(sign * drawn)
+    bias[...] = values.reshape(bias.shape)
 
 
 def uniform_linear(d_in: int, d_out: int, *, rngs: nnx.Rngs) -> nnx.Linear:

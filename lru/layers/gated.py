@@ -14,7 +14,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Integer
 
 from lru.layers.base import RecurrentParam
-from lru.layers.cell import chrono_biases, uniform
+from lru.layers.cell import remember, uniform
 from lru.layers.newton import NewtonLayer
 from lru.registry import UnknownNameError, known_names
 from lru.scan import GatedCell, GatedRecurrence, Report, gated_scan, gated_steps
@@ -83,22 +83,10 @@ class GatedRNN(NewtonLayer):
             for i in range(2)
         )
         if chrono is not None:
-            self._remember(chrono, rngs)
-
-    def _remember(self, steps: int, rngs: nnx.Rngs) -> None:
-        """Draw biases by `chrono_biases`.
-
-        Raises:
-            ValueError: if there are no biases, or the number of steps is less than 2.
-        """
-        if self.bias_ih is None:
-            raise ValueError(f"chrono must be None without biases, got {steps}")
-        biases = chrono_biases(rngs.params(), self.d_hidden, steps)
-        for gate, sign in self.chrono_signs.items():
-            columns = slice(gate * self.d_hidden, (gate + 1) * self.d_hidden)
-            self.bias_ih[...] = self.bias_ih[...].at[columns].set(sign * biases)
+            remember(self.bias_ih, d_hidden, chrono, self.chrono_signs, rngs)
             if self.bias_hh is not None:
-                self.bias_hh[...] = self.bias_hh[...].at[columns].set(0)
+                by_gate = self.bias_hh[...].reshape(-1, d_hidden)
+                self.bias_hh[...] = by_gate.at[jnp.array([*self.chrono_signs])].set(0).ravel()
 
     @property
     def chrono_signs(self) -> Mapping[int, float]:

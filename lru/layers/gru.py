@@ -5,7 +5,7 @@ in the order r, z, n. Cho et al. 2014 (arXiv 1406.1078), with the reset gate aft
 the fast versions (PyTorch, cuDNN). Without its reset gate r = 1, without its update gate z = 0.
 """
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -106,11 +106,6 @@ class GRU(GatedRNN):
     def chrono_signs(self) -> dict[int, float]:
         """Those of the update gate, which follows the reset gate."""
         return {int(self.use_reset): 1.0}
-
-    @classmethod
-    def remembering(cls, steps: int) -> dict[str, Any]:
-        """Chrono initialisation."""
-        return {"chrono": steps}
 
     @property
     def constant_gates(self) -> dict[int, float]:

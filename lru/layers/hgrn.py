@@ -14,11 +14,14 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lru.layers.base import LAYERS, RecurrentParam
+from lru.layers.cell import chrono_biases
 from lru.layers.elementwise import ElementwiseLayer, Run
 from lru.layers.initializers import normal
 from lru.scan.pooling import apart
 
 EPSILON = 1e-5
+# A lower bound of 0 has no finite logit.
+SMALLEST_BIAS = 1e-6
 
 
 @LAYERS.register("hgrn")
@@ -43,6 +46,7 @@ class HGRN(ElementwiseLayer):
         *,
         lower_bound: float = 0.0,
         weight_std: float = 0.02,
+        chrono: int | None = None,
         scan_method: str = "auto",
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
@@ -55,6 +59,8 @@ class HGRN(ElementwiseLayer):
             lower_bound: initial lower bound of the forget gate, which is learned unless it is 0;
                 published stacks have l / L in layer l of L, from 0 on.
             weight_std: standard deviation of the initial weights.
+            chrono: draw lower bounds by which forget gates start with memories of up to so many
+                steps; None starts all from lower_bound.
             scan_method: algorithm of the scan; auto picks by platform.
             compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
                 stay float32.
@@ -76,9 +82,17 @@ class HGRN(ElementwiseLayer):
 
         self.weight = draw(d_model, 3 * d_hidden)
         self.bias = None
-        logit = math.log(lower_bound / (1 - lower_bound)) if lower_bound else 0.0
-        bound = RecurrentParam(jnp.full(d_hidden, logit, jnp.float32))
-        self.bound = bound if lower_bound else None
+        bound = None
+        if chrono is not None:
+            if lower_bound:
+                raise ValueError(f"chrono must be None with a lower_bound, got {chrono}")
+            # (1 + γ) / 2 = sigmoid(b), solved for the logarithm of γ / (1 - γ).
+            biases = chrono_biases(rngs.params(), d_hidden, chrono)
+            bound = jnp.log(jnp.expm1(jnp.maximum(biases, SMALLEST_BIAS)) / 2)
+        elif lower_bound:
+            logit = math.log(lower_bound / (1 - lower_bound))
+            bound = jnp.full(d_hidden, logit, jnp.float32)
+        self.bound = None if bound is None else RecurrentParam(bound)
         self.scale = nnx.Param(jnp.ones(d_hidden, jnp.float32))
         self.readout.kernel = draw(d_hidden, d_model)
 

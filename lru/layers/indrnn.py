@@ -47,6 +47,8 @@ class IndRNN(ElementwiseLayer):
         *,
         activation: str = "relu",
         u_max: float | None = None,
+        r_min: float = 1.0,
+        r_max: float = 1.0,
         biases: int = 1,
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
@@ -59,6 +61,8 @@ class IndRNN(ElementwiseLayer):
             activation: relu, or tanh.
             u_max: largest modulus of a recurrent weight; beyond it counts as that, with the
                 gradient there. None for no bound; 2^(1/T) keeps T steps of a relu below 2.
+            r_min: smallest initial modulus of a recurrent weight.
+            r_max: largest initial modulus of a recurrent weight.
             biases: number of bias vectors of each gate.
             compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
                 stay float32.
@@ -75,7 +79,15 @@ class IndRNN(ElementwiseLayer):
         self.activation, self.u_max = activation, u_max
         self.weight = nnx.Param(normal(rngs.params(), (d_model, d_hidden), 1e-4))
         self.bias = nnx.Param(jnp.zeros(d_hidden, jnp.float32)) if known_biases(biases) else None
-        self.u = RecurrentParam(jnp.ones(d_hidden, jnp.float32))
+        if not 0 <= r_min <= r_max <= 1:
+            raise ValueError(
+                "r_min and r_max must satisfy 0 <= r_min <= r_max <= 1, got "
+                f"r_min = {r_min} and r_max = {r_max}"
+            )
+        u = jnp.full(d_hidden, r_max, jnp.float32)
+        if r_min < r_max:
+            u = jax.random.uniform(rngs.params(), u.shape, u.dtype, minval=r_min, maxval=r_max)
+        self.u = RecurrentParam(u)
 
     def run(
         self, x: Float[Array, "B T D"], start: Float[Array, "B N"], options: dict[str, Any]

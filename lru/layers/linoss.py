@@ -173,6 +173,11 @@ class LinOSS(Oscillators):
         )
         self.draw_weights(rngs)
 
+    @classmethod
+    def remembering(cls, steps: int) -> dict[str, Any]:
+        """The stiffness whose mode forgets first, by IM in T / 20 steps of size 0.62."""
+        return {"A_max": 100 / steps}
+
     def discrete(self, step: Float[Array, "*steps N"]) -> Discrete:
         """See `Oscillators.discrete`."""
         A = jax.nn.relu(self.A[...])

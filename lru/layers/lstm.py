@@ -4,7 +4,7 @@ i, f, o = sigmoid and g = tanh of gates as in `gated.py`, in the order i, f, g, 
 peepholes. Hochreiter & Schmidhuber 1997; the forget gate is that of Gers et al. 2000.
 """
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,11 +62,6 @@ class LSTM(GatedRNN):
     def chrono_signs(self) -> dict[int, float]:
         """Those of the forget gate, and against them those of the input gate."""
         return {1: 1.0, 0: -1.0}
-
-    @classmethod
-    def remembering(cls, steps: int) -> dict[str, Any]:
-        """Chrono initialisation."""
-        return {"chrono": steps}
 
 
 class LSTMCell(LSTM):

@@ -5,6 +5,7 @@ is of its appendix B, which holds h in logarithms. Here the gates are exact in l
 is the sigmoid of -W_z x, and a state may have any sign.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -13,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lru.layers.base import LAYERS
-from lru.layers.cell import uniform
+from lru.layers.cell import remember, uniform
 from lru.layers.elementwise import ElementwiseLayer, Run, known_biases
 from lru.scan.pooling import apart
 
@@ -28,6 +29,7 @@ class MinGRU(ElementwiseLayer):
     """
 
     n_parts: ClassVar[int] = 2
+    chrono_signs: ClassVar[Mapping[int, float]] = {1: -1.0}
     splits_time = True
 
     def __init__(
@@ -36,6 +38,7 @@ class MinGRU(ElementwiseLayer):
         d_hidden: int,
         *,
         biases: int = 0,
+        chrono: int | None = None,
         scan_method: str = "auto",
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
@@ -46,6 +49,8 @@ class MinGRU(ElementwiseLayer):
             d_model: width D of inputs and outputs.
             d_hidden: width N of the state.
             biases: number of bias vectors of each gate.
+            chrono: draw biases of forget gates for memories of up to so many steps, and those of
+                gates of candidates against them; None draws them as all others.
             scan_method: algorithm of the scan; auto picks by platform.
             compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
                 stay float32.
@@ -61,6 +66,12 @@ class MinGRU(ElementwiseLayer):
         self.weight = nnx.Param(uniform(rngs.params(), (d_model, columns), d_model))
         has_bias = known_biases(biases)
         self.bias = nnx.Param(uniform(rngs.params(), (columns,), d_model)) if has_bias else None
+        remember(self.bias, d_hidden, chrono, self.chrono_signs, rngs)
+
+    @classmethod
+    def remembering(cls, steps: int) -> dict[str, Any]:
+        """Chrono initialisation, for which there are biases."""
+        return {"biases": 1, "chrono": steps}
 
     def shares(
         self, *gates: Float[Array, "B T N"]

@@ -39,6 +39,7 @@ class MinLSTM(MinGRU):
     """
 
     n_parts = 3
+    chrono_signs: ClassVar = {1: 1.0, 2: -1.0}
 
     def shares(
         self, *gates: Float[Array, "B T N"]

@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lru.layers.base import LAYERS, State
+from lru.layers.cell import remember
 from lru.layers.convolution import DepthwiseConvolution
 from lru.layers.heads import MatrixLayer, centred, head_count, multiply_blocks
 from lru.scan import mlstm_scan
@@ -59,11 +60,24 @@ class MLSTM(MatrixLayer):
         *,
         n_heads: int | None = None,
         window: int = 4,
+        chrono: int | None = None,
         chunk_length: int = 32,
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
-        """Draw the parameters; N is published as twice D, and options are those of the base."""
+        """Draw the parameters; N is published as twice D.
+
+        Args:
+            d_model: see `MatrixLayer`, as for all but the next.
+            d_hidden: width N of queries, keys and values.
+            n_heads: number H of heads.
+            window: width K of the convolution.
+            chrono: draw biases of forget gates for memories of up to so many steps; None spaces
+                them from 3 to 6 over the heads.
+            chunk_length: steps that are computed at once.
+            compute_dtype: type of matrix products with weights.
+            rngs: source of the initial parameters.
+        """
         super().__init__(
             d_model,
             d_hidden,
@@ -84,6 +98,7 @@ class MLSTM(MatrixLayer):
         forget = jnp.linspace(*FORGET_BIASES, heads, dtype=jnp.float32)
         drawn = normal((heads,), INPUT_BIAS_DEVIATION)
         self.b_gates = nnx.Param(jnp.concatenate([drawn, forget]))
+        remember(self.b_gates, heads, chrono, {1: 1.0}, rngs)
         self.convolution = DepthwiseConvolution(d_hidden, window, rngs=rngs) if window > 1 else None
         self.norm = nnx.Param(jnp.zeros(d_hidden, jnp.float32))
         self.skip = nnx.Param(jnp.ones(d_hidden, jnp.float32))

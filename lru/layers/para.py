@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Integer
 
 from lru.layers.base import RecurrentParam
+from lru.layers.cell import remember
 from lru.layers.heads import head_count, multiply_blocks
 from lru.layers.newton import NewtonLayer
 from lru.scan.methods import states_before
@@ -65,6 +66,7 @@ class ParaRNN(NewtonLayer):
     Attributes:
         recurrence: one step.
         n_peepholes: number of gates that read c.
+        chrono_sign: 1 where the first gate keeps the state, -1 where it lets it go.
         fan_out: width beside D / H in the bound of the input weights.
         A: recurrent weights of the gates [3, N].
         B: input weights [H, D / H, 3, N / H].
@@ -76,6 +78,7 @@ class ParaRNN(NewtonLayer):
     main_weight: ClassVar[str] = "A"
     recurrence: ClassVar[UnitRecurrence]
     n_peepholes: ClassVar[int] = 0
+    chrono_sign: ClassVar[float] = 1.0
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class ParaRNN(NewtonLayer):
         d_hidden: int,
         *,
         n_heads: int | None = None,
+        chrono: int | None = None,
         time_method: str = "auto",
         newton_iterations: int = 100,
         newton_damping: float = 0.0,
@@ -96,6 +100,8 @@ class ParaRNN(NewtonLayer):
             d_hidden: width N of the state.
             n_heads: number H of equal parts of inputs and state that are joined by matrices of
                 their own; it divides both widths, and by default is 1.
+            chrono: draw biases of forget gates, or against them those of update gates, for memories
+                of up to so many steps; None spaces them from 0 to -1.
             time_method: sequential for one step after another; newton for all at once, here the
                 same as quasi_newton. auto is sequential.
             rngs: source of the initial parameters.
@@ -127,6 +133,7 @@ class ParaRNN(NewtonLayer):
         )
         first = jnp.arange(3)[:, None] == 0
         self.b = nnx.Param(jnp.where(first, -jnp.linspace(0, 1, d_hidden, dtype=jnp.float32), 0))
+        remember(self.b, d_hidden, chrono, {0: self.chrono_sign}, rngs)
 
     @staticmethod
     def fan_out(d_hidden: int, n_heads: int) -> int:

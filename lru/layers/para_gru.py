@@ -36,6 +36,7 @@ class ParaGRU(ParaRNN):
     state_type = ParaGRUState
     state_names = ("state",)
     gate_names = ("update_gate", "reset_gate", "candidate")
+    chrono_sign = -1.0
 
     @staticmethod
     def fan_out(d_hidden: int, n_heads: int) -> int:

@@ -8,6 +8,7 @@ Bradbury et al. 2016 (arXiv 1611.01576), section 2; zoneout: section 2.1. As in 
 the old state; `torchqrnn` has 1 - f in its place, which `lru.interop.torch` converts.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,7 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Integer, Key
 
 from lru.layers.base import LAYERS, known_scan_method, zeros
-from lru.layers.cell import CellLayer, chrono_biases, uniform
+from lru.layers.cell import CellLayer, remember, uniform
 from lru.layers.convolution import causal_convolution, next_window, with_window
 from lru.registry import Registry
 from lru.scan import LINEAR_METHODS, linear_scan, pooled_scan
@@ -115,18 +116,16 @@ class QRNN(CellLayer):
         columns, fan_in = self.n_gates * d_hidden, window * d_model
         self.weight = nnx.Param(uniform(rngs.params(), (window, d_model, columns), fan_in))
         self.bias = nnx.Param(uniform(rngs.params(), (columns,), fan_in)) if biases else None
-        if chrono is not None:
-            if self.bias is None:
-                raise ValueError(f"chrono must be None without biases, got {chrono}")
-            forget = chrono_biases(rngs.params(), d_hidden, chrono)
-            by_gate = self.bias[...].reshape(-1, d_hidden).at[1].set(forget)
-            by_gate = by_gate.at[3].set(-forget) if gates == "ifo" else by_gate
-            self.bias[...] = by_gate.ravel()
+        signs = {1: 1.0, 3: -1.0} if gates == "ifo" else {1: 1.0}
+        remember(self.bias, d_hidden, chrono, signs, rngs)
 
     @classmethod
     def remembering(cls, steps: int) -> dict[str, Any]:
-        """Chrono initialisation."""
-        return {"chrono": steps}
+        """Chrono initialisation, and a window of sqrt(T) steps.
+
+        Gates between 0 and 1 only average what is further back, and tell it apart badly.
+        """
+        return {"chrono": steps, "window": max(2, math.isqrt(steps))}
 
     @zeros
     def initial_state(self, batch_size: int) -> QRNNState:

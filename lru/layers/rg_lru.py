@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Inexact
 from lru.layers.base import LAYERS, RecurrentParam, zeros
 from lru.layers.elementwise import ElementwiseLayer, Run
 from lru.layers.heads import head_count, multiply_blocks
-from lru.layers.initializers import Ring, normal
+from lru.layers.initializers import Ring, normal, ring_for
 from lru.scan import linear_scan, paired_scan
 from lru.scan.products import product
 
@@ -126,6 +126,11 @@ class RGLRU(ElementwiseLayer):
             if complex_units
             else None
         )
+
+    @classmethod
+    def remembering(cls, steps: int) -> dict[str, Any]:
+        """A ring for gates at 1/2, where they are at first."""
+        return ring_for(4 * steps)
 
     @zeros
     def initial_state(self, batch_size: int) -> RGLRUState:

@@ -7,6 +7,7 @@ linear map, which residual blocks have behind every layer.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jaxtyping import Array, Bool, Complex, Float, Integer
 
 from lru.layers.base import LAYERS, RecurrentParam, known_compute_dtype, known_scan_method, zeros
 from lru.layers.chunks import skip
-from lru.layers.state_spaces import log_step_sizes
+from lru.layers.state_spaces import log_step_sizes, step_sizes_for
 from lru.layers.timed import TimedLayer
 from lru.scan import LINEAR_METHODS, TIME_SPLITTING_METHODS, paired_scan
 
@@ -75,6 +76,11 @@ class S4D(TimedLayer):
         drawn = jax.random.normal(rngs.params(), (2, *modes), jnp.float32) / math.sqrt(2)
         self.C_re, self.C_im = map(nnx.Param, drawn)
         self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,), jnp.float32))
+
+    @classmethod
+    def remembering(cls, steps: int) -> dict[str, Any]:
+        """Step sizes for eigenvalues of real part -1/2."""
+        return step_sizes_for(steps, rate=0.5)
 
     def transition(
         self, dt: Float[Array, "B T 1"] | None

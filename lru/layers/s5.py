@@ -5,6 +5,8 @@ step sizes Δ: λ̄ = exp(λΔ), B̄ = (λ̄ - 1)/λ B (zero-order hold), or λ�
 B̄ = Δ/(1 - λΔ/2) B (bilinear). Smith, Warrington, Linderman 2023 (arXiv 2208.04933), section 3.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from jaxtyping import Array, Complex, Float
 
 from lru.layers.base import LAYERS, RecurrentParam, zeros
 from lru.layers.projected import ProjectedLayer
-from lru.layers.state_spaces import hippo_legs, log_step_sizes
+from lru.layers.state_spaces import hippo_legs, log_step_sizes, step_sizes_for
 from lru.layers.timed import TimedLayer
 
 # Where `clip_eigs` keeps real parts of eigenvalues.
@@ -91,6 +93,11 @@ class S5(TimedLayer, ProjectedLayer):
         out = basis.T @ jax.lax.complex(drawn[..., 0], drawn[..., 1])
         self.C = nnx.Param(jnp.concatenate([out.real, -out.imag]))
         self.D = nnx.Param(jax.random.normal(rngs.params(), (d_model,), jnp.float32))
+
+    @classmethod
+    def remembering(cls, steps: int) -> dict[str, Any]:
+        """Step sizes for eigenvalues of real part -1/2."""
+        return step_sizes_for(steps, rate=0.5)
 
     def transition(
         self, dt: Float[Array, "B T 1"] | None

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Integer
 
 from lru.layers.base import RecurrentParam, known_compute_dtype, zeros
 from lru.layers.convolution import DepthwiseConvolution
+from lru.layers.state_spaces import step_sizes_for
 from lru.layers.timed import TimedLayer
 from lru.scan import linear_scan
 from lru.scan.products import product
@@ -61,6 +62,11 @@ class SelectiveLayer(TimedLayer):
             raise ValueError(f"d_state must be at least 1, got {d_state}")
         self.d_state = d_state
         self.compute_dtype = known_compute_dtype(compute_dtype)
+
+    @classmethod
+    def remembering(cls, steps: int) -> dict[str, Any]:
+        """Step sizes for the middle of the rates, which are 1 to 16."""
+        return step_sizes_for(steps, rate=4.0)
 
     def enter(self, x: Float[Array, "B T D"]) -> tuple[Float[Array, "B T C"], tuple[Array, ...]]:
         """Inputs of the convolution, and all else that comes from the inputs."""

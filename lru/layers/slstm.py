@@ -23,6 +23,7 @@ from lru.layers.base import (
     without_padding,
     zeros,
 )
+from lru.layers.cell import remember
 from lru.layers.convolution import DepthwiseConvolution
 from lru.layers.heads import centred, head_count, multiply_blocks
 from lru.scan import Gate, GatedCell, States, gated_scan, gated_steps, unforced
@@ -107,6 +108,7 @@ class SLSTM(RecurrentLayer):
         *,
         n_heads: int | None = None,
         window: int = 4,
+        chrono: int | None = None,
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
@@ -118,6 +120,8 @@ class SLSTM(RecurrentLayer):
             n_heads: number H of heads, a divisor of d_model and d_hidden; by default 4, or 2 or 1
                 where 4 does not divide them.
             window: width K of the convolution before the input and forget gates; 1 for none.
+            chrono: draw biases of forget gates for memories of up to so many steps; None spaces
+                them from 5 to -7 over the channels of a head.
             compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
                 stay float32.
             rngs: source of the initial parameters.
@@ -137,6 +141,7 @@ class SLSTM(RecurrentLayer):
         place = jnp.arange(width, dtype=jnp.float32) / max(width - 1, 1)
         forget = jnp.tile(FIRST_BIAS - SPAN * place**EXPONENT, heads)
         self.bias = nnx.Param(jnp.zeros((4, d_hidden), jnp.float32).at[1].set(forget))
+        remember(self.bias, d_hidden, chrono, {1: 1.0}, rngs)
         self.convolution = DepthwiseConvolution(d_model, window, rngs=rngs) if window > 1 else None
         self.norm = nnx.Param(jnp.zeros(d_hidden, jnp.float32))
         self.readout = (

@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lru.layers.base import LAYERS, RecurrentParam
+from lru.layers.cell import remember
 from lru.layers.elementwise import ElementwiseLayer, Run, run_units
 from lru.scan import Elementwise
 from lru.scan.methods import states_before
@@ -53,6 +54,7 @@ class SRU(ElementwiseLayer):
         activation: str = "identity",
         skip: bool = True,
         highway_bias: float = 0.0,
+        chrono: int | None = None,
         scan_method: str = "auto",
         compute_dtype: str = "float32",
         rngs: nnx.Rngs,
@@ -66,6 +68,8 @@ class SRU(ElementwiseLayer):
             activation: of the state that is given out, identity or tanh.
             skip: let the input past the state where the reset gate is closed.
             highway_bias: initial bias of the reset gate; below 0 it starts closed.
+            chrono: draw biases of forget gates for memories of up to so many steps; None sets them
+                to zero.
             scan_method: algorithm of the scan of version 1; auto picks by platform.
             compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
                 stay float32.
@@ -99,6 +103,7 @@ class SRU(ElementwiseLayer):
         self.weight = nnx.Param(scaled.reshape(d_model, -1))
         biases = jnp.asarray([0, highway_bias], jnp.float32)
         self.bias: nnx.Param = nnx.Param(jnp.repeat(biases, d_hidden))
+        remember(self.bias, d_hidden, chrono, {0: 1.0}, rngs)
         self.v = RecurrentParam(draw((2, d_hidden), math.sqrt(1.5))) if version == 2 else None
 
     def biases(self) -> Float[Array, " M"]:

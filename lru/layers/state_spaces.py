@@ -55,3 +55,8 @@ def step_biases(key: Key[Array, ""], n: int, dt_min: float, dt_max: float) -> Fl
     """
     steps = jnp.maximum(jnp.exp(log_step_sizes(key, (n,), dt_min, dt_max)), SMALLEST_STEP)
     return steps + jnp.log(-jnp.expm1(-steps))
+
+
+def step_sizes_for(steps: int, rate: float = 1.0) -> dict[str, float]:
+    """Step sizes by which a mode that decays as exp(-rate t) remembers as those of `ring_for`."""
+    return {"dt_min": 0.2 / (rate * steps), "dt_max": 20 / (rate * steps)}
