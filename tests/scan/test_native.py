@@ -278,6 +278,13 @@ def test_a_projected_row_alone_is_the_row_of_a_batch_to_the_bit(reverse: bool) -
             jax.tree.map(np.testing.assert_array_equal, again, of_weights)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.value_and_grad, argnums=1, has_aux=True)
+def with_gradients(method: str, arrays: dict) -> tuple:
+    y, h_last = projected_scan(**arrays, method=method)
+    return jnp.sum(y) + jnp.sum(jnp.abs(h_last) ** 2), (y, h_last)
+
+
 @pytest.mark.parametrize("method", ["native", "sequential"])
 @pytest.mark.parametrize(
     ("wide", "dtype", "state"),
@@ -301,18 +308,13 @@ def test_projected_scan_brings_all_arrays_to_one_type(
         rng = np.random.default_rng(0)
         arrays = {k: jnp.asarray(rng.random(shapes[k]), types[k]) for k in shapes}
 
-        def outputs(method: str, arrays: dict):
-            y, h_last = projected_scan(**arrays, method=method)
-            return jnp.sum(y) + jnp.sum(jnp.abs(h_last) ** 2), (y, h_last)
-
-        run = jax.jit(jax.value_and_grad(outputs, 1, has_aux=True), static_argnums=0)
-        (_, (y, h_last)), gradients = run(method, arrays)
+        (_, (y, h_last)), gradients = with_gradients(method, arrays)
         assert (y.dtype, h_last.dtype) == (dtype, state)
         assert {k: x.dtype for k, x in gradients.items()} == types
         exact = {
             k: x.astype("complex128" if k in ("a", "h0") else "float64") for k, x in arrays.items()
         }
-        (_, (wanted, _)), exact_gradients = run("sequential", exact)
+        (_, (wanted, _)), exact_gradients = with_gradients("sequential", exact)
     np.testing.assert_allclose(y, wanted, rtol=1e-5)
     for k, gradient in gradients.items():
         expected = np.asarray(exact_gradients[k])
