@@ -99,7 +99,7 @@ def plot_panels(
         path: the picture to write; its suffix is the format. Atomic.
     """
     figure = Figure(figsize=(6.4, 2.4 * len(panels) + 0.7), layout="constrained")
-    grid = figure.subplots(len(panels), 1, sharex=len(panels) > 1, squeeze=False)[:, 0]
+    grid = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (title, groups) in zip(grid, panels.items(), strict=True):
         _panel(axes, groups, quantity)
         axes.set_title(title, fontsize=9, color=INK, loc="left", parse_math=False)

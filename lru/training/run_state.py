@@ -166,9 +166,9 @@ class RunState:
         plateau = Plateau([lane.train(train) for lane in self.lanes], self._select)
         average, save = Average(train, self._select, count), Save(save_every)
         self._interrupt = Interrupt()
-        # Making models for nothing would cost time.
+        # Making models for nothing would cost time. Before the lanes that end here are left out.
         show = [Show()] if type(task).findings is not Task.findings else []
-        hooks = [self._log, self._select, plateau, self._early_stop, average, *show, save]
+        hooks = [self._log, *show, self._select, plateau, self._early_stop, average, save]
         return [*hooks, self._interrupt]
 
     @cached_property

@@ -122,6 +122,13 @@ def test_logs_every_interval_and_every_epoch(flags, tmp_path):
     assert (run / "pictures" / "confusion.png").exists()
 
 
+def test_a_lane_that_ends_shows_what_its_last_evaluation_found(flags, tmp_path):
+    summary, _ = train([*flags, "--n_seeds", "2", "--stop_at_loss", "100"])
+    assert summary.stopped_early
+    found = {path.parent.name for path in tmp_path.glob("*/pictures/*/confusion.png")}
+    assert found == {"lane0", "lane1"}
+
+
 def of_many_lengths(flags, n_train, n_eval):
     """The flags, with data whose rows have up to 60 steps."""
     options = [f"n_train={n_train}", f"n_val={n_eval}", f"n_test={n_eval}"]
