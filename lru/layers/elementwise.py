@@ -84,7 +84,7 @@ class ElementwiseLayer(CellLayer):
         read = product(x.astype(weight.dtype), weight, self.compute_dtype)
         return read if biases is None else read + biases
 
-    def linear_scan(
+    def linear_states(
         self,
         a: Float[Array, "B T N"],
         b: Float[Array, "B T N"],

@@ -107,7 +107,7 @@ class HGRN(ElementwiseLayer):
             take *= jax.nn.sigmoid(-bound)
             f = jax.nn.sigmoid(bound) + jax.nn.sigmoid(-bound) * f
         b = take * candidate
-        h, last = self.linear_scan(f, b, start, options)
+        h, last = self.linear_states(f, b, start, options)
         size = jax.lax.rsqrt(jnp.mean(h**2, axis=-1, keepdims=True) + EPSILON)
         output_gate = jax.nn.silu(g)
         inside = {"forget_gate": f, "candidate": candidate, "output_gate": output_gate}

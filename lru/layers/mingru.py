@@ -87,7 +87,7 @@ class MinGRU(ElementwiseLayer):
         f, take = self.shares(*gates)
         candidate = jnp.where(k >= 0, k + 0.5, jax.nn.sigmoid(k))
         b = take * candidate
-        h, last = self.linear_scan(f, b, start, options)
+        h, last = self.linear_states(f, b, start, options)
         return Run(h, last, {"state": h, "forget_gate": f, "candidate": candidate})
 
 

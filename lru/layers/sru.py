@@ -119,7 +119,7 @@ class SRU(ElementwiseLayer):
         if self.v is None:
             f = jax.nn.sigmoid(f)
             b = (1 - f) * z
-            c, last = self.linear_scan(f, b, start, options)
+            c, last = self.linear_states(f, b, start, options)
         else:
             v_f, v_r = self.v[...].astype(start.dtype)
             zf = jnp.concatenate([z, f], axis=-1)
