@@ -96,8 +96,10 @@ class Files:
 
     def close(self) -> None:
         """Write what has not been written, and close."""
-        self._write_latest()
-        self._speed.close()
+        try:
+            self._write_latest()
+        finally:
+            self._speed.close()
 
 
 class TensorBoardTracker:
@@ -247,7 +249,7 @@ def _drawn(finding: Any) -> "Drawing":
     return drawn(finding)
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[str | float]]) -> bytes:
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     text = io.StringIO()
     csv.writer(text).writerows([columns, *rows])
     return text.getvalue().encode()
