@@ -25,7 +25,7 @@ _MOST_TICKS = 12
 
 
 Records = Sequence[Mapping[str, Any]]
-"""What a training has logged: quantities by name, each record with its "step"."""
+"""The log of a training: records of quantities by name, each with its "step"."""
 
 
 class Curve(NamedTuple):

@@ -166,7 +166,7 @@ class RunState:
         plateau = Plateau([lane.train(train) for lane in self.lanes], self._select)
         average, save = Average(train, self._select, count), Save(save_every)
         self._interrupt = Interrupt()
-        # Making models for nothing would cost time. Before the lanes that end here are left out.
+        # While lanes that end here still count as active; making models for nothing costs time.
         show = [Show()] if type(task).findings is not Task.findings else []
         hooks = [self._log, *show, self._select, plateau, self._early_stop, average, save]
         return [*hooks, self._interrupt]

@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from lru.dataloaders.base import Description, check_at_least, register
 from lru.dataloaders.sets.generated import Generated, Ids
-from lru.dataloaders.sets.streams import Stream
+from lru.dataloaders.sets.streams import Stream, power_law
 
 Lengths = Int[np.ndarray, " n"]
 
@@ -62,8 +62,7 @@ class FormalLanguage(Generated):
         if not self.length_power:
             return self.min_length + stream.below(self.max_length - self.min_length + 1, n)
         lengths = np.arange(self.min_length, self.max_length + 1)
-        # Whole numbers, so that sums are exact and draws the same everywhere.
-        weights = np.rint(2.0**24 / lengths.astype(float) ** self.length_power).astype(np.int64)
+        weights = power_law(lengths, -self.length_power)
         drawn = stream.below(int(weights.sum()), n)
         return self.min_length + np.searchsorted(weights.cumsum(), drawn, side="right")
 

@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from lru.dataloaders.base import Description, check_at_least, register
 from lru.dataloaders.sets.generated import Generated, Ids
-from lru.dataloaders.sets.streams import Stream
+from lru.dataloaders.sets.streams import Stream, power_law
 from lru.dataloaders.store.arrays import NO_TARGET
 
 
@@ -76,8 +76,7 @@ class Mqar(Generated):
     def _gaps(self, n: int, stream: Stream) -> Int[np.ndarray, "n k"]:
         """Gaps of the keys of each row, all different, drawn one after the other by weight."""
         count = (self.length - 2 * self.n_pairs) // 2
-        # Whole numbers, so that sums are exact and draws the same everywhere.
-        law = np.rint(2.0**24 * np.arange(1, count + 1) ** (self.power - 1)).astype(np.int64)
+        law = power_law(np.arange(1, count + 1), self.power - 1)
         left, gaps = np.tile(law, (n, 1)), np.empty((n, self.n_pairs), np.int64)
         for key in range(self.n_pairs):
             bounds = left.cumsum(axis=1)

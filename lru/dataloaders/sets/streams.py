@@ -42,3 +42,11 @@ class Stream:
             chosen = place + self.below(bound - place, rows)
             pool[each, place], pool[each, chosen] = pool[each, chosen], pool[each, place]
         return pool[:, :count]
+
+
+def power_law(values: Int[np.ndarray, " n"], power: float) -> Int[np.ndarray, " n"]:
+    """Weights of a draw, in proportion to a power of positive numbers.
+
+    They are whole, so that their sums are exact and draws the same everywhere.
+    """
+    return np.rint(2.0**24 * values.astype(float) ** power).astype(np.int64)
