@@ -1,6 +1,7 @@
 """Pictures of several trainings: learning curves, and results by option or by group.
 
-Trainings that repeat each other are drawn as their mean ± one sample standard deviation.
+Trainings that repeat each other are drawn as their mean: of curves with a band from the least to
+the greatest, of results with ends at ± one sample standard deviation.
 """
 
 import itertools
@@ -29,17 +30,19 @@ Records = Sequence[Mapping[str, Any]]
 
 
 class Curve(NamedTuple):
-    """Mean and deviation of a quantity over repetitions, by step.
+    """Mean and range of a quantity over repetitions, by step.
 
     Attributes:
         steps: at which any of them has it [T].
         mean: of those that have it [T].
-        deviation: sample standard deviation, 0 where only one has it [T].
+        low: the least of them [T].
+        high: the greatest of them [T].
     """
 
     steps: np.ndarray
     mean: np.ndarray
-    deviation: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
 
 def curve_of(repetitions: Sequence[Records], name: str) -> Curve:
@@ -55,9 +58,9 @@ def curve_of(repetitions: Sequence[Records], name: str) -> Curve:
             if name in record and math.isfinite(record[name]):
                 found.setdefault(record["step"], []).append(record[name])
     steps = sorted(found)
-    values = [np.array(found[step]) for step in steps]
-    deviation = [each.std(ddof=1) if len(each) > 1 else 0.0 for each in values]
-    return Curve(np.array(steps), np.array([each.mean() for each in values]), np.array(deviation))
+    values = [found[step] for step in steps]
+    mean, low, high = (np.array([of(each) for each in values]) for of in (np.mean, min, max))
+    return Curve(np.array(steps), mean, low, high)
 
 
 def plot_learning_curves(
@@ -126,15 +129,13 @@ def _panel(axes: Axes, groups: Mapping[str, Sequence[Records]], name: str) -> tu
 
 def _draw(axes: Axes, curve: Curve, colour: Any, label: str) -> None:
     """Draw a curve and its band; of many points the running mean, with the points behind it."""
-    steps, mean, deviation = curve
+    steps, *values = curve
     if len(steps) > DENSE:
-        axes.plot(steps, mean, color=colour, linewidth=0.6, alpha=0.3)
-        window = len(steps) // 40
-        mean, deviation = running_mean(mean, window), running_mean(deviation, window)
-    if deviation.any():
-        axes.fill_between(
-            steps, mean - deviation, mean + deviation, color=colour, alpha=0.2, linewidth=0
-        )
+        axes.plot(steps, curve.mean, color=colour, linewidth=0.6, alpha=0.3)
+        values = [running_mean(value, len(steps) // 40) for value in values]
+    mean, low, high = values
+    if (low < high).any():
+        axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
     marker = "o" if len(steps) <= 40 else None
     axes.plot(steps, mean, color=colour, label=label, linewidth=1.6, marker=marker, markersize=3)
 

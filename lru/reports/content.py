@@ -287,8 +287,8 @@ class Report:
         return [
             "## Learning curves",
             f"![learning curves]({name})",
-            "*Lines are means over the trainings of a group that have not ended, bands ± one "
-            "sample standard deviation; of many points, the running mean.*",
+            "*Lines are means over the trainings of a group that have not ended, bands "
+            "reach from the least to the greatest; of many points, the running mean.*",
         ]
 
     def _inside(self, folder: Path) -> list[str]:
