@@ -95,7 +95,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--n_seeds", type=int, default=1)
-    parser.add_argument("--max_steps", type=int, default=6000)
+    parser.add_argument("--max_steps", type=int, default=12000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--watch", nargs=argparse.REMAINDER, help="run this, as a part of it")
     given = parser.parse_args()

@@ -64,8 +64,8 @@ class ClassificationByLength(Classification):
         (bins,) = total.nonzero()
         lengths, accuracy = bins * self.per_bin, right[bins] / total[bins]
         label = "length" if self.per_bin == 1 else f"length, {self.per_bin} from"
-        columns = np.stack([lengths, total[bins], accuracy], axis=1).tolist()
-        rows = [(length, labels, share) for length, labels, share in columns]
+        columns = (column.tolist() for column in (lengths, total[bins], accuracy))
+        rows = list(zip(*columns, strict=True))
         curve = {"accuracy": (lengths, accuracy)}
         return {
             **super().findings(model, sources, counts),

@@ -23,7 +23,7 @@ class Table:
     """
 
     columns: tuple[str, ...]
-    rows: Sequence[tuple[str | float, ...]]
+    rows: Sequence[tuple[str | int | float, ...]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -256,8 +256,13 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def _markdown(table: Table) -> str:
+    """A table to read, with four digits of what is no whole number."""
+
+    def cell(value: str | int | float) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
     rows = [table.columns, ["---"] * len(table.columns), *table.rows]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+    return "\n".join(f"| {' | '.join(map(cell, row))} |" for row in rows)
 
 
 def _run_id(path: Path) -> str:

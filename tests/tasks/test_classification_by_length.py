@@ -70,5 +70,6 @@ def test_accuracy_is_shown():
     table, curves = found["by_length"], found["accuracy_by_length"]
     assert isinstance(table, Table)
     assert isinstance(curves, Curves)
-    assert list(table.rows) == [(2.0, 1.0, 1.0), (3.0, 2.0, 0.5), (5.0, 4.0, 0.25)]
+    # Whole numbers are shown as such.
+    assert str(table.rows) == "[(2, 1, 1.0), (3, 2, 0.5), (5, 4, 0.25)]"
     assert np.asarray(curves.curves["accuracy"]).tolist() == [[2, 3, 5], [1.0, 0.5, 0.25]]

@@ -52,7 +52,7 @@ def test_a_missing_package_names_its_extra(package, extra, open_tracker, tmp_pat
 PICTURE = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
 HEAT = np.arange(6.0).reshape(2, 3)
 FINDINGS = {
-    "mistakes": Table(("given", "loss"), [("a, b", 0.5)]),
+    "mistakes": Table(("given", "loss"), [("a, b", 1 / 3)]),
     "picture": Picture(PICTURE),
     "grid": PictureGrid([Picture(PICTURE)] * 3, ["a", "b", "c"]),
     "heat": HeatMap(HEAT, "time", "unit"),
@@ -72,7 +72,7 @@ def test_every_kind_of_finding_is_a_file_and_the_speed_has_a_file(tmp_path):
     tracker.log(3, {"speed/steps_per_second": 8.0})
     tracker.show(3, FINDINGS)
     tracker.close()
-    assert (tmp_path / "tables" / "mistakes.csv").read_text() == 'given,loss\n"a, b",0.5\n'
+    assert (tmp_path / "tables" / "mistakes.csv").read_text() == f'given,loss\n"a, b",{1 / 3}\n'
     assert (tmp_path / "curves" / "curves.csv").read_text() == (
         "curve,,\nloss,1,3.0\nloss,2,2.0\nloss,3,1.5\n"
     )
@@ -120,7 +120,7 @@ def test_every_kind_of_finding_is_in_tensorboard(tmp_path):
     found = events(tmp_path)
     assert (found["train/loss"].simple_value, found["epoch"].simple_value) == (0.5, 1)
     texts = [found[f"{name}/text_summary"].tensor.string_val[0] for name in ("mistakes", "config")]
-    assert b"| a, b | 0.5 |" in texts[0]
+    assert b"| a, b | 0.3333 |" in texts[0]
     assert b"| lr_base | 0.1 |" in texts[1]
     assert found["weights"].histo.num == 4
     for name in DRAWN | {"moving"}:
