@@ -76,15 +76,17 @@ def killed(command: list[str], folder: Path, longest: float, kills: int, seed: i
     doing = folder / "doing"
     while len(found) < kills:
         doing.write_bytes(bytes(2))
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        with (folder / "messages").open("wb") as messages:
+            process = subprocess.Popen(command, stderr=messages, stdout=subprocess.DEVNULL)
         time.sleep(random.uniform(0, longest))
         number = SIGKILL if random.random() < 0.5 else SIGTERM
         main, writer = doing.read_bytes()
         process.send_signal(number)
         status = process.wait()
-        if status not in (-number, REQUEUE):
-            raise RuntimeError(f"the run ended with {status} after {len(found)} kills")
         at = NAMES[main] + (" while writing a checkpoint" if writer else "")
+        if status not in (-number, REQUEUE):
+            said = (folder / "messages").read_text(errors="replace")
+            raise RuntimeError(f"kill {len(found)}, {number.name} at {at}: status {status}\n{said}")
         found.append((at, number.name))
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     return found
@@ -107,7 +109,8 @@ def main() -> int:
         def command(run: str) -> list[str]:
             flags = [*RUN, "--max_steps", str(given.max_steps), "--n_seeds", str(given.n_seeds)]
             flags += ["--runs_dir", name, "--dir_name", f"{name}/cache", "--name", run]
-            start = [sys.executable, "-m", "benchmarks.kills", "--watch", f"{name}/doing"]
+            start = [sys.executable, "-X", "faulthandler", "-m", "benchmarks.kills"]
+            start += ["--watch", f"{name}/doing"]
             return [*start, *flags]
 
         began = time.perf_counter()
