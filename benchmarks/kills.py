@@ -2,14 +2,15 @@
 
 python -m benchmarks.kills [--kills 100] [--n_seeds 1] [--seed 0]
 
-SIGKILL and SIGTERM take turns by chance, after a time that is drawn evenly up to three times that
-which the first run needed to open its log. The run that was killed must end with the log and the
-weights of the other one, byte for byte, else the status is 1. What it was doing at each kill goes
-to benchmarks/results/kills-N.json, N lanes.
+SIGKILL and SIGTERM take turns by chance, after a time that is drawn evenly up to one with which all
+kills together leave about three tenths of the updates to the end. The run that was killed must end
+with the log and the weights of the other one, byte for byte, else the status is 1. What it was
+doing at each kill goes to benchmarks/results/kills-N.json, N lanes.
 """
 
 import argparse
 import collections
+import math
 import os
 import subprocess
 import sys
@@ -70,6 +71,14 @@ def watched(arguments: list[str], file: Path) -> int:
     return run_train(arguments)
 
 
+def longest_wait(start: float, progress: float) -> float:
+    """The end L of waits that are even from 0, of which the mean of max(wait - start, 0) is given.
+
+    This mean is (L - start)^2 / (2 L).
+    """
+    return start + progress + math.sqrt(progress * (progress + 2 * start))
+
+
 def killed(command: list[str], folder: Path, longest: float, kills: int, seed: int) -> list:
     """Kill a run so many times, and let it end; what it was doing at each kill, and the signal."""
     random, found = np.random.default_rng(seed), []
@@ -97,7 +106,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--n_seeds", type=int, default=1)
-    parser.add_argument("--max_steps", type=int, default=12000)
+    parser.add_argument("--max_steps", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--watch", nargs=argparse.REMAINDER, help="run this, as a part of it")
     given = parser.parse_args()
@@ -122,7 +131,9 @@ def main() -> int:
         first = time.perf_counter() - began
         if process.wait():
             raise RuntimeError("the run that is left alone failed")
-        moments = killed(command("killed"), folder, 3 * first, given.kills, given.seed)
+        updates = time.perf_counter() - began - first
+        longest = longest_wait(first, 0.7 * updates / given.kills)
+        moments = killed(command("killed"), folder, longest, given.kills, given.seed)
         logs = [(folder / run / "metrics.jsonl").read_bytes() for run in ("whole", "killed")]
         models = [
             [load_model(folder / run, lane) for lane in range(given.n_seeds)]
