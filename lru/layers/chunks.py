@@ -17,8 +17,16 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact, Integer
 
-from lru.layers.base import RecurrentLayer, State, reset_marks, without_padding
-from lru.scan import is_portable
+from lru.layers.base import (
+    RecurrentLayer,
+    State,
+    known_compute_dtype,
+    known_scan_method,
+    reset_marks,
+    without_padding,
+)
+from lru.registry import Registry
+from lru.scan import LINEAR_METHODS, TIME_SPLITTING_METHODS, is_portable
 from lru.scan.methods import step_counts, time_is_split, traced_once
 
 # (parameters, series, state, lengths, resets) -> (y, state), a layer as a pure function.
@@ -34,16 +42,31 @@ class ChunkedLayer(RecurrentLayer):
 
     Attributes:
         chunk_length: steps of a chunk; 0 for one chunk, however long.
+        compute_dtype: type of matrix products.
+        scan_method: algorithm of the scan.
         scans_in_chunks: whether `whole` leaves chunks to a scan that makes them itself.
     """
 
     scans_in_chunks: ClassVar[bool] = False
 
-    def __init__(self, d_model: int, d_hidden: int, chunk_length: int):
+    def __init__(
+        self,
+        d_model: int,
+        d_hidden: int,
+        chunk_length: int,
+        compute_dtype: str,
+        scan_method: str = "auto",
+        methods: Registry = LINEAR_METHODS,
+    ):
+        """Check how the layer is computed; its scan method is one of the methods."""
         super().__init__(d_model, d_hidden)
         if chunk_length < 0:
             raise ValueError(f"chunk_length must be at least 0, got {chunk_length}")
-        self.chunk_length = chunk_length
+        self.compute_dtype = known_compute_dtype(compute_dtype)
+        self.scan_method = known_scan_method(scan_method, methods)
+        # A chunk of steps lies on one device: the others would wait.
+        split = methods.get(self.scan_method) in TIME_SPLITTING_METHODS
+        self.chunk_length = 0 if split else chunk_length
 
     def __call__(
         self,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Complex, Float, Integer
 
-from lru.layers.base import LAYERS, RecurrentParam, known_compute_dtype, known_scan_method, zeros
+from lru.layers.base import LAYERS, RecurrentParam, zeros
 from lru.layers.chunks import ChunkedLayer, skip
 from lru.layers.initializers import (
     LENGTH,
@@ -68,9 +68,7 @@ class LinearRNN(ChunkedLayer):
                 stay float32, as does the recurrence.
             rngs: source of the initial parameters.
         """
-        super().__init__(d_model, d_hidden, chunk_length)
-        self.compute_dtype = known_compute_dtype(compute_dtype)
-        self.scan_method = known_scan_method(scan_method, DENSE_METHODS)
+        super().__init__(d_model, d_hidden, chunk_length, compute_dtype, scan_method, DENSE_METHODS)
         draw, ring = MATRIX_INITIALIZERS[A_init], Ring(r_min, r_max, max_phase)
         self.A = RecurrentParam(draw(rngs.params(), d_hidden, ring=ring, length=A_length))
         width = (d_model, d_hidden)

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from lru.layers.base import LAYERS, RecurrentParam, known_scan_method
+from lru.layers.base import LAYERS, RecurrentParam
 from lru.layers.cell import uniform
 from lru.layers.chunks import skip
 from lru.layers.convolution import DepthwiseConvolution
 from lru.layers.selective import SelectiveLayer
 from lru.layers.state_spaces import step_biases
-from lru.scan import LINEAR_METHODS, selective_scan
+from lru.scan import selective_scan
 from lru.scan.selective import transitions
 
 # Of the width D, the published rank of the map to step sizes.
@@ -78,12 +78,12 @@ class Mamba(SelectiveLayer):
             d_state=d_state,
             chunk_length=chunk_length,
             compute_dtype=compute_dtype,
+            scan_method=scan_method,
         )
         rank = -(-d_model // SHARE_OF_RANK) if dt_rank is None else dt_rank
         if rank < 1:
             raise ValueError(f"dt_rank must be at least 1, got {rank}")
         self.dt_rank = rank
-        self.scan_method = known_scan_method(scan_method, LINEAR_METHODS)
         self.state_shape = (d_state, d_hidden)
         self.convolution = DepthwiseConvolution(d_hidden, window, rngs=rngs)
         self.W_in = nnx.Param(uniform(rngs.params(), (d_model, 2 * d_hidden), d_model))

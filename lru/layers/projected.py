@@ -11,16 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Inexact, Integer
 
-from lru.layers.base import RecurrentParam, State, known_compute_dtype, known_scan_method
+from lru.layers.base import RecurrentParam, State
 from lru.layers.chunks import ChunkedLayer, skip
-from lru.scan import (
-    LINEAR_METHODS,
-    TIME_SPLITTING_METHODS,
-    block_scan,
-    paired_scan,
-    parts,
-    projected_scan,
-)
+from lru.scan import block_scan, paired_scan, parts, projected_scan
 from lru.scan.products import product
 
 
@@ -63,12 +56,7 @@ class ProjectedLayer(ChunkedLayer):
             compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
                 stay float32.
         """
-        super().__init__(d_model, d_hidden, chunk_length)
-        self.compute_dtype = known_compute_dtype(compute_dtype)
-        self.scan_method = known_scan_method(scan_method, LINEAR_METHODS)
-        if LINEAR_METHODS.get(self.scan_method) in TIME_SPLITTING_METHODS:
-            # A chunk of steps lies on one device: the others would wait.
-            self.chunk_length = 0
+        super().__init__(d_model, d_hidden, chunk_length, compute_dtype, scan_method)
 
     def transition(
         self, dt: Float[Array, "B T 1"] | None

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Complex, Float, Integer
 
-from lru.layers.base import LAYERS, RecurrentParam, known_compute_dtype, known_scan_method, zeros
+from lru.layers.base import LAYERS, RecurrentParam, zeros
 from lru.layers.chunks import skip
 from lru.layers.state_spaces import log_step_sizes, step_sizes_for
 from lru.layers.timed import TimedLayer
-from lru.scan import LINEAR_METHODS, TIME_SPLITTING_METHODS, paired_scan
+from lru.scan import paired_scan
 
 
 @LAYERS.register("s4d")
@@ -61,13 +61,9 @@ class S4D(TimedLayer):
                 stay float32.
             rngs: source of the initial parameters.
         """
-        super().__init__(d_model, d_hidden, chunk_length)
+        super().__init__(d_model, d_hidden, chunk_length, compute_dtype, scan_method)
         if d_hidden % 2:
             raise ValueError(f"d_hidden must be even, as states are complex, got {d_hidden}")
-        self.compute_dtype = known_compute_dtype(compute_dtype)
-        self.scan_method = known_scan_method(scan_method, LINEAR_METHODS)
-        if LINEAR_METHODS.get(self.scan_method) in TIME_SPLITTING_METHODS:
-            self.chunk_length = 0
         modes = (d_hidden // 2, d_model)
         frequencies = math.pi * jnp.arange(modes[0], dtype=jnp.float32)
         self.log_step = RecurrentParam(log_step_sizes(rngs.params(), (d_model,), dt_min, dt_max))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Integer
 
-from lru.layers.base import RecurrentParam, known_compute_dtype, zeros
+from lru.layers.base import RecurrentParam, zeros
 from lru.layers.convolution import DepthwiseConvolution
 from lru.layers.state_spaces import step_sizes_for
 from lru.layers.timed import TimedLayer
@@ -43,7 +43,6 @@ class SelectiveLayer(TimedLayer):
         convolution: of the channels before the recurrence.
         A_log: logarithms of rates; the rates themselves are -exp(A_log).
         dt_bias: biases of step sizes, which are their softplus.
-        compute_dtype: type of matrix products with weights.
     """
 
     scans_in_chunks = True
@@ -54,14 +53,20 @@ class SelectiveLayer(TimedLayer):
     dt_bias: RecurrentParam
 
     def __init__(
-        self, d_model: int, d_hidden: int, *, d_state: int, chunk_length: int, compute_dtype: str
+        self,
+        d_model: int,
+        d_hidden: int,
+        *,
+        d_state: int,
+        chunk_length: int,
+        compute_dtype: str,
+        scan_method: str = "auto",
     ):
         """Check the options."""
-        super().__init__(d_model, d_hidden, chunk_length)
+        super().__init__(d_model, d_hidden, chunk_length, compute_dtype, scan_method)
         if d_state < 1:
             raise ValueError(f"d_state must be at least 1, got {d_state}")
         self.d_state = d_state
-        self.compute_dtype = known_compute_dtype(compute_dtype)
 
     @classmethod
     def remembering(cls, steps: int) -> dict[str, Any]:
