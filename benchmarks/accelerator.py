@@ -234,8 +234,10 @@ def timed(scan: Callable, numbers: str, sizes: tuple, rate: float) -> Row:
 
     row = measured(forward=(scan, (a, b)), both=(both, (a, b, g)))
     for name, arrays in (("forward", 2 if constant else 3), ("both", 5 if constant else 8)):
-        row[f"{name}_gb_s"] = round(arrays * b.nbytes / row[f"{name}_ms"] / 1e6, 1)
-        row[f"{name}_share"] = round(row[f"{name}_gb_s"] / rate, 3)
+        reached = arrays * b.nbytes / row[f"{name}_ms"] / 1e6
+        # Digits that count: tiny cases, on a CPU, reach little.
+        row[f"{name}_gb_s"] = float(f"{reached:.3g}")
+        row[f"{name}_share"] = float(f"{reached / rate:.3g}")
     return row | {"auto": select("linear", sizes)}
 
 

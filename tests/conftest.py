@@ -74,6 +74,22 @@ def _traced_anew():
 
 
 @pytest.fixture
+def compilations():
+    """What JAX traces and compiles from now on, by the names of its events."""
+    import jax
+
+    events = []
+
+    def listen(name, *_, **__):
+        if "compile" in name:
+            events.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture
 def real_data():
     """The folder with the unpacked data sets; the test is skipped where there is none."""
     folder = os.environ.get(VARIABLE)

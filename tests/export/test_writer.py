@@ -14,7 +14,7 @@ from lru.dataloaders import Card
 from lru.export import load
 from lru.export.artifact import CARD, STEP, WHOLE
 from lru.export.writer import PLATFORMS, write_model
-from lru.layers import LAYERS, layer_options
+from lru.layers import LAYERS
 from lru.models import ModelConfig, QuantumRNN
 from lru.scan import DENSE_METHODS, LINEAR_METHODS
 from lru.tasks import TASKS
@@ -37,6 +37,16 @@ def assert_close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
+def assert_portable(folder):
+    """The programs are for every platform, and call nothing of this machine."""
+    for name in (WHOLE, STEP):
+        program = jax.export.deserialize(bytearray((folder / name).read_bytes()))
+        assert program.platforms == PLATFORMS == ("cpu", "cuda", "tpu")
+        # The one call there may be checks shapes, and is resolved before anything is compiled.
+        called = set(re.findall(r"custom_call @(\w+)", program.mlir_module()))
+        assert called <= {"shape_assertion"}
+
+
 def stream(exported, inputs):
     """The outputs after every step [B, T, ...]."""
     state, outputs = exported.initial_state(len(inputs)), []
@@ -50,6 +60,7 @@ def stream(exported, inputs):
 def test_programs_equal_the_model(layer, make_classifier, tmp_path):
     model = make_classifier(model=layer)
     write_model(tmp_path, model, TOKEN)
+    assert_portable(tmp_path)
     exported = load(tmp_path)
     assert_close(exported.whole(tokens(), LENGTHS), run(model, tokens(), LENGTHS))
     # Another batch and another length: both are free.
@@ -118,24 +129,14 @@ def test_a_model_whose_outputs_are_no_array_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("layer", "method"),
-    [
-        (name, method)
-        for name in LAYERS
-        if "scan_method" in layer_options(LAYERS[name])
-        for method in ("auto", *(DENSE_METHODS if name == "rnn" else LINEAR_METHODS))
-    ],
+    [("lru", name) for name in LINEAR_METHODS] + [("rnn", name) for name in DENSE_METHODS],
 )
-def test_programs_are_for_every_platform_and_call_nothing_of_this_machine(
+def test_no_scan_method_makes_programs_for_this_machine_alone(
     layer, method, make_classifier, tmp_path
 ):
     model = make_classifier(model=layer, n_layers=1, options={"scan_method": method})
     write_model(tmp_path, model, TOKEN)
-    for name in (WHOLE, STEP):
-        program = jax.export.deserialize(bytearray((tmp_path / name).read_bytes()))
-        assert program.platforms == PLATFORMS == ("cpu", "cuda", "tpu")
-        # The one call there may be checks shapes, and is resolved before anything is compiled.
-        called = set(re.findall(r"custom_call @(\w+)", program.mlir_module()))
-        assert called <= {"shape_assertion"}
+    assert_portable(tmp_path)
 
 
 def test_programs_name_no_files_of_this_machine(make_classifier, tmp_path):
