@@ -75,7 +75,7 @@ def _traced_anew():
 
 @pytest.fixture
 def compilations():
-    """What JAX traces and compiles from now on, by the names of its events."""
+    """Names of the events of JAX, from now on, in which it traces or compiles."""
     import jax
 
     events = []
