@@ -58,7 +58,12 @@ class ChunkedLayer(RecurrentLayer):
         scan_method: str = "auto",
         methods: Registry = LINEAR_METHODS,
     ):
-        """Check how the layer is computed; its scan method is one of the methods."""
+        """Check how the layer is computed; its scan method is one of the methods.
+
+        Raises:
+            UnknownNameError: if there is no such scan method.
+            ValueError: if another value is out of range.
+        """
         super().__init__(d_model, d_hidden)
         if chunk_length < 0:
             raise ValueError(f"chunk_length must be at least 0, got {chunk_length}")

@@ -67,7 +67,8 @@ class Mamba(SelectiveLayer):
             dt_max: largest initial step size.
             scan_method: algorithm of the scan; auto picks by platform.
             chunk_length: longer sequences run in chunks of so many steps, and gradients run each
-                chunk again instead of keeping all states; 0 keeps them.
+                chunk again instead of keeping all states; 0 keeps them, and so do scan methods that
+                split time over devices.
             compute_dtype: type of matrix products, float32 or bfloat16; states, parameters and sums
                 stay float32.
             rngs: source of the initial parameters.

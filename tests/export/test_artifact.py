@@ -73,12 +73,13 @@ def test_models_are_called_without_their_code(line, unwanted, model, folder):
 
 
 def test_a_step_is_compiled_once_and_a_state_stays_as_large_as_it_was(folder, compilations):
-    exported, symbol = load(folder), jnp.ones(B, int)
+    exported, symbols = load(folder), [jnp.full(B, t % V) for t in range(20)]
     start = state = exported.initial_state(B)
-    _, state = exported.step(symbol, state)
+    compilations.clear()
+    _, state = exported.step(symbols[0], state)
     assert compilations
     compilations.clear()
-    for _ in range(20):
+    for symbol in symbols[1:]:
         _, state = exported.step(symbol, state)
     assert not compilations
     assert [leaf.shape for leaf in state] == [leaf.shape for leaf in start]

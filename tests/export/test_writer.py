@@ -129,7 +129,13 @@ def test_a_model_whose_outputs_are_no_array_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("layer", "method"),
-    [("lru", name) for name in LINEAR_METHODS] + [("rnn", name) for name in DENSE_METHODS],
+    [("rnn", method) for method in DENSE_METHODS]
+    # A layer for each of the scans that are, or contain, a linear one.
+    + [
+        (name, method)
+        for name in ("lru", "linoss", "s4d", "mingru", "qrnn", "mamba")
+        for method in LINEAR_METHODS
+    ],
 )
 def test_no_scan_method_makes_programs_for_this_machine_alone(
     layer, method, make_classifier, tmp_path
