@@ -19,14 +19,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from flax import nnx
 
 from benchmarks.provenance import provenance, save
-from lru.commands import run_train
+from lru.commands import run_process, run_train
 from lru.experiment import load_model
 from lru.training.checkpoints import Checkpoints
 from lru.training.interrupts import REQUEUE
@@ -45,8 +45,8 @@ START, COMPILING, UPDATE, EVALUATION = range(4)
 NAMES = ("starting", "compiling", "update", "evaluation")
 
 
-def watched(arguments: list[str], file: Path) -> int:
-    """Run a training that notes what it is doing; the exit status.
+def watch(arguments: list[str], file: Path) -> NoReturn:
+    """Run a training that notes what it is doing, and end this process as `run_train.py` does.
 
     Args:
         arguments: of the command.
@@ -68,7 +68,7 @@ def watched(arguments: list[str], file: Path) -> int:
     CompiledByShape.program = noting(CompiledByShape.program, 0, COMPILING, UPDATE)
     Trainer._end_epoch = noting(Trainer._end_epoch, 0, EVALUATION, UPDATE)
     Checkpoints._write = noting(Checkpoints._write, 1, 1, 0)
-    return run_train(arguments)
+    run_process(lambda: run_train(arguments))
 
 
 def longest_wait(start: float, progress: float) -> float:
@@ -111,7 +111,7 @@ def main() -> int:
     parser.add_argument("--watch", nargs=argparse.REMAINDER, help="run this, as a part of it")
     given = parser.parse_args()
     if given.watch:
-        return watched(given.watch[1:], Path(given.watch[0]))
+        watch(given.watch[1:], Path(given.watch[0]))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
 

@@ -1,8 +1,12 @@
 """Verbs for data, models and runs: `python -m lru VERB --help`."""
 
-import sys
+from lru.commands import main, run_process
 
-from lru.commands import main
+
+def program() -> None:
+    """Run the verb of the command line, and end this process."""
+    run_process(main)
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -207,6 +207,26 @@ def test_a_signal_before_the_first_update_asks_to_be_started_again(long_flags, m
     assert "stop_signals must be of" in capsys.readouterr().err
 
 
+class Finalised:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_is_not_lost_where_its_error_is(long_flags, monkeypatch, capsys):
+    def load(*args):
+        with contextlib.suppress(Exception):  # as tqdm does where it starts
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lru.experiment.load_data", load)
+        assert run(*long_flags) == 75
+    load = experiment.load_data
+    monkeypatch.setattr("lru.experiment.load_data", lambda *args: (load(*args), Finalised())[0])
+    assert run(*long_flags) == 75
+    assert "stopped by SIGTERM; update 0 is saved" in capsys.readouterr().err
+
+
 def test_a_second_ctrl_c_stops_at_once(long_flags, press_ctrl_c, capsys):
     press_ctrl_c(1, times=2)
     assert run(*long_flags) == 130
@@ -516,6 +536,24 @@ def test_output_that_nobody_reads_on_is_no_error():
     done = subprocess.run(["bash", "-c", listing], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
+
+
+def test_a_process_ends_with_its_status_whatever_c_libraries_do_then():
+    program = (
+        "import atexit, ctypes, lru.commands as c, threading, time; "
+        "process = ctypes.CDLL(None); process.__cxa_atexit(process.abort, None, None); "
+        "threading.Thread(target=lambda: (time.sleep(0.1), print('before'))).start(); "
+    )
+
+    def ended(end):
+        return subprocess.run([sys.executable, "-c", program + end], capture_output=True, text=True)
+
+    assert ended("raise SystemExit(75)").returncode == -signal.SIGABRT
+    done = ended("c.run_process(lambda: atexit.register(print, 'last') and 75)")
+    assert (done.returncode, done.stdout) == (75, "before\nlast\n")
+    done = ended("c.run_process(lambda: 1 / 0)")
+    assert (done.returncode, done.stdout) == (-signal.SIGABRT, "before\n")
+    assert "ZeroDivisionError" in done.stderr
 
 
 def test_compares_runs_side_by_side(flags, tmp_path, capsys):

@@ -48,7 +48,8 @@ def test_the_wheel_has_the_package_and_the_command(installed):
     metadata = Parser().parsestr((information / "METADATA").read_text())
     assert metadata["Name"] == "lru-jax"
     assert metadata["License-Expression"] == "MIT"
-    assert "lru = lru.commands:main" in (information / "entry_points.txt").read_text().splitlines()
+    commands = (information / "entry_points.txt").read_text().splitlines()
+    assert "lru = lru.__main__:program" in commands
 
 
 def test_what_is_installed_runs_from_any_folder(installed, tmp_path):

@@ -5,14 +5,16 @@ A verb is a module with a line of documentation, `parser()`, which is its comman
 """
 
 import argparse
+import atexit
 import importlib
 import io
 import logging
 import os
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import NoReturn
 
 import jax
 from tqdm import tqdm
@@ -133,6 +135,27 @@ def call(verb: str, arguments: Sequence[str], program: str) -> int:
     except PreemptedError as error:
         print(f"{program}: stopped by {error}", file=sys.stderr)
         return REQUEUE
+
+
+def run_process(command: Callable[[], int]) -> NoReturn:
+    """Run a command as all that this process does, and end with its status.
+
+    Threads and handlers of `atexit` end as always, but C++ libraries clear nothing away: a thread
+    that XLA has made for a compilation, and that has not run yet when a signal stops this process,
+    would meet what is gone, and a segmentation fault would stand for the status.
+    """
+    statuses = []
+
+    def leave() -> None:
+        if statuses:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(statuses[0])
+
+    # The handler that is first there is called last.
+    atexit.register(leave)
+    statuses.append(command())
+    sys.exit(statuses[0])
 
 
 def run_train(arguments: Sequence[str] | None = None) -> int:

@@ -35,6 +35,9 @@ class Job(NamedTuple):
 class Restarting:
     """A command that is requeued when it asks for it, and by submitit when its time is up.
 
+    It asks by its status, or by any but 0 after SIGTERM, which may have come before it could handle
+    that; what SLURM sends at a preemption reaches both.
+
     Submitit stores it in a file for the job, so it holds words alone.
 
     Args:
@@ -51,10 +54,20 @@ class Restarting:
             CalledProcessError: if it fails.
             SystemExit: if the job starts again.
         """
-        self._process = subprocess.Popen(self.words)
-        self._wait()
-        status = self._process.wait()
-        if status == REQUEUE:
+        asked = False
+
+        def note(number: int, frame: Any) -> None:
+            nonlocal asked
+            asked = True
+
+        before = signal.signal(signal.SIGTERM, note)
+        try:
+            self._process = subprocess.Popen(self.words)
+            self._wait()
+            status = self._process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        if status == REQUEUE or (asked and status):
             if os.environ.get("SLURM_PROCID", "0") == "0" and is_wanted():
                 subprocess.run(["scontrol", "requeue", _job_id()], check=True)
             sys.exit(REQUEUE)

@@ -16,8 +16,11 @@ StopNoted = Callable[[], signal.Signals | None]
 """The first signal that asked to stop; None if there was none."""
 
 
-class PreemptedError(Exception):
-    """A signal other than Ctrl-C asked the process to stop."""
+class PreemptedError(BaseException):
+    """A signal other than Ctrl-C asked the process to stop.
+
+    As `KeyboardInterrupt` it is no `Exception`, which libraries catch where it may be raised.
+    """
 
 
 def check_signals(names: Sequence[str]) -> None:
@@ -36,33 +39,53 @@ def check_signals(names: Sequence[str]) -> None:
             )
 
 
-def _preempt(number: int, frame: Any) -> None:
-    raise PreemptedError(signal.Signals(number).name)
+class _Preempt:
+    """Handler that raises `PreemptedError`, and notes the first signal: a finaliser loses errors.
+
+    Attributes:
+        came: the first signal; None if there was none.
+    """
+
+    came: signal.Signals | None = None
+
+    def __call__(self, number: int, frame: Any) -> None:
+        self.came = self.came or signal.Signals(number)
+        raise PreemptedError(signal.Signals(number).name)
+
+
+_Handler = Callable[[int, Any], None]
 
 
 @contextmanager
-def _handled(numbers: Sequence[int], handler: Callable[[int, Any], None]) -> Iterator[None]:
+def _handled(numbers: Sequence[int], handler: _Handler) -> Iterator[Sequence[_Preempt]]:
     """In the block, handle signals that have their default effect, or that of `preemptible`.
 
     Nothing changes outside the main thread, which alone can handle signals, nor for signals that a
     program handles or ignores by itself.
+
+    Yields:
+        Handlers of `preemptible` that are replaced.
     """
-    usual = (signal.SIG_DFL, signal.default_int_handler, _preempt)
-    before = {n: signal.getsignal(n) for n in numbers}
-    taken = [n for n in numbers if current_thread() is main_thread() and before[n] in usual]
+
+    def is_usual(before: Any) -> bool:
+        default = (signal.SIG_DFL, signal.default_int_handler)
+        return before in default or isinstance(before, _Preempt)
+
+    before = {n: signal.getsignal(n) for n in numbers if current_thread() is main_thread()}
+    taken = {number: each for number, each in before.items() if is_usual(each)}
     for number in taken:
         signal.signal(number, handler)
     try:
-        yield
+        yield [each for each in taken.values() if isinstance(each, _Preempt)]
     finally:
-        for number in taken:
-            signal.signal(number, before[number])
+        for number, each in taken.items():
+            signal.signal(number, each)
 
 
 @contextmanager
 def preemptible(names: Sequence[str]) -> Iterator[None]:
     """In the block, these signals raise `PreemptedError`, unless they are noted further inside."""
-    with _handled([signal.Signals[name] for name in names], _preempt):
+    with _handled([signal.Signals[name] for name in names], _Preempt()):
         yield
 
 
@@ -71,7 +94,7 @@ def noted_signals(names: Sequence[str]) -> Iterator[StopNoted]:
     """In the block, note the first Ctrl-C and the other signals; a second Ctrl-C raises as usual.
 
     Yields:
-        A function that gives the first that has come.
+        A function that gives the first that has come, in the block or in that of `preemptible`.
     """
     noted: signal.Signals | None = None
 
@@ -81,5 +104,6 @@ def noted_signals(names: Sequence[str]) -> Iterator[StopNoted]:
             signal.signal(number, signal.default_int_handler)
         noted = noted or signal.Signals(number)
 
-    with _handled([signal.SIGINT, *(signal.Signals[name] for name in names)], note):
+    with _handled([signal.SIGINT, *(signal.Signals[name] for name in names)], note) as outer:
+        noted = noted or next((each.came for each in outer if each.came), None)
         yield lambda: noted

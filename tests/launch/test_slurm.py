@@ -85,6 +85,24 @@ def test_a_job_that_somebody_cancels_stays_cancelled(cluster, monkeypatch, facts
     assert (cluster / "calls").read_text().splitlines() == calls
 
 
+@pytest.mark.parametrize("way", ["submitit", "train.sbatch"])
+def test_a_command_that_a_signal_ends_before_it_handles_it_is_requeued(cluster, monkeypatch, way):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    program = "kill -s TERM $PPID\nsleep 0.1\nkill -s SEGV $$"
+    if way == "submitit":
+        before = signal.signal(signal.SIGTERM, lambda *_: None)  # as submitit does
+        try:
+            with pytest.raises(SystemExit, match="75"):
+                Restarting(["sh", "-c", program])()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    else:
+        (cluster / "bin" / "python").write_text(f"#!/bin/sh\n{program}")
+        (cluster / "bin" / "python").chmod(0o755)
+        subprocess.run(["bash", SCRIPT], check=False, stdout=subprocess.DEVNULL)
+    assert (cluster / "calls").read_text() == "scontrol show job 7\nscontrol requeue 7\n"
+
+
 def test_a_signal_of_submitit_waits_until_the_command_has_saved(cluster, monkeypatch):
     helpers = pytest.importorskip("submitit.helpers", reason="the extra slurm is needed")
     program = (
