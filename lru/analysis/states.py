@@ -71,9 +71,14 @@ def flatten_states(state: Any) -> tuple[Float[Array, "B M"], Unflatten]:
 
 
 def recurrent_layers(model: nnx.Module) -> list[RecurrentLayer]:
-    """The recurrent layers of a model, in order; those inside of a bidirectional one not apart."""
+    """The recurrent layers of a model, in order; those inside of another one not apart."""
+    found = {
+        path: module
+        for path, module in nnx.iter_modules(model)
+        if isinstance(module, RecurrentLayer)
+    }
     return [
         module
-        for path, module in nnx.iter_modules(model)
-        if isinstance(module, RecurrentLayer) and "forward" not in path and "backward" not in path
+        for path, module in found.items()
+        if not any(path[:length] in found for length in range(len(path)))
     ]

@@ -20,6 +20,7 @@ from lru.registry import import_submodules
 import_submodules(sys.modules[__name__])
 
 from lru.layers.bidirectional import Bidirectional  # noqa: E402
+from lru.layers.convolved import Convolved, ConvolvedState  # noqa: E402
 from lru.layers.deltanet import DeltaNet, DeltaState  # noqa: E402
 from lru.layers.diagonal import DiagonalRNN  # noqa: E402
 from lru.layers.elman import Elman, ElmanCell, ElmanState  # noqa: E402
@@ -61,6 +62,8 @@ __all__ = [
     "SLSTM",
     "SRU",
     "Bidirectional",
+    "Convolved",
+    "ConvolvedState",
     "DLinOSS",
     "DeltaNet",
     "DeltaState",

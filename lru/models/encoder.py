@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Inexact, Integer, Key
 
-from lru.layers import Bidirectional, make_layer
+from lru.layers import Bidirectional, Convolved, RecurrentLayer, make_layer
 from lru.layers.base import State, noise
 from lru.models.body import BODIES, Body, BodyOptions, narrowed
 from lru.models.config import ModelConfig, one_of
@@ -30,6 +30,8 @@ class BlockOptions(BodyOptions):
 
     bidirectional: bool = False
     """Run each layer in both directions of time."""
+    conv_width: int = 1
+    """Steps that a convolution of each channel before each layer sees, with its own; 1 for none."""
     norm: Norm = "batch"
     """Normalisation of each block; batch statistics leave padding out."""
     prenorm: bool = True
@@ -41,9 +43,11 @@ class BlockOptions(BodyOptions):
         """Check the values.
 
         Raises:
-            ValueError: if there is no such norm.
+            ValueError: if there is no such norm, or the convolution has no width.
         """
         super().__post_init__()
+        if self.conv_width < 1:
+            raise ValueError(f"conv_width must be at least 1, got {self.conv_width}")
         one_of("norm", self.norm, Norm)
 
 
@@ -98,12 +102,14 @@ class Block(nnx.Module):
         """Build the block; see `Body`."""
         options = options or BlockOptions()
         width, dtype = config.d_model, options.narrow
-        build = partial(make_layer, config.model, width, config.d_hidden, options.of_layer(config))
-        self.recurrence = (
-            Bidirectional(lambda rngs: build(rngs=rngs), rngs=rngs)
-            if options.bidirectional
-            else build(rngs=rngs)
-        )
+
+        def build(rngs: nnx.Rngs) -> RecurrentLayer:
+            of_layer = options.of_layer(config)
+            layer = make_layer(config.model, width, config.d_hidden, of_layer, rngs=rngs)
+            convolved = options.conv_width > 1
+            return Convolved(layer, options.conv_width, rngs=rngs) if convolved else layer
+
+        self.recurrence = Bidirectional(build, rngs=rngs) if options.bidirectional else build(rngs)
         self.prenorm, self.narrow = options.prenorm, dtype
         self.norm = (
             BatchNorm(width, momentum=BATCH_NORM_MOMENTUM, dtype=dtype, rngs=rngs)

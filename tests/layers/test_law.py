@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import lru.layers
-from lru.layers import LAYERS, Bidirectional, make_layer
+from lru.layers import LAYERS, Bidirectional, Convolved, make_layer
 from lru.layers.diagonal import PARAMETRIZATIONS
 from lru.scan import DENSE_METHODS, LINEAR_METHODS, reference
 
@@ -25,6 +25,7 @@ VARIANTS = [
     ("mamba2", {"chunk_length": 3, "n_heads": 2, "n_groups": 2}),
     ("qrnn", {"window": 4, "gates": "ifo", "zoneout": 0.3}),
     ("sru", {"version": 1}),
+    *((name, {"conv_width": 3}) for name in ("mingru", "slstm")),
 ]
 # What differs in the call of a scan or in the parameters alone: a layer that equals itself on the
 # oracle keeps the rest of the law as the oracle does, since scan methods keep theirs.
@@ -57,11 +58,14 @@ WIDENING = {"lru": {"nu_log", "theta_log", "gamma_log", "B", "C"}, "rnn": {"A", 
 
 def build(variant, bidirectional=False, d_model=D):
     name, options = variant
-    if bidirectional:
-        return Bidirectional(
-            lambda rngs: make_layer(name, d_model, N, options, rngs=rngs), rngs=nnx.Rngs(0)
-        )
-    return make_layer(name, d_model, N, options, rngs=nnx.Rngs(0))
+    options = dict(options)
+    width = options.pop("conv_width", None)
+
+    def make(rngs):
+        layer = make_layer(name, d_model, N, options, rngs=rngs)
+        return layer if width is None else Convolved(layer, width, rngs=rngs)
+
+    return Bidirectional(make, rngs=nnx.Rngs(0)) if bidirectional else make(nnx.Rngs(0))
 
 
 def doubled(layer):
@@ -338,6 +342,7 @@ def test_what_is_observed_is_what_a_call_does(variant, reverse):
     assert {values.ndim for values in found.values()} == {3}
     ends = np.asarray(found["state"])[np.arange(B), 0 if reverse else lengths - 1]
     # The state of a layer has more fields than that, or is it.
+    last = getattr(last, "layer", last)
     returned = next((getattr(last, name) for name in "chq" if hasattr(last, name)), last)
     # All numbers of a row, whatever their axes.
     close(ends, returned.reshape(ends.shape))

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from lru.analysis import recurrent_layers
+from lru.layers import LRU, Convolved
 from lru.models import Block, Encoder, ModelConfig
 from lru.models.encoder import BATCH_NORM_MOMENTUM, BlockOptions, step_mask
 
@@ -306,3 +308,19 @@ def test_noise_of_the_recurrence_is_drawn_from_the_key(bidirectional):
         key = jax.random.key(0)
         _, (forward, backward) = directions(x, key=key)
         assert np.any((forward.c == 0) != (backward.c == 0))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_convolution_goes_before_each_layer(bidirectional):
+    module = encoder(BlockOptions(conv_width=3, bidirectional=bidirectional))
+    assert recurrent_layers(module) == [block.recurrence for block in module.blocks]
+    for block in module.blocks:
+        inside = block.recurrence
+        for each in (inside.forward, inside.backward) if bidirectional else (inside,):
+            assert isinstance(each, Convolved)
+            assert isinstance(each.layer, LRU)
+            assert each.convolution.kernel.shape == (3, D)
+    with pytest.raises(ValueError, match="conv_width must be at least 1, got 0"):
+        BlockOptions(conv_width=0)
+    with pytest.raises(ValueError, match="window must be at least 2, got 1"):
+        Convolved(LRU(D, N, rngs=nnx.Rngs(0)), 1, rngs=nnx.Rngs(0))
