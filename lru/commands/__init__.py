@@ -140,9 +140,10 @@ def call(verb: str, arguments: Sequence[str], program: str) -> int:
 def run_process(command: Callable[[], int]) -> NoReturn:
     """Run a command as all that this process does, and end with its status.
 
-    Threads and handlers of `atexit` end as always, but C++ libraries clear nothing away: a thread
-    that XLA has made for a compilation, and that has not run yet when a signal stops this process,
-    would meet what is gone, and a segmentation fault would stand for the status.
+    Threads, and the handlers of `atexit` that the command has registered, end as always, but C++
+    libraries clear nothing away: a thread that XLA has made for a compilation, and that has not run
+    yet when a signal stops this process, would meet what is gone, and a segmentation fault would
+    stand for the status.
     """
     statuses = []
 
