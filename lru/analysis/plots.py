@@ -132,27 +132,28 @@ def plot_observed(
     are symmetric about zero.
 
     Args:
-        observed: by name, such as "state" and "forget_gate", values of one shape [T, N].
+        observed: by name, such as "state" and "forget_gate", values [T, N]; N may differ, as that
+            of a state and of the gates of its heads.
         words: what was read [T]; None to number the steps.
         path: the picture to write; its suffix is the format. Atomic.
 
     Raises:
-        ValueError: if there is nothing to draw, or the shapes differ.
+        ValueError: if there is nothing to draw, or the numbers of steps differ.
     """
     panels = {name: np.asarray(values) for name, values in observed.items()}
     shapes = [values.shape for values in panels.values()]
-    steps = shapes[0][0] if shapes and len(shapes[0]) == 2 else 0
-    differ = len({*shapes}) != 1 or (words is not None and len(words) != steps)
-    if differ or steps == 0 or 0 in shapes[0]:
+    steps = shapes[0][0] if shapes and shapes[0] else 0
+    fit = all(len(shape) == 2 and shape[0] == steps and 0 not in shape for shape in shapes)
+    if not (shapes and fit) or (words is not None and len(words) != steps):
         read = "" if words is None else f" for {len(words)} words"
         raise ValueError(
-            "observed must have values of one shape [T, N], T the number of words, got "
+            "observed must have values [T, N] of the same T, the number of words, got "
             f"{', '.join(map(str, shapes)) or 'none'}{read}"
         )
     width = min(max(0.17 * steps + 1.6, 4.8), 200)
-    height = min(max(0.09 * shapes[0][1] + 0.4, 1.3), 2.6)
-    figure = Figure(figsize=(width, height * len(panels) + 0.6), layout="constrained")
-    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    heights = [min(max(0.09 * units + 0.4, 1.3), 2.6) for _, units in shapes]
+    figure = Figure(figsize=(width, sum(heights) + 0.6), layout="constrained")
+    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (name, values) in zip(grid, panels.items(), strict=True):
         is_complex = np.iscomplexobj(values)
         values = np.abs(values) if is_complex else values

@@ -122,10 +122,10 @@ def observed(steps, units, seed=0):
 
 
 def test_what_happens_inside_stands_above_its_words(figure):
-    values = observed(4, 6)
-    panels = figure(plot_observed, values, ["pay", "$", "a$b$", "N"]).axes[:3]
+    values = {**observed(4, 6), "gate of a head": np.zeros((4, 2))}
+    panels = figure(plot_observed, values, ["pay", "$", "a$b$", "N"]).axes[:4]
     drawn = {axes.get_title("left"): axes.images[0] for axes in panels}
-    assert list(drawn) == ["state", "forget gate", "|modes|"]
+    assert list(drawn) == ["state", "forget gate", "|modes|", "gate of a head"]
     for image, expected in zip(drawn.values(), values.values(), strict=True):
         shown = np.abs(expected) if np.iscomplexobj(expected) else expected
         np.testing.assert_array_equal(image.get_array(), shown.T)
@@ -158,14 +158,14 @@ def test_a_state_of_one_word_and_unit_that_is_no_number(tmp_path):
     ("change", "words"),
     [
         ({"state": np.zeros((3, 2))}, 4),
-        ({"modes": np.zeros((4, 3))}, 4),
+        ({"modes": np.zeros((4, 0))}, 4),
         ({"state": np.zeros(4)}, 4),
         ({}, 3),
         (dict.fromkeys(observed(4, 2), np.zeros((0, 2))), 0),
     ],
 )
 def test_other_shapes_inside_are_refused(tmp_path, change, words):
-    with pytest.raises(ValueError, match=r"must have .* shape \[T, N\].* got \(.* for \d words"):
+    with pytest.raises(ValueError, match=r"must have .* \[T, N\].* got \(.* for \d words"):
         plot_observed(observed(4, 2) | change, ["a"] * words, tmp_path / "inside.png")
 
 
