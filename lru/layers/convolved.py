@@ -1,7 +1,7 @@
 """A short convolution before a layer: y = layer(conv(x)), for layers whose gates see one input.
 
 Published blocks of gated linear recurrences have one of width 4: Griffin (De et al. 2024, arXiv
-2402.19427, section 2.1 and figure 2) before its RG-LRU, Mamba (arXiv 2312.00752, figure 3) inside.
+2402.19427, section 2.3, figure 2c) before its RG-LRU, Mamba (arXiv 2312.00752, figure 3) inside.
 """
 
 from collections.abc import Mapping
