@@ -54,13 +54,8 @@ class Restarting:
             CalledProcessError: if it fails.
             SystemExit: if the job starts again.
         """
-        asked = False
-
-        def note(number: int, frame: Any) -> None:
-            nonlocal asked
-            asked = True
-
-        before = signal.signal(signal.SIGTERM, note)
+        asked: list[int] = []
+        before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
         try:
             self._process = subprocess.Popen(self.words)
             self._wait()

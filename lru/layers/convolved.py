@@ -11,9 +11,8 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Inexact, Integer, Key
 
-from lru.layers.base import RecurrentLayer, State, noise, reset_marks, without_padding
+from lru.layers.base import RecurrentLayer, State, noise
 from lru.layers.convolution import DepthwiseConvolution
-from lru.scan.methods import step_counts
 
 
 class ConvolvedState(NamedTuple):
@@ -69,8 +68,8 @@ class Convolved(RecurrentLayer):
     ) -> tuple[Float[Array, "B T D"], ConvolvedState]:
         """See `RecurrentLayer.__call__`."""
         y, start, window = self._convolved(x, state, lengths, resets, reverse)
-        how: dict[str, Any] = {"lengths": lengths, "resets": resets, "reverse": reverse}
-        y, last = self.layer(y, start, **how, **noise(self.layer, key))
+        added = noise(self.layer, key)
+        y, last = self.layer(y, start, lengths=lengths, resets=resets, reverse=reverse, **added)
         return y.astype(x.dtype), ConvolvedState(last, window)
 
     def observe(
@@ -90,14 +89,8 @@ class Convolved(RecurrentLayer):
         self, x: Array, state: ConvolvedState | None, lengths: Any, resets: Any, reverse: bool
     ) -> tuple[Array, State, Array | None]:
         """The inputs of the layer, its state to start from, and the window to hand on."""
-        self.check_inputs(x, state)
-        start = self.initial_rows(x.shape[0]) if state is None else state
-        lengths = step_counts(lengths, x.shape[1])
-        y, window = self.convolution(
-            without_padding(x, lengths),
-            start.window,
-            lengths=lengths,
-            resets=reset_marks(resets, lengths, reverse),
-            reverse=reverse,
-        )
+        x, start, options = self.prepared(x, state, lengths, resets, reverse)
+        # The layer returns to its own state, and a convolution to zeros.
+        del options["reset_to"]
+        y, window = self.convolution(x, start.window, **options)
         return y, start.layer, window

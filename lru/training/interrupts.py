@@ -66,13 +66,9 @@ def _handled(numbers: Sequence[int], handler: _Handler) -> Iterator[Sequence[_Pr
     Yields:
         Handlers of `preemptible` that are replaced.
     """
-
-    def is_usual(before: Any) -> bool:
-        default = (signal.SIG_DFL, signal.default_int_handler)
-        return before in default or isinstance(before, _Preempt)
-
+    usual = (signal.SIG_DFL, signal.default_int_handler)
     before = {n: signal.getsignal(n) for n in numbers if current_thread() is main_thread()}
-    taken = {number: each for number, each in before.items() if is_usual(each)}
+    taken = {n: each for n, each in before.items() if each in usual or isinstance(each, _Preempt)}
     for number in taken:
         signal.signal(number, handler)
     try:

@@ -165,7 +165,8 @@ def test_a_state_of_one_word_and_unit_that_is_no_number(tmp_path):
     ],
 )
 def test_other_shapes_inside_are_refused(tmp_path, change, words):
-    with pytest.raises(ValueError, match=r"must have .* \[T, N\].* got \(.* for \d words"):
+    said = r"must have values \[T, N\] of the same T, .* got \(.* for \d words"
+    with pytest.raises(ValueError, match=said):
         plot_observed(observed(4, 2) | change, ["a"] * words, tmp_path / "inside.png")
 
 
